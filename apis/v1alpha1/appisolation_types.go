@@ -1,0 +1,368 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// Condition types of an AppIsolation.
+const (
+	// ConditionAccepted is True when the spec is meaningful.
+	ConditionAccepted = "Accepted"
+
+	// ConditionProgrammed is True when the NetworkPolicy of this generation is
+	// stored in the API server.
+	ConditionProgrammed = "Programmed"
+
+	// ConditionEnforced is True when every node that runs a selected pod holds
+	// the rules of this generation in its kernel.
+	ConditionEnforced = "Enforced"
+
+	// ConditionReady is True when Accepted, Programmed and Enforced are; else it
+	// repeats the first of them that isn't.
+	ConditionReady = "Ready"
+)
+
+// Reasons of AppIsolation conditions.
+const (
+	ReasonAccepted         = "Accepted"
+	ReasonInvalid          = "Invalid"
+	ReasonProgrammed       = "Programmed"
+	ReasonDisabled         = "Disabled"
+	ReasonNameConflict     = "NameConflict"
+	ReasonApplyFailed      = "ApplyFailed"
+	ReasonAllNodesEnforced = "AllNodesEnforced"
+	ReasonNoSelectedPods   = "NoSelectedPods"
+	ReasonNotProgrammed    = "NotProgrammed"
+	ReasonProgressing      = "Progressing"
+	ReasonNodeFailed       = "NodeFailed"
+	ReasonAgentMissing     = "AgentMissing"
+	ReasonAgentStale       = "AgentStale"
+)
+
+// Mode says what Moat does with an AppIsolation.
+// +kubebuilder:validation:Enum=Enforce;Disabled
+type Mode string
+
+const (
+	// ModeEnforce puts the isolation in force. It is the default.
+	ModeEnforce Mode = "Enforce"
+	// ModeDisabled removes the generated policy and keeps the object.
+	ModeDisabled Mode = "Disabled"
+)
+
+// Direction is a direction of traffic, seen from the selected pods.
+// +kubebuilder:validation:Enum=Ingress;Egress
+type Direction string
+
+const (
+	// DirectionIngress is traffic to the selected pods.
+	DirectionIngress Direction = "Ingress"
+	// DirectionEgress is traffic from the selected pods.
+	DirectionEgress Direction = "Egress"
+)
+
+// Entity names a peer that is neither an application nor a CIDR.
+// +kubebuilder:validation:Enum=Anywhere;SameNamespace;AllNamespaces
+type Entity string
+
+const (
+	// EntityAnywhere is every address, inside the cluster and outside.
+	EntityAnywhere Entity = "Anywhere"
+	// EntitySameNamespace is every pod of the AppIsolation's namespace.
+	EntitySameNamespace Entity = "SameNamespace"
+	// EntityAllNamespaces is every pod of the cluster.
+	EntityAllNamespaces Entity = "AllNamespaces"
+)
+
+// AppIsolation closes the pods of one application and lists what may still
+// reach them and what they may reach.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=appiso,categories=isolation
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Mode",type=string,JSONPath=`.spec.mode`
+// +kubebuilder:printcolumn:name="Pods",type=integer,JSONPath=`.status.selectedPods`
+// +kubebuilder:printcolumn:name="Nodes",type=string,JSONPath=`.status.enforcement.summary`
+// +kubebuilder:printcolumn:name="Reason",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].reason`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="size(self.metadata.name) <= 246",message="metadata.name: at most 246 characters, since the generated NetworkPolicy is named appiso-NAME"
+type AppIsolation struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// spec is the isolation that the application's team wants.
+	// +required
+	Spec AppIsolationSpec `json:"spec"`
+
+	// status is what Moat has made of it.
+	// +optional
+	Status AppIsolationStatus `json:"status,omitzero"`
+}
+
+// AppIsolationSpec is the isolation that a team wants for its application.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.ingress) || size(self.ingress) == 0 || 'Ingress' in self.directions",message="ingress: rules need 'Ingress' in directions",fieldPath=".ingress"
+// +kubebuilder:validation:XValidation:rule="!has(self.egress) || size(self.egress) == 0 || 'Egress' in self.directions",message="egress: rules need 'Egress' in directions",fieldPath=".egress"
+type AppIsolationSpec struct {
+	// mode is Enforce or Disabled.
+	// +optional
+	// +default="Enforce"
+	Mode Mode `json:"mode,omitempty"`
+
+	// selector selects the application's pods in the namespace of the
+	// AppIsolation. The empty selector {} selects every pod of the namespace.
+	// hostNetwork pods are never selected.
+	// +required
+	Selector *metav1.LabelSelector `json:"selector"`
+
+	// directions lists what is closed by default. It is never inferred from the
+	// rules.
+	// +required
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=2
+	Directions []Direction `json:"directions"`
+
+	// ingress lists what may reach the selected pods. Absent or empty: nothing,
+	// where directions has Ingress.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	Ingress []IngressRule `json:"ingress,omitempty"`
+
+	// egress lists what the selected pods may reach. Absent or empty: nothing,
+	// where directions has Egress.
+	// +optional
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=64
+	Egress []EgressRule `json:"egress,omitempty"`
+}
+
+// IngressRule allows traffic from any of its peers to any of its ports.
+type IngressRule struct {
+	// name identifies the rule in this list.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name"`
+
+	// from lists the peers, at least one. "Anyone" is entity: Anywhere.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	From []Peer `json:"from"`
+
+	// ports lists the ports of the selected pods. Absent or empty: every port
+	// of every protocol, and traffic without ports such as ICMP.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Ports []Port `json:"ports,omitempty"`
+}
+
+// EgressRule allows traffic to any of its ports at any of its peers.
+type EgressRule struct {
+	// name identifies the rule in this list.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name"`
+
+	// to lists the peers, at least one. "Anyone" is entity: Anywhere.
+	// +required
+	// +listType=atomic
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	To []Peer `json:"to"`
+
+	// ports lists the ports of the peers; behind a Service, the target ports.
+	// Absent or empty: every port of every protocol, and traffic without ports
+	// such as ICMP.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	Ports []Port `json:"ports,omitempty"`
+}
+
+// Peer is the other end of allowed traffic: exactly one of its members is set.
+//
+// +kubebuilder:validation:ExactlyOneOf=app;cidr;entity
+type Peer struct {
+	// app selects pods by their labels.
+	// +optional
+	App *AppPeer `json:"app,omitempty"`
+
+	// cidr is a range of addresses.
+	// +optional
+	CIDR *CIDRPeer `json:"cidr,omitempty"`
+
+	// entity is a peer by name.
+	// +optional
+	Entity Entity `json:"entity,omitempty"`
+}
+
+// AppPeer selects pods of this namespace or of others.
+type AppPeer struct {
+	metav1.LabelSelector `json:",inline"`
+
+	// namespaces says where the pods are. Absent: the AppIsolation's namespace.
+	// +optional
+	Namespaces *NamespacePeer `json:"namespaces,omitempty"`
+}
+
+// NamespacePeer selects namespaces: exactly one of its members is set.
+//
+// +kubebuilder:validation:ExactlyOneOf=names;selector
+type NamespacePeer struct {
+	// names lists namespaces by name.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=63
+	Names []string `json:"names,omitempty"`
+
+	// selector selects namespaces by their labels. {} is every namespace.
+	// +optional
+	Selector *metav1.LabelSelector `json:"selector,omitempty"`
+}
+
+// CIDRPeer is a range of addresses without some ranges inside of it.
+type CIDRPeer struct {
+	// cidr is the range, such as 172.17.0.0/16 or 2001:db8::/32.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=49
+	CIDR string `json:"cidr"`
+
+	// except lists ranges inside of cidr that this peer doesn't allow. Another
+	// peer may still allow them.
+	// +optional
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:items:MinLength=1
+	// +kubebuilder:validation:items:MaxLength=49
+	Except []string `json:"except,omitempty"`
+}
+
+// Protocol is a transport protocol.
+// +kubebuilder:validation:Enum=TCP;UDP;SCTP
+type Protocol string
+
+// Port is one port or one range of ports.
+type Port struct {
+	// protocol is TCP, UDP or SCTP.
+	// +optional
+	// +default="TCP"
+	Protocol Protocol `json:"protocol,omitempty"`
+
+	// port is a number or the name of a container port. Absent: every port of
+	// the protocol.
+	// +optional
+	// +kubebuilder:validation:XIntOrString
+	Port *intstr.IntOrString `json:"port,omitempty"`
+
+	// endPort makes a range that begins at port, which has to be a number, and
+	// includes endPort.
+	// +optional
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	EndPort *int32 `json:"endPort,omitempty"`
+}
+
+// AppIsolationStatus is what Moat has made of an AppIsolation.
+type AppIsolationStatus struct {
+	// observedGeneration is the generation that this status speaks of.
+	// +optional
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
+
+	// selectedPods is the number of pods that the selector selects and that are
+	// scheduled, have not ended and are not hostNetwork.
+	// +optional
+	SelectedPods int32 `json:"selectedPods"`
+
+	// policy is the generated NetworkPolicy. Absent while there is none.
+	// +optional
+	Policy *PolicyReference `json:"policy,omitempty"`
+
+	// enforcement counts nodes.
+	// +optional
+	Enforcement EnforcementSummary `json:"enforcement,omitzero"`
+
+	// failures names at most ten nodes that don't enforce the policy, and why.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	Failures []NodeFailure `json:"failures,omitempty"`
+
+	// conditions are Accepted, Programmed, Enforced and Ready.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// PolicyReference names one generation of the generated NetworkPolicy.
+type PolicyReference struct {
+	// name is the policy's name, in the namespace of the AppIsolation.
+	// +required
+	Name string `json:"name"`
+	// uid is the policy's metadata.uid.
+	// +required
+	UID types.UID `json:"uid"`
+	// generation is the policy's metadata.generation.
+	// +required
+	Generation int64 `json:"generation"`
+}
+
+// EnforcementSummary counts the nodes that run a selected pod.
+type EnforcementSummary struct {
+	// summary is currentNodes/desiredNodes, for people.
+	// +optional
+	Summary string `json:"summary,omitempty"`
+	// desiredNodes is the number of nodes that run a selected pod.
+	// +optional
+	DesiredNodes int32 `json:"desiredNodes"`
+	// currentNodes is the number of those that hold this generation.
+	// +optional
+	CurrentNodes int32 `json:"currentNodes"`
+	// failedNodes is the number of those that report a failure of it.
+	// +optional
+	FailedNodes int32 `json:"failedNodes"`
+	// staleNodes is the number of those whose agent is missing or not ready.
+	// +optional
+	StaleNodes int32 `json:"staleNodes"`
+}
+
+// NodeFailure says why one node doesn't enforce the policy.
+type NodeFailure struct {
+	// nodeName is the node's name.
+	// +required
+	NodeName string `json:"nodeName"`
+	// reason is a CamelCase word for programs.
+	// +required
+	Reason string `json:"reason"`
+	// message is for people, at most 256 characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Message string `json:"message,omitempty"`
+}
+
+// AppIsolationList is a list of AppIsolation.
+//
+// +kubebuilder:object:root=true
+type AppIsolationList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []AppIsolation `json:"items"`
+}

@@ -1,0 +1,134 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// MaxReportedPolicies is the largest number of policies that one
+// NodeEnforcement lists. A node that enforces more sets Truncated.
+const MaxReportedPolicies = 500
+
+// Condition types of a NodeEnforcement.
+const (
+	// NodeConditionDataplaneSynced is True while the node's kernel holds the
+	// rules of everything that the agent has seen from the API server.
+	NodeConditionDataplaneSynced = "DataplaneSynced"
+
+	// NodeConditionDegraded is True while the node can't enforce something that
+	// the API server holds: its message says what, and what to do.
+	NodeConditionDegraded = "Degraded"
+)
+
+// Reasons of NodeEnforcement conditions and failures.
+const (
+	NodeReasonSynced             = "Synced"
+	NodeReasonSyncFailed         = "SyncFailed"
+	NodeReasonHealthy            = "Healthy"
+	NodeReasonIptablesMissing    = "IptablesMissing"
+	NodeReasonPermissionDenied   = "PermissionDenied"
+	NodeReasonBridgeNetfilterOff = "BridgeNetfilterOff"
+	NodeReasonRestoreFailed      = "RestoreFailed"
+	NodeReasonIPSetFailed        = "IPSetFailed"
+	NodeReasonPolicyUnreadable   = "PolicyUnreadable"
+)
+
+// NodeEnforcement says what the dataplane of one node enforces. It is named
+// after its Node and owned by it, and written by that node's agent alone, only
+// when something changed: it carries no heartbeat. An agent's health is known
+// from its pod and its Node.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:scope=Cluster,shortName=nodeenf,categories=isolation
+// +kubebuilder:printcolumn:name="Synced",type=string,JSONPath=`.status.conditions[?(@.type=="DataplaneSynced")].status`
+// +kubebuilder:printcolumn:name="Degraded",type=string,JSONPath=`.status.conditions[?(@.type=="Degraded")].status`
+// +kubebuilder:printcolumn:name="Backend",type=string,JSONPath=`.status.backend`
+// +kubebuilder:printcolumn:name="Policies",type=integer,JSONPath=`.status.policyCount`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type NodeEnforcement struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitempty"`
+
+	// status is what the node's agent last reported.
+	// +optional
+	Status NodeEnforcementStatus `json:"status,omitzero"`
+}
+
+// NodeEnforcementStatus is one agent's report.
+type NodeEnforcementStatus struct {
+	// backend is the iptables variant in use: iptables-nft or iptables-legacy.
+	// Empty until the agent has found one.
+	// +optional
+	// +kubebuilder:validation:MaxLength=32
+	Backend string `json:"backend,omitempty"`
+
+	// policies lists each NetworkPolicy that selects a pod of this node and whose
+	// rules, at that generation, are in the node's kernel. A policy that selects
+	// a local pod and isn't listed is not enforced here yet.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=500
+	Policies []EnforcedPolicy `json:"policies,omitempty"`
+
+	// policyCount is the number of enforced policies, also where the list is
+	// truncated.
+	// +optional
+	// +kubebuilder:validation:Minimum=0
+	PolicyCount int32 `json:"policyCount"`
+
+	// truncated is true where more policies are enforced than the list holds.
+	// +optional
+	Truncated bool `json:"truncated,omitempty"`
+
+	// failures names each policy that selects a pod of this node and could not
+	// be put in force as written. The pods of such a policy are closed.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=50
+	Failures []PolicyFailure `json:"failures,omitempty"`
+
+	// conditions are DataplaneSynced and Degraded.
+	// +optional
+	// +listType=map
+	// +listMapKey=type
+	Conditions []metav1.Condition `json:"conditions,omitempty"`
+}
+
+// EnforcedPolicy names one generation of one NetworkPolicy.
+type EnforcedPolicy struct {
+	// uid is the policy's metadata.uid.
+	// +required
+	UID types.UID `json:"uid"`
+
+	// generation is the policy's metadata.generation.
+	// +required
+	Generation int64 `json:"generation"`
+}
+
+// PolicyFailure says why one NetworkPolicy is not in force as written.
+type PolicyFailure struct {
+	// uid is the policy's metadata.uid.
+	// +required
+	UID types.UID `json:"uid"`
+
+	// reason is a CamelCase word for programs.
+	// +required
+	// +kubebuilder:validation:MaxLength=64
+	Reason string `json:"reason"`
+
+	// message is for people: what is wrong and where, at most 256 characters.
+	// +optional
+	// +kubebuilder:validation:MaxLength=256
+	Message string `json:"message,omitempty"`
+}
+
+// NodeEnforcementList is a list of NodeEnforcement.
+//
+// +kubebuilder:object:root=true
+type NodeEnforcementList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitempty"`
+	Items           []NodeEnforcement `json:"items"`
+}
