@@ -3,42 +3,6 @@ package v1alpha1
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
-)
-
-// Condition types of an AppIsolation.
-const (
-	// ConditionAccepted is True when the spec is meaningful.
-	ConditionAccepted = "Accepted"
-
-	// ConditionProgrammed is True when the NetworkPolicy of this generation is
-	// stored in the API server.
-	ConditionProgrammed = "Programmed"
-
-	// ConditionEnforced is True when every node that runs a selected pod holds
-	// the rules of this generation in its kernel.
-	ConditionEnforced = "Enforced"
-
-	// ConditionReady is True when Accepted, Programmed and Enforced are; else it
-	// repeats the first of them that isn't.
-	ConditionReady = "Ready"
-)
-
-// Reasons of AppIsolation conditions.
-const (
-	ReasonAccepted         = "Accepted"
-	ReasonInvalid          = "Invalid"
-	ReasonProgrammed       = "Programmed"
-	ReasonDisabled         = "Disabled"
-	ReasonNameConflict     = "NameConflict"
-	ReasonApplyFailed      = "ApplyFailed"
-	ReasonAllNodesEnforced = "AllNodesEnforced"
-	ReasonNoSelectedPods   = "NoSelectedPods"
-	ReasonNotProgrammed    = "NotProgrammed"
-	ReasonProgressing      = "Progressing"
-	ReasonNodeFailed       = "NodeFailed"
-	ReasonAgentMissing     = "AgentMissing"
-	ReasonAgentStale       = "AgentStale"
 )
 
 // Mode says what Moat does with an AppIsolation.
@@ -61,19 +25,6 @@ const (
 	DirectionIngress Direction = "Ingress"
 	// DirectionEgress is traffic from the selected pods.
 	DirectionEgress Direction = "Egress"
-)
-
-// Entity names a peer that is neither an application nor a CIDR.
-// +kubebuilder:validation:Enum=Anywhere;SameNamespace;AllNamespaces
-type Entity string
-
-const (
-	// EntityAnywhere is every address, inside the cluster and outside.
-	EntityAnywhere Entity = "Anywhere"
-	// EntitySameNamespace is every pod of the AppIsolation's namespace.
-	EntitySameNamespace Entity = "SameNamespace"
-	// EntityAllNamespaces is every pod of the cluster.
-	EntityAllNamespaces Entity = "AllNamespaces"
 )
 
 // AppIsolation closes the pods of one application and lists what may still
@@ -117,7 +68,7 @@ type AppIsolationSpec struct {
 	// AppIsolation. The empty selector {} selects every pod of the namespace.
 	// hostNetwork pods are never selected.
 	// +required
-	Selector *metav1.LabelSelector `json:"selector"`
+	Selector *LabelSelector `json:"selector"`
 
 	// directions lists what is closed by default. It is never inferred from the
 	// rules.
@@ -132,7 +83,7 @@ type AppIsolationSpec struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=32
 	Ingress []IngressRule `json:"ingress,omitempty"`
 
 	// egress lists what the selected pods may reach. Absent or empty: nothing,
@@ -140,7 +91,7 @@ type AppIsolationSpec struct {
 	// +optional
 	// +listType=map
 	// +listMapKey=name
-	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:MaxItems=32
 	Egress []EgressRule `json:"egress,omitempty"`
 }
 
@@ -156,8 +107,8 @@ type IngressRule struct {
 	// from lists the peers, at least one. "Anyone" is entity: Anywhere.
 	// +required
 	// +listType=atomic
-	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="size(self) > 0",message="a rule needs at least one peer; write entity: Anywhere where anyone is meant"
 	From []Peer `json:"from"`
 
 	// ports lists the ports of the selected pods. Absent or empty: every port
@@ -180,8 +131,8 @@ type EgressRule struct {
 	// to lists the peers, at least one. "Anyone" is entity: Anywhere.
 	// +required
 	// +listType=atomic
-	// +kubebuilder:validation:MinItems=1
 	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="size(self) > 0",message="a rule needs at least one peer; write entity: Anywhere where anyone is meant"
 	To []Peer `json:"to"`
 
 	// ports lists the ports of the peers; behind a Service, the target ports.
@@ -191,93 +142,6 @@ type EgressRule struct {
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	Ports []Port `json:"ports,omitempty"`
-}
-
-// Peer is the other end of allowed traffic: exactly one of its members is set.
-//
-// +kubebuilder:validation:ExactlyOneOf=app;cidr;entity
-type Peer struct {
-	// app selects pods by their labels.
-	// +optional
-	App *AppPeer `json:"app,omitempty"`
-
-	// cidr is a range of addresses.
-	// +optional
-	CIDR *CIDRPeer `json:"cidr,omitempty"`
-
-	// entity is a peer by name.
-	// +optional
-	Entity Entity `json:"entity,omitempty"`
-}
-
-// AppPeer selects pods of this namespace or of others.
-type AppPeer struct {
-	metav1.LabelSelector `json:",inline"`
-
-	// namespaces says where the pods are. Absent: the AppIsolation's namespace.
-	// +optional
-	Namespaces *NamespacePeer `json:"namespaces,omitempty"`
-}
-
-// NamespacePeer selects namespaces: exactly one of its members is set.
-//
-// +kubebuilder:validation:ExactlyOneOf=names;selector
-type NamespacePeer struct {
-	// names lists namespaces by name.
-	// +optional
-	// +listType=set
-	// +kubebuilder:validation:MinItems=1
-	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:items:MinLength=1
-	// +kubebuilder:validation:items:MaxLength=63
-	Names []string `json:"names,omitempty"`
-
-	// selector selects namespaces by their labels. {} is every namespace.
-	// +optional
-	Selector *metav1.LabelSelector `json:"selector,omitempty"`
-}
-
-// CIDRPeer is a range of addresses without some ranges inside of it.
-type CIDRPeer struct {
-	// cidr is the range, such as 172.17.0.0/16 or 2001:db8::/32.
-	// +required
-	// +kubebuilder:validation:MinLength=1
-	// +kubebuilder:validation:MaxLength=49
-	CIDR string `json:"cidr"`
-
-	// except lists ranges inside of cidr that this peer doesn't allow. Another
-	// peer may still allow them.
-	// +optional
-	// +listType=set
-	// +kubebuilder:validation:MaxItems=64
-	// +kubebuilder:validation:items:MinLength=1
-	// +kubebuilder:validation:items:MaxLength=49
-	Except []string `json:"except,omitempty"`
-}
-
-// Protocol is a transport protocol.
-// +kubebuilder:validation:Enum=TCP;UDP;SCTP
-type Protocol string
-
-// Port is one port or one range of ports.
-type Port struct {
-	// protocol is TCP, UDP or SCTP.
-	// +optional
-	// +default="TCP"
-	Protocol Protocol `json:"protocol,omitempty"`
-
-	// port is a number or the name of a container port. Absent: every port of
-	// the protocol.
-	// +optional
-	// +kubebuilder:validation:XIntOrString
-	Port *intstr.IntOrString `json:"port,omitempty"`
-
-	// endPort makes a range that begins at port, which has to be a number, and
-	// includes endPort.
-	// +optional
-	// +kubebuilder:validation:Minimum=1
-	// +kubebuilder:validation:Maximum=65535
-	EndPort *int32 `json:"endPort,omitempty"`
 }
 
 // AppIsolationStatus is what Moat has made of an AppIsolation.
