@@ -1,0 +1,162 @@
+// Package appisolation turns each AppIsolation into one NetworkPolicy, which it
+// owns, and reports Accepted and Programmed.
+//
+// What it promises: it writes only a policy whose controller reference names the
+// AppIsolation's uid; what others change in that policy's spec is undone; it
+// writes nothing where nothing differs. A deleted AppIsolation's policy goes by
+// garbage collection, so that no finalizer can hang.
+//
+// Status has two writers: this package and controllers/enforcement. Both patch
+// with the resourceVersion that they read, so that neither can undo the other's
+// write, nor write about a generation that has been replaced.
+package appisolation
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+)
+
+// staleRetry is how long to wait for the cache after a write that lost a race.
+const staleRetry = 100 * time.Millisecond
+
+// get, list, watch: the informer. The status is written by patch.
+// +kubebuilder:rbac:groups=isolation.moat.dev,resources=appisolations,verbs=get;list;watch
+// +kubebuilder:rbac:groups=isolation.moat.dev,resources=appisolations/status,verbs=patch
+//
+// get, list, watch: the informer, which sees drift and foreign policies. create:
+// a new policy. patch: server-side apply, which repairs one. delete: mode Disabled.
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch;create;patch;delete
+
+// Reconciler keeps the NetworkPolicy of each AppIsolation.
+type Reconciler struct {
+	client client.Client
+}
+
+// Setup adds the controller to the manager.
+func Setup(mgr manager.Manager) error {
+	err := builder.ControllerManagedBy(mgr).
+		Named("appisolation").
+		For(&v1alpha1.AppIsolation{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(policyToApp)).
+		Complete(&Reconciler{client: mgr.GetClient()})
+	if err != nil {
+		return fmt.Errorf("setting up the appisolation controller: %w", err)
+	}
+	return nil
+}
+
+// policyToApp goes by name and not by owner, so that the end of a foreign policy
+// lets the AppIsolation have the name.
+func policyToApp(_ context.Context, policy client.Object) []reconcile.Request {
+	name, found := strings.CutPrefix(policy.GetName(), policyNamePrefix)
+	if !found {
+		return nil
+	}
+	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: policy.GetNamespace(), Name: name}}}
+}
+
+// Reconcile fetches one AppIsolation, makes its policy so, and reports.
+func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	app := &v1alpha1.AppIsolation{}
+	if err := r.client.Get(ctx, request.NamespacedName, app); err != nil {
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	if app.DeletionTimestamp != nil {
+		return reconcile.Result{}, nil
+	}
+	result, err := r.program(ctx, app)
+	if isStale(err) {
+		return reconcile.Result{RequeueAfter: staleRetry}, nil
+	}
+	if reportErr := r.report(ctx, app, result); isStale(reportErr) {
+		return reconcile.Result{RequeueAfter: staleRetry}, nil
+	} else if err == nil {
+		err = reportErr
+	}
+	return reconcile.Result{}, err
+}
+
+// program makes the stored policy what app asks for. Where it returns an error
+// that a retry may cure, the outcome says what failed.
+func (r *Reconciler) program(ctx context.Context, app *v1alpha1.AppIsolation) (outcome, error) {
+	desired := desiredPolicy(app)
+	live, err := r.livePolicy(ctx, client.ObjectKeyFromObject(desired))
+	if err != nil {
+		return notProgrammed(nil, v1alpha1.ReasonApplyFailed, err.Error()), err
+	}
+	owned := live
+	if live != nil && !owns(app, live) {
+		owned = nil
+	}
+	switch {
+	case app.Spec.Mode == v1alpha1.ModeDisabled:
+		return r.disable(ctx, owned)
+	case live == nil:
+		return outcomeOf(nil, desired, create(ctx, r.client, desired))
+	case owned == nil:
+		return notProgrammed(nil, v1alpha1.ReasonNameConflict, fmt.Sprintf(
+			"NetworkPolicy %s exists and is not owned by this AppIsolation, so it is left alone: delete or rename it, or rename the AppIsolation", live.Name)), nil
+	case upToDate(live, desired):
+		return programmed(live), nil
+	}
+	return outcomeOf(live, desired, repair(ctx, r.client, live, desired))
+}
+
+// livePolicy returns nil where there is no such policy.
+func (r *Reconciler) livePolicy(ctx context.Context, key client.ObjectKey) (*networkingv1.NetworkPolicy, error) {
+	live := &networkingv1.NetworkPolicy{}
+	err := r.client.Get(ctx, key, live)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading NetworkPolicy %s: %w", key, err)
+	}
+	return live, nil
+}
+
+func (r *Reconciler) disable(ctx context.Context, owned *networkingv1.NetworkPolicy) (outcome, error) {
+	if owned != nil {
+		if err := remove(ctx, r.client, owned); err != nil {
+			return notProgrammed(owned, v1alpha1.ReasonApplyFailed, err.Error()), err
+		}
+	}
+	return notProgrammed(nil, v1alpha1.ReasonDisabled, "mode is Disabled, so there is no policy and the pods are as open as without this AppIsolation"), nil
+}
+
+// outcomeOf judges a write of stored, before which the policy was live.
+func outcomeOf(live, stored *networkingv1.NetworkPolicy, err error) (outcome, error) {
+	switch {
+	case err == nil:
+		return programmed(stored), nil
+	case apierrors.IsInvalid(err):
+		// The user's spec, not a fault: a retry can't help.
+		return invalid(live, err), nil
+	}
+	return notProgrammed(live, v1alpha1.ReasonApplyFailed, err.Error()), err
+}
+
+// report patches the status where the outcome changes it.
+func (r *Reconciler) report(ctx context.Context, app *v1alpha1.AppIsolation, result outcome) error {
+	updated := app.DeepCopy()
+	result.report(app.Generation, &updated.Status)
+	if equality.Semantic.DeepEqual(app.Status, updated.Status) {
+		return nil
+	}
+	return r.client.Status().Patch(ctx, updated, client.MergeFromWithOptions(app, client.MergeFromWithOptimisticLock{}))
+}

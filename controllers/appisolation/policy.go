@@ -1,0 +1,119 @@
+package appisolation
+
+import (
+	"context"
+	"fmt"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+)
+
+const (
+	// policyNamePrefix makes the name of an AppIsolation's policy.
+	policyNamePrefix = "appiso-"
+
+	// managedByLabel tells people and other tools whose the policy is. It proves
+	// nothing: ownership is the controller reference alone.
+	managedByLabel = "app.kubernetes.io/managed-by"
+	managedBy      = "moat"
+
+	// fieldManager is the one name under which Moat writes policies.
+	fieldManager = client.FieldOwner("moat")
+)
+
+// owns says whether policy is the one that Moat made for app. The uid tells an
+// AppIsolation from an earlier one of the same name.
+func owns(app *v1alpha1.AppIsolation, policy *networkingv1.NetworkPolicy) bool {
+	return metav1.IsControlledBy(policy, app)
+}
+
+// desiredPolicy returns the policy that app asks for.
+func desiredPolicy(app *v1alpha1.AppIsolation) *networkingv1.NetworkPolicy {
+	controller := true
+	return &networkingv1.NetworkPolicy{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: app.Namespace,
+			Name:      policyNamePrefix + app.Name,
+			Labels:    map[string]string{managedByLabel: managedBy},
+			// Not blockOwnerDeletion: it would need the right to set finalizers
+			// where OwnerReferencesPermissionEnforcement is on, and buys nothing.
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(),
+				Kind:       "AppIsolation",
+				Name:       app.Name,
+				UID:        app.UID,
+				Controller: &controller,
+			}},
+		},
+		Spec: compile(&app.Spec),
+	}
+}
+
+// upToDate says whether live holds all that desired asks for and nothing that
+// would change what is enforced. Labels and annotations of others may stay.
+func upToDate(live, desired *networkingv1.NetworkPolicy) bool {
+	return live.Labels[managedByLabel] == managedBy &&
+		equality.Semantic.DeepEqual(live.Spec, desired.Spec)
+}
+
+// create stores desired, and fails with AlreadyExists where an object of that
+// name exists. Server-side apply can't promise that: it would take over a
+// foreign policy that appeared since the last look.
+func create(ctx context.Context, writer client.Client, desired *networkingv1.NetworkPolicy) error {
+	return writer.Create(ctx, desired, fieldManager)
+}
+
+// repair makes live, which app owns, what desired says, and returns it in
+// desired. It fails with Conflict where live is no longer the stored object.
+func repair(ctx context.Context, writer client.Client, live, desired *networkingv1.NetworkPolicy) error {
+	configuration, err := applyConfiguration(live, desired)
+	if err != nil {
+		return err
+	}
+	err = writer.Apply(ctx, client.ApplyConfigurationFromUnstructured(configuration), fieldManager, client.ForceOwnership)
+	if err != nil {
+		return err
+	}
+	return runtime.DefaultUnstructuredConverter.FromUnstructured(configuration.Object, desired)
+}
+
+// applyConfiguration writes every field of the spec, empty or not: server-side
+// apply leaves a field that it isn't told about to whoever added it, and an
+// egress rule that someone else added would stay.
+func applyConfiguration(live, desired *networkingv1.NetworkPolicy) (*unstructured.Unstructured, error) {
+	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(desired)
+	if err != nil {
+		return nil, fmt.Errorf("converting NetworkPolicy %s: %w", client.ObjectKeyFromObject(desired), err)
+	}
+	configuration := &unstructured.Unstructured{Object: object}
+	configuration.SetGroupVersionKind(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"))
+	// With these the API server refuses the write where the policy has been
+	// replaced or given away meanwhile.
+	configuration.SetUID(live.UID)
+	configuration.SetResourceVersion(live.ResourceVersion)
+	spec := object["spec"].(map[string]any)
+	for _, rules := range []string{"ingress", "egress"} {
+		if _, found := spec[rules]; !found {
+			spec[rules] = []any{}
+		}
+	}
+	return configuration, nil
+}
+
+// remove deletes exactly the object that live was read from.
+func remove(ctx context.Context, writer client.Client, live *networkingv1.NetworkPolicy) error {
+	err := writer.Delete(ctx, live, client.Preconditions{UID: &live.UID, ResourceVersion: &live.ResourceVersion})
+	return client.IgnoreNotFound(err)
+}
+
+// isStale is true of the errors that mean: what was read has changed since.
+func isStale(err error) bool {
+	return apierrors.IsConflict(err) || apierrors.IsAlreadyExists(err) || apierrors.IsNotFound(err)
+}

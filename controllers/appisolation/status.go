@@ -1,0 +1,75 @@
+package appisolation
+
+import (
+	"fmt"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+)
+
+// outcome is what became of an AppIsolation's policy.
+type outcome struct {
+	// policy is the owned policy as it is stored; nil where there is none.
+	policy *networkingv1.NetworkPolicy
+
+	accepted, programmed metav1.Condition
+}
+
+var accepted = metav1.Condition{
+	Type:    v1alpha1.ConditionAccepted,
+	Status:  metav1.ConditionTrue,
+	Reason:  v1alpha1.ReasonAccepted,
+	Message: "the spec is meaningful",
+}
+
+func programmed(policy *networkingv1.NetworkPolicy) outcome {
+	return outcome{policy: policy, accepted: accepted, programmed: metav1.Condition{
+		Type:    v1alpha1.ConditionProgrammed,
+		Status:  metav1.ConditionTrue,
+		Reason:  v1alpha1.ReasonProgrammed,
+		Message: fmt.Sprintf("NetworkPolicy %s is stored", policy.Name),
+	}}
+}
+
+func notProgrammed(policy *networkingv1.NetworkPolicy, reason, message string) outcome {
+	return outcome{policy: policy, accepted: accepted, programmed: metav1.Condition{
+		Type:    v1alpha1.ConditionProgrammed,
+		Status:  metav1.ConditionFalse,
+		Reason:  reason,
+		Message: message,
+	}}
+}
+
+// invalid is the outcome where the API server refuses the policy, which it does
+// for what the CRD's own validation can't express.
+func invalid(policy *networkingv1.NetworkPolicy, err error) outcome {
+	result := notProgrammed(policy, v1alpha1.ReasonInvalid, err.Error())
+	result.accepted = metav1.Condition{
+		Type:    v1alpha1.ConditionAccepted,
+		Status:  metav1.ConditionFalse,
+		Reason:  v1alpha1.ReasonInvalid,
+		Message: err.Error(),
+	}
+	return result
+}
+
+// report writes the outcome for one generation into status. It leaves alone
+// what controllers/enforcement writes.
+func (o outcome) report(generation int64, status *v1alpha1.AppIsolationStatus) {
+	status.ObservedGeneration = generation
+	status.Policy = nil
+	if o.policy != nil {
+		status.Policy = &v1alpha1.PolicyReference{
+			Name:       o.policy.Name,
+			UID:        o.policy.UID,
+			Generation: o.policy.Generation,
+		}
+	}
+	for _, condition := range []metav1.Condition{o.accepted, o.programmed} {
+		condition.ObservedGeneration = generation
+		meta.SetStatusCondition(&status.Conditions, condition)
+	}
+}
