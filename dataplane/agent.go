@@ -1,0 +1,219 @@
+// Package dataplane is the node agent: it watches pods, namespaces and network
+// policies, and makes the kernel of its node enforce every NetworkPolicy.
+//
+//	informers -> model -> compile -> enforcer (ipset, iptables) -> report
+//
+// The model holds what was seen (policy, selector), compile turns it into a
+// ruleset, the enforcer writes the difference to the kernel and the reporter says
+// in the node's NodeEnforcement what is in force.
+package dataplane
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/moat-dev/moat/dataplane/iptables"
+)
+
+// +kubebuilder:rbac:groups="",resources=pods;namespaces;nodes,verbs=get;list;watch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch
+
+// Timing of the sync loop.
+const (
+	// resyncEvery is how often the kernel is read back, to repair what others
+	// changed.
+	resyncEvery = 5 * time.Second
+
+	// retryFirst and retryMost bound the wait after an error, which doubles.
+	retryFirst = 500 * time.Millisecond
+	retryMost  = 30 * time.Second
+
+	// waitNotice is how often the agent says that it still waits for the API
+	// server.
+	waitNotice = 10 * time.Second
+)
+
+// Options configure an agent.
+type Options struct {
+	// NodeName is the name of the agent's Node object.
+	NodeName string
+
+	// Backend is the iptables variant; empty to use the one that the node uses.
+	Backend iptables.Backend
+
+	// SysctlDir is where /proc/sys/net of the node can be written.
+	SysctlDir string
+}
+
+// Agent enforces policies on one node. It runs in the node's network namespace
+// and needs CAP_NET_ADMIN there.
+type Agent struct {
+	options  Options
+	log      logr.Logger
+	model    *model
+	enforcer *enforcer
+	reporter *reporter
+	health   *health
+	informed []informer
+}
+
+// informer is a watch with its name for people.
+type informer struct {
+	resource     string
+	registration toolscache.ResourceEventHandlerRegistration
+}
+
+// Setup adds an agent to a manager.
+func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
+	a := &Agent{
+		options:  options,
+		log:      mgr.GetLogger().WithName("agent").WithValues("node", options.NodeName),
+		model:    newModel(options.NodeName),
+		enforcer: newEnforcer(options.Backend),
+		health:   newHealth(),
+	}
+	a.reporter = newReporter(mgr.GetClient(), mgr.GetAPIReader(), options.NodeName, a.log)
+	if err := a.watch(ctx, mgr.GetCache()); err != nil {
+		return err
+	}
+	if err := mgr.AddReadyzCheck("dataplane", a.health.ready); err != nil {
+		return err
+	}
+	if err := mgr.AddHealthzCheck("loop", a.health.alive); err != nil {
+		return err
+	}
+	if err := mgr.Add(a.reporter); err != nil {
+		return err
+	}
+	return mgr.Add(a)
+}
+
+// watch registers the model with the informers. It doesn't wait for them: the
+// API server may be away.
+func (a *Agent) watch(ctx context.Context, informers cache.Cache) error {
+	watches := []struct {
+		resource string
+		object   client.Object
+		handler  toolscache.ResourceEventHandler
+	}{
+		{"pods", &corev1.Pod{}, handlerOf(a.model.setPod, a.model.deletePod)},
+		{"namespaces", &corev1.Namespace{}, handlerOf(a.model.setNamespace, a.model.deleteNamespace)},
+		{"networkpolicies", &networkingv1.NetworkPolicy{}, handlerOf(a.model.setPolicy, a.model.deletePolicy)},
+	}
+	for _, w := range watches {
+		source, err := informers.GetInformer(ctx, w.object, cache.BlockUntilSynced(false))
+		if err != nil {
+			return fmt.Errorf("watching %s: %w", w.resource, err)
+		}
+		registration, err := source.AddEventHandler(w.handler)
+		if err != nil {
+			return fmt.Errorf("watching %s: %w", w.resource, err)
+		}
+		a.informed = append(a.informed, informer{w.resource, registration})
+	}
+	a.health.waitingFor(a.unsynced)
+	return nil
+}
+
+func handlerOf[T client.Object](set, remove func(T)) toolscache.ResourceEventHandler {
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(object any) { set(object.(T)) },
+		UpdateFunc: func(_, object any) { set(object.(T)) },
+		DeleteFunc: func(object any) {
+			if lost, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
+				object = lost.Obj
+			}
+			if known, ok := object.(T); ok {
+				remove(known)
+			}
+		},
+	}
+}
+
+// unsynced names the resources that the model doesn't hold completely yet.
+func (a *Agent) unsynced() []string {
+	var names []string
+	for _, i := range a.informed {
+		if !i.registration.HasSynced() {
+			names = append(names, i.resource)
+		}
+	}
+	return names
+}
+
+// Start runs the sync loop until the context ends. The rules stay then: a node
+// without agent is as closed as it was.
+func (a *Agent) Start(ctx context.Context) error {
+	if !a.awaitModel(ctx) {
+		return nil
+	}
+	resync := time.NewTicker(resyncEvery)
+	defer resync.Stop()
+	retry := newBackoff(retryFirst, retryMost)
+	for {
+		if err := a.sync(ctx); err != nil && ctx.Err() == nil {
+			a.log.Error(err, "The dataplane could not be synced; the last good rules stay", "retryIn", retry.next().String())
+		} else {
+			retry.reset()
+		}
+		select {
+		case <-ctx.Done():
+			a.log.Info("Stopping; the rules stay in the kernel")
+			return nil
+		case <-a.model.changed:
+			if retry.waiting() && !sleep(ctx, retryFirst) {
+				return nil
+			}
+		case <-retry.due():
+		case <-resync.C:
+			a.enforcer.distrust()
+		}
+	}
+}
+
+// NeedLeaderElection is false: every node has its agent.
+func (a *Agent) NeedLeaderElection() bool { return false }
+
+// awaitModel waits until the model holds what the API server holds. Until then
+// nothing is written to the kernel: a model with half of the policies would open
+// pods.
+func (a *Agent) awaitModel(ctx context.Context) bool {
+	notice := time.NewTicker(waitNotice)
+	defer notice.Stop()
+	poll := time.NewTicker(50 * time.Millisecond)
+	defer poll.Stop()
+	for len(a.unsynced()) > 0 {
+		select {
+		case <-ctx.Done():
+			return false
+		case <-notice.C:
+			a.log.Info("Waiting for the API server; the kernel's rules are left as they are", "missing", a.unsynced())
+		case <-poll.C:
+		}
+	}
+	return true
+}
+
+// sync makes one pass and tells the health checks and the reporter about it.
+func (a *Agent) sync(ctx context.Context) error {
+	a.health.begin()
+	start := time.Now()
+	err := a.enforcer.sync(ctx, a.model)
+	degraded := a.bridgeFilter()
+	a.health.end(err)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
+	a.log.V(1).Info("Synced", "duration", time.Since(start).String(), "error", err != nil)
+	return err
+}

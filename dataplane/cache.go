@@ -1,0 +1,88 @@
+package dataplane
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/fields"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+)
+
+// CacheOptions returns what an agent watches: all pods, namespaces and policies,
+// each without the fields that nobody reads, and its own Node.
+func CacheOptions(nodeName string) cache.Options {
+	return cache.Options{
+		ByObject: map[client.Object]cache.ByObject{
+			&corev1.Pod{}:                 {Transform: trimPod},
+			&corev1.Namespace{}:           {Transform: trimNamespace},
+			&networkingv1.NetworkPolicy{}: {Transform: cache.TransformStripManagedFields()},
+			&corev1.Node{}: {
+				Field:     fields.OneTermEqualSelector("metadata.name", nodeName),
+				Transform: trimNode,
+			},
+		},
+	}
+}
+
+// trimPod keeps what policy.ParsePod reads: with 100,000 pods the rest is
+// gigabytes.
+func trimPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.Pod{
+		ObjectMeta: trimMeta(pod.ObjectMeta),
+		Spec: corev1.PodSpec{
+			NodeName:       pod.Spec.NodeName,
+			HostNetwork:    pod.Spec.HostNetwork,
+			Containers:     trimContainers(pod.Spec.Containers),
+			InitContainers: trimContainers(pod.Spec.InitContainers),
+		},
+		Status: corev1.PodStatus{Phase: pod.Status.Phase, PodIPs: pod.Status.PodIPs},
+	}, nil
+}
+
+// trimContainers keeps the containers that serve a named port.
+func trimContainers(containers []corev1.Container) []corev1.Container {
+	var kept []corev1.Container
+	for _, c := range containers {
+		var named []corev1.ContainerPort
+		for _, port := range c.Ports {
+			if port.Name != "" {
+				named = append(named, port)
+			}
+		}
+		if named != nil {
+			kept = append(kept, corev1.Container{Ports: named, RestartPolicy: c.RestartPolicy})
+		}
+	}
+	return kept
+}
+
+func trimNamespace(object any) (any, error) {
+	namespace, ok := object.(*corev1.Namespace)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.Namespace{ObjectMeta: trimMeta(namespace.ObjectMeta)}, nil
+}
+
+func trimNode(object any) (any, error) {
+	node, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil
+	}
+	return &corev1.Node{ObjectMeta: trimMeta(node.ObjectMeta)}, nil
+}
+
+func trimMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {
+	return metav1.ObjectMeta{
+		Namespace:       meta.Namespace,
+		Name:            meta.Name,
+		UID:             meta.UID,
+		ResourceVersion: meta.ResourceVersion,
+		Labels:          meta.Labels,
+	}
+}

@@ -1,0 +1,218 @@
+package compile
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"go4.org/netipx"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// match is a list of conditions that all hold.
+type match = []ruleset.Match
+
+// allowed returns what a rule allows, as alternatives. None: it allows nothing
+// in this family.
+func (c *compiler) allowed(d policy.Direction, r *policy.Rule, pod *policy.Pod) []match {
+	var alternatives []match
+	ports := c.portMatches(d, r, pod)
+	for _, peer := range c.peerMatches(d, r) {
+		for _, port := range ports {
+			alternatives = append(alternatives, slices.Concat(peer, port))
+		}
+	}
+	if d == policy.Egress {
+		alternatives = append(alternatives, c.namedEgress(r)...)
+	}
+	return alternatives
+}
+
+// peerMatches returns one alternative for each pod peer and one for all blocks
+// together.
+func (c *compiler) peerMatches(d policy.Direction, r *policy.Rule) []match {
+	if r.AnyPeer {
+		return []match{nil}
+	}
+	var alternatives []match
+	for _, peer := range r.Peers {
+		if peer.Pods != nil {
+			alternatives = append(alternatives, match{c.peerSet(peerSide(d), policy.PeerSet{Pods: *peer.Pods})})
+		}
+	}
+	return append(alternatives, c.blockMatches(peerSide(d), r.Peers)...)
+}
+
+// peerSet declares a set that follows pods and returns its look-up.
+func (c *compiler) peerSet(side ruleset.Side, peers policy.PeerSet) ruleset.Match {
+	name, setType := peerSetName(c.family, &peers), ruleset.HashIP
+	if peers.PortName != "" {
+		setType = ruleset.HashIPPort
+	}
+	c.peers[name] = peers
+	c.sets[name] = ruleset.Set{Name: name, Type: setType, Family: c.family}
+	return ruleset.SetMatch{Set: name, Type: setType, Side: side}
+}
+
+// blockMatches returns at most one alternative: the union of what each block
+// leaves of its CIDR, as disjoint prefixes. An exception is taken from its own
+// block only, so that it never takes away what another block allows. The kernel's
+// "nomatch" entries can't say that.
+func (c *compiler) blockMatches(side ruleset.Side, peers []policy.Peer) []match {
+	prefixes := c.unionOfBlocks(peers)
+	switch {
+	case len(prefixes) == 0:
+		return nil
+	case len(prefixes) == 1 && prefixes[0].Bits() == 0:
+		return []match{nil}
+	case len(prefixes) == 1:
+		return []match{{ruleset.PrefixMatch(side, prefixes[0])}}
+	}
+	name := prefixSetName(c.family, prefixes)
+	members := ruleset.Members{}
+	for _, prefix := range prefixes {
+		members[ruleset.Member{Prefix: prefix}] = struct{}{}
+	}
+	c.sets[name] = ruleset.Set{Name: name, Type: ruleset.HashNet, Family: c.family, Members: members}
+	return []match{{ruleset.SetMatch{Set: name, Type: ruleset.HashNet, Side: side}}}
+}
+
+func (c *compiler) unionOfBlocks(peers []policy.Peer) []netip.Prefix {
+	var union netipx.IPSetBuilder
+	for _, peer := range peers {
+		if peer.Block == nil || !c.family.Holds(peer.Block.CIDR.Addr()) {
+			continue
+		}
+		var block netipx.IPSetBuilder
+		block.AddPrefix(peer.Block.CIDR)
+		for _, except := range peer.Block.Except {
+			block.RemovePrefix(except)
+		}
+		if rest, err := block.IPSet(); err == nil {
+			union.AddSet(rest)
+		}
+	}
+	// The builder's only errors are invalid prefixes, which the parser refuses;
+	// were there one, the block would allow nothing.
+	set, err := union.IPSet()
+	if err != nil {
+		return nil
+	}
+	return set.Prefixes()
+}
+
+// portMatches returns one alternative for each protocol, or more where a rule's
+// ports don't fit into one multiport match. Named ports of egress rules aren't
+// among them: see namedEgress.
+func (c *compiler) portMatches(d policy.Direction, r *policy.Rule, pod *policy.Pod) []match {
+	if r.AnyPort {
+		return []match{nil}
+	}
+	ranges := map[policy.Protocol][]ruleset.PortRange{}
+	for _, port := range r.Ports {
+		first, last := port.First, port.Last
+		if port.Name != "" {
+			number, served := pod.Resolve(port.Name, port.Protocol)
+			if d == policy.Egress || !served {
+				continue
+			}
+			first, last = number, number
+		}
+		ranges[port.Protocol] = append(ranges[port.Protocol], ruleset.PortRange{First: first, Last: last})
+	}
+	var alternatives []match
+	for _, protocol := range []policy.Protocol{policy.TCP, policy.UDP, policy.SCTP} {
+		for _, group := range groupRanges(mergeRanges(ranges[protocol])) {
+			alternatives = append(alternatives, portMatch(protocol, group))
+		}
+	}
+	return alternatives
+}
+
+func portMatch(protocol policy.Protocol, group []ruleset.PortRange) match {
+	m := match{ruleset.ProtocolMatch{Protocol: uint8(protocol)}}
+	if group[0] == (ruleset.PortRange{First: 0, Last: 65535}) {
+		return m
+	}
+	return append(m, ruleset.PortMatch{Ranges: group})
+}
+
+// mergeRanges sorts ranges and joins those that overlap or touch.
+func mergeRanges(ranges []ruleset.PortRange) []ruleset.PortRange {
+	slices.SortFunc(ranges, func(a, b ruleset.PortRange) int { return cmp.Compare(a.First, b.First) })
+	var merged []ruleset.PortRange
+	for _, r := range ranges {
+		last := len(merged) - 1
+		if last >= 0 && int(r.First) <= int(merged[last].Last)+1 {
+			merged[last].Last = max(merged[last].Last, r.Last)
+			continue
+		}
+		merged = append(merged, r)
+	}
+	return merged
+}
+
+// groupRanges cuts ranges into groups that fit one multiport match each.
+func groupRanges(ranges []ruleset.PortRange) [][]ruleset.PortRange {
+	var groups [][]ruleset.PortRange
+	slots := ruleset.MaxPortSlots
+	for _, r := range ranges {
+		slots += r.Slots()
+		if slots > ruleset.MaxPortSlots {
+			groups, slots = append(groups, nil), r.Slots()
+		}
+		groups[len(groups)-1] = append(groups[len(groups)-1], r)
+	}
+	return groups
+}
+
+// namedEgress allows the named ports of destination pods. The name is resolved
+// on each of them, so a set holds pairs of address and port: a union of numbers
+// would open one pod's port on another.
+func (c *compiler) namedEgress(r *policy.Rule) []match {
+	var alternatives []match
+	for _, port := range r.Ports {
+		if port.Name == "" {
+			continue
+		}
+		served := func(pods policy.PodPeer) ruleset.Match {
+			return c.peerSet(ruleset.Destination, policy.PeerSet{Pods: pods, PortName: port.Name, Protocol: port.Protocol})
+		}
+		if r.AnyPeer {
+			alternatives = append(alternatives, match{served(policy.EveryPod())})
+			continue
+		}
+		for _, peer := range r.Peers {
+			if peer.Pods != nil {
+				alternatives = append(alternatives, match{served(*peer.Pods)})
+			}
+		}
+		for _, block := range c.blockMatches(ruleset.Destination, r.Peers) {
+			alternatives = append(alternatives, append(block, served(policy.EveryPod())))
+		}
+	}
+	return alternatives
+}
+
+// resolvedPorts lists the numbers that the policy's named ports have on the pod:
+// the part of a profile that differs between pods of the same policies.
+func resolvedPorts(d policy.Direction, p *policy.Policy, pod *policy.Pod) string {
+	if d == policy.Egress {
+		return ""
+	}
+	var resolved strings.Builder
+	for _, rule := range p.Rules[d] {
+		for _, port := range rule.Ports {
+			if port.Name == "" {
+				continue
+			}
+			number, _ := pod.Resolve(port.Name, port.Protocol)
+			fmt.Fprintf(&resolved, "%d,", number)
+		}
+	}
+	return resolved.String()
+}

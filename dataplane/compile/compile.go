@@ -1,0 +1,248 @@
+// Package compile turns what a node has to enforce into a Ruleset, one IP family
+// at a time.
+//
+// The layout of the chains is described in docs/dataplane.md. Three properties
+// hold for every output:
+//   - nothing accepts: what is allowed returns to the node's other rules;
+//   - what no rule allows is dropped, and so is an isolated pod that the chains
+//     don't know: a mistake closes;
+//   - names of sets and of profile chains are made from their content, so that a
+//     name in the kernel says what it holds, and two pods with the same rules
+//     share one chain.
+//
+// The package is pure: the same input gives the same bytes.
+package compile
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// Output is what one family needs in the kernel.
+type Output struct {
+	Ruleset ruleset.Ruleset
+
+	// Peers says which pods the sets of Ruleset hold that have no fixed members,
+	// by the name of the set.
+	Peers map[string]policy.PeerSet
+
+	// Isolated holds the addresses of the node's isolated pods, for each
+	// direction. They live in the sets IsolatedSet names.
+	Isolated [policy.Directions]ruleset.Members
+}
+
+// Compile returns the state of one family for the given endpoints.
+func Compile(family ruleset.Family, endpoints []policy.Endpoint) Output {
+	c := &compiler{
+		family: family,
+		chains: map[string]ruleset.Chain{},
+		sets:   map[string]ruleset.Set{},
+		peers:  map[string]policy.PeerSet{},
+		rules:  map[ruleKey][]ruleset.Rule{},
+	}
+	out := Output{Peers: c.peers}
+	for d := range policy.Direction(policy.Directions) {
+		out.Isolated[d] = c.direction(d, endpoints)
+	}
+	c.addChain(ForwardChain, c.forward()...)
+	c.addChain(InputChain, c.input()...)
+	out.Ruleset = ruleset.Ruleset{
+		Family: family,
+		Hooks:  []ruleset.Hook{{Builtin: "FORWARD", Chain: ForwardChain}, {Builtin: "INPUT", Chain: InputChain}},
+		Chains: sortedValues(c.chains),
+		Sets:   sortedValues(c.sets),
+	}
+	return out
+}
+
+type compiler struct {
+	family ruleset.Family
+	chains map[string]ruleset.Chain
+	sets   map[string]ruleset.Set
+	peers  map[string]policy.PeerSet
+	rules  map[ruleKey][]ruleset.Rule
+}
+
+func (c *compiler) addChain(name string, rules ...ruleset.Rule) {
+	c.chains[name] = ruleset.Chain{Name: name, Rules: rules}
+}
+
+func sortedValues[V any](m map[string]V) []V {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	values := make([]V, len(names))
+	for i, name := range names {
+		values[i] = m[name]
+	}
+	return values
+}
+
+// forward filters what the node routes or bridges between others. Packets of
+// connections that were let through leave first: they are nearly all.
+func (c *compiler) forward() []ruleset.Rule {
+	return append(c.exempt(), c.dispatch(policy.Egress), c.dispatch(policy.Ingress))
+}
+
+// input filters what pods send to their own node. What the node sends to its own
+// pods, such as the kubelet's probes, is never filtered, so there is no output
+// chain.
+func (c *compiler) input() []ruleset.Rule {
+	return append(c.exempt(), c.dispatch(policy.Egress))
+}
+
+// exempt returns the rules that let pass what no policy speaks of.
+func (c *compiler) exempt() []ruleset.Rule {
+	rules := []ruleset.Rule{{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}}
+	if c.family != ruleset.IPv6 {
+		return rules
+	}
+	// Neighbour discovery is to IPv6 what ARP is to IPv4 (RFC 4861): 133 router
+	// solicitation, 134 router advertisement, 135 neighbour solicitation, 136
+	// neighbour advertisement, 137 redirect.
+	for icmpType := uint8(133); icmpType <= 137; icmpType++ {
+		rules = append(rules, ruleset.Rule{
+			Match: []ruleset.Match{
+				ruleset.ProtocolMatch{Protocol: uint8(policy.ICMPv6)},
+				ruleset.ICMPv6TypeMatch{Type: icmpType},
+			},
+			Action: ruleset.Return,
+		})
+	}
+	return rules
+}
+
+// dispatch sends the packets of isolated pods to their direction's chain and
+// goes on with those that return.
+func (c *compiler) dispatch(d policy.Direction) ruleset.Rule {
+	name := IsolatedSet(c.family, d)
+	c.sets[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: c.family}
+	return ruleset.Rule{
+		Match:  []ruleset.Match{ruleset.SetMatch{Set: name, Type: ruleset.HashIP, Side: subjectSide(d)}},
+		Action: ruleset.Jump,
+		Target: directionChain(d),
+	}
+}
+
+// direction builds the address tree, its leaves and the profile chains of one
+// direction, and returns the isolated addresses.
+func (c *compiler) direction(d policy.Direction, endpoints []policy.Endpoint) ruleset.Members {
+	isolated := ruleset.Members{}
+	leaves := map[int][]leafEntry{}
+	for i := range endpoints {
+		e := &endpoints[i]
+		if !e.Isolated(d) {
+			continue
+		}
+		var profile string
+		for _, addr := range e.Pod.Addrs {
+			if !c.family.Holds(addr) {
+				continue
+			}
+			if profile == "" {
+				profile = c.profile(d, e)
+			}
+			isolated[ruleset.Address(addr)] = struct{}{}
+			leaf := leafOf(addr)
+			leaves[leaf] = append(leaves[leaf], leafEntry{addr.As16(), leafRules(d, addr, profile)})
+		}
+	}
+	c.tree(d, leaves)
+	return isolated
+}
+
+type leafEntry struct {
+	addr  [16]byte
+	rules []ruleset.Rule
+}
+
+// leafRules lets a pod talk to itself, through its own Service too, and sends its
+// other packets to its profile.
+func leafRules(d policy.Direction, addr netip.Addr, profile string) []ruleset.Rule {
+	subject := ruleset.HostMatch(subjectSide(d), addr)
+	return []ruleset.Rule{
+		{Match: []ruleset.Match{ruleset.HostMatch(ruleset.Source, addr), ruleset.HostMatch(ruleset.Destination, addr)}, Action: ruleset.Return},
+		{Match: []ruleset.Match{subject}, Action: ruleset.Goto, Target: profile},
+	}
+}
+
+// tree spreads the pods over 16 leaves by the low bits of their address, so that
+// a packet is compared with a few addresses only. The ends of the tree and of
+// each leaf drop: only isolated pods come here, and one that isn't found must
+// not pass.
+func (c *compiler) tree(d policy.Direction, leaves map[int][]leafEntry) {
+	var branches []ruleset.Rule
+	for leaf := range leafCount {
+		entries := leaves[leaf]
+		if len(entries) == 0 {
+			continue
+		}
+		slices.SortFunc(entries, func(a, b leafEntry) int { return slices.Compare(a.addr[:], b.addr[:]) })
+		var rules []ruleset.Rule
+		for _, entry := range entries {
+			rules = append(rules, entry.rules...)
+		}
+		name := leafChain(d, leaf)
+		c.addChain(name, append(rules, drop)...)
+		branches = append(branches, ruleset.Rule{
+			Match:  []ruleset.Match{leafMatch(c.family, subjectSide(d), leaf)},
+			Action: ruleset.Goto,
+			Target: name,
+		})
+	}
+	c.addChain(directionChain(d), append(branches, drop)...)
+}
+
+var drop = ruleset.Rule{Action: ruleset.Drop}
+
+// profile returns the chain that holds the rules of the endpoint's policies, and
+// makes it where no other pod has the same rules.
+func (c *compiler) profile(d policy.Direction, e *policy.Endpoint) string {
+	var rules []ruleset.Rule
+	for _, p := range e.Isolating[d] {
+		for _, rule := range c.policyRules(d, p, e.Pod) {
+			if !slices.ContainsFunc(rules, rule.Equal) {
+				rules = append(rules, rule)
+			}
+		}
+	}
+	rules = append(rules, drop)
+	name := profileChain(d, rules)
+	c.addChain(name, rules...)
+	return name
+}
+
+// ruleKey identifies the rules of one policy for the pods that resolve its named
+// ports alike.
+type ruleKey struct {
+	policy    *policy.Policy
+	direction policy.Direction
+	ports     string
+}
+
+func (c *compiler) policyRules(d policy.Direction, p *policy.Policy, pod *policy.Pod) []ruleset.Rule {
+	key := ruleKey{p, d, resolvedPorts(d, p, pod)}
+	rules, known := c.rules[key]
+	if known {
+		return rules
+	}
+	for i := range p.Rules[d] {
+		rules = append(rules, c.rule(d, &p.Rules[d][i], pod)...)
+	}
+	c.rules[key] = rules
+	return rules
+}
+
+// rule returns one RETURN for each combination of a peer and a group of ports.
+func (c *compiler) rule(d policy.Direction, r *policy.Rule, pod *policy.Pod) []ruleset.Rule {
+	var rules []ruleset.Rule
+	for _, match := range c.allowed(d, r, pod) {
+		rules = append(rules, ruleset.Rule{Match: match, Action: ruleset.Return})
+	}
+	return rules
+}

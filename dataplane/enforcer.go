@@ -1,0 +1,239 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/ipset"
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// enforcer brings the kernel of one network namespace to what the model asks
+// for. It remembers what it wrote, so that a small change stays small; while
+// that memory may be wrong (at the start, after an error, now and then) it reads
+// the kernel first.
+//
+// Order of writes, and why no step opens anything, with old rules or new:
+//  1. Sets are made and elements added: at worst the old rules allow what the new
+//     state allows too.
+//  2. Pods that are isolated no longer leave the isolated sets: they are open in
+//     the new state.
+//  3. The rules change, all of a family at once. A pod that is isolated but that
+//     the rules don't know is dropped at its leaf.
+//  4. Pods that are newly isolated enter the isolated sets, even after an error:
+//     such a pod is closed rather than open.
+//  5. Elements leave the sets, and sets that no rule names go.
+type enforcer struct {
+	requested iptables.Backend // empty: detect
+	backend   iptables.Backend
+	runners   map[ruleset.Family]*iptables.Runner
+	sets      *ipset.Kernel
+
+	view    *view
+	outputs []compile.Output
+
+	// trusted says that the following is what the kernel holds.
+	trusted  bool
+	known    ipset.State // names and types
+	isolated ipset.State // with members
+	tables   map[ruleset.Family]iptables.Table
+}
+
+func newEnforcer(requested iptables.Backend) *enforcer {
+	return &enforcer{requested: requested}
+}
+
+// distrust makes the next sync read the kernel first.
+func (e *enforcer) distrust() { e.trusted = false }
+
+// sync makes the kernel hold what the model asks for. After an error the kernel
+// holds the last good rules, newly isolated pods are closed, and the next sync
+// starts by reading the kernel.
+func (e *enforcer) sync(ctx context.Context, m *model) error {
+	changed := e.look(m)
+	if err := e.open(ctx); err != nil {
+		return err
+	}
+	if changed || e.outputs == nil {
+		e.compile()
+	}
+	plan, err := e.planSets(m)
+	if err != nil {
+		return err
+	}
+	if !e.trusted {
+		if err := e.readTables(ctx); err != nil {
+			return err
+		}
+	}
+	verify := !e.trusted
+	e.trusted = false
+	if err := e.write(ctx, plan, verify); err != nil {
+		return err
+	}
+	e.trusted = true
+	return nil
+}
+
+// open finds the node's backend and programs, once.
+func (e *enforcer) open(ctx context.Context) error {
+	if e.sets != nil {
+		return nil
+	}
+	backend := e.requested
+	if backend == "" {
+		backend = iptables.Detect(ctx)
+	}
+	runners := map[ruleset.Family]*iptables.Runner{}
+	for _, family := range nodeFamilies() {
+		runner, err := iptables.NewRunner(backend, family, compile.ChainPrefix)
+		if err != nil {
+			return err
+		}
+		runners[family] = runner
+	}
+	sets, err := ipset.Open(compile.SetPrefix)
+	if err != nil {
+		return err
+	}
+	e.backend, e.runners, e.sets = backend, runners, sets
+	return nil
+}
+
+// nodeFamilies leaves out IPv6 where the kernel has none: there is no such
+// traffic to filter then.
+func nodeFamilies() []ruleset.Family {
+	if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
+		return []ruleset.Family{ruleset.IPv4}
+	}
+	return ruleset.Families()
+}
+
+// look renews the view and reports whether it changed.
+func (e *enforcer) look(m *model) bool {
+	since := uint64(0)
+	if e.view != nil {
+		since = e.view.revision
+	}
+	v := m.view(since)
+	if v != nil {
+		e.view = v
+	}
+	return v != nil
+}
+
+// compile makes the desired state of each family from the view.
+func (e *enforcer) compile() {
+	e.outputs = nil
+	for _, family := range ruleset.Families() {
+		if e.runners[family] != nil {
+			e.outputs = append(e.outputs, compile.Compile(family, e.view.endpoints))
+		}
+	}
+}
+
+// planSets tells the model which sets are wanted and works out what to do with
+// them.
+func (e *enforcer) planSets(m *model) (ipset.Plan, error) {
+	if e.trusted {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.index.Want(wantedSets(e.outputs))
+		return incrementalPlan(e.known, declaredSets(e.outputs), m.index), nil
+	}
+	have, err := e.sets.Read()
+	if err != nil {
+		return ipset.Plan{}, err
+	}
+	e.isolated = takeIsolated(have, e.outputs)
+
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.index.Want(wantedSets(e.outputs))
+	want := fullSets(e.outputs, m.index)
+	m.index.Changes(func(string, policy.Element, bool) {}) // in want already
+	return ipset.Diff(have, want), nil
+}
+
+func (e *enforcer) readTables(ctx context.Context) error {
+	e.tables = map[ruleset.Family]iptables.Table{}
+	for family, runner := range e.runners {
+		table, err := runner.Read(ctx)
+		if err != nil {
+			return err
+		}
+		e.tables[family] = table
+	}
+	return nil
+}
+
+// write does the five steps that the enforcer's comment explains. It goes on
+// after an error as far as going on can only close.
+func (e *enforcer) write(ctx context.Context, plan ipset.Plan, verify bool) error {
+	wantIsolated := isolatedState(e.outputs)
+	isolated := ipset.Diff(e.isolated, wantIsolated)
+	errs := []error{
+		e.sets.Grow(&plan),
+		e.sets.Delete(isolated.Delete),
+		e.restore(ctx, verify),
+		e.sets.Add(isolated.Add),
+	}
+	if err := errors.Join(errs...); err != nil {
+		return errors.Join(err, e.sets.Delete(plan.Delete))
+	}
+	busy, err := e.sets.Shrink(&plan)
+	if err != nil {
+		return err
+	}
+	e.isolated = wantIsolated
+	e.known = declaredSets(e.outputs)
+	for _, name := range busy {
+		e.known[name] = ruleset.Set{Name: name}
+	}
+	return nil
+}
+
+// restore brings the rules of each family up to date.
+func (e *enforcer) restore(ctx context.Context, verify bool) error {
+	var errs []error
+	for i := range e.outputs {
+		rs := &e.outputs[i].Ruleset
+		want := iptables.Desired(rs)
+		change := iptables.Diff(e.tables[rs.Family], want)
+		if change.Empty() {
+			continue
+		}
+		if err := e.apply(ctx, rs.Family, change, verify); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", rs.Family, err))
+			continue
+		}
+		e.tables[rs.Family] = want
+	}
+	return errors.Join(errs...)
+}
+
+// apply makes one change. Where the table was just read it is read once more:
+// rules that don't read back as they were written would be repaired for ever, and
+// nobody could say what they do.
+func (e *enforcer) apply(ctx context.Context, family ruleset.Family, change iptables.Change, verify bool) error {
+	runner := e.runners[family]
+	if err := runner.Apply(ctx, change); err != nil {
+		return err
+	}
+	if !verify {
+		return nil
+	}
+	table, err := runner.Read(ctx)
+	if err != nil {
+		return err
+	}
+	if rest := change.Missing(table); !rest.Empty() {
+		return fmt.Errorf("reading back the filter table: %s differ from what was written", rest)
+	}
+	return nil
+}

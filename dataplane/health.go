@@ -1,0 +1,79 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Bounds of the health checks.
+const (
+	// stuckAfter is how long one pass may take before the agent counts as dead.
+	// It is longer than all limits of a pass together.
+	stuckAfter = 3 * time.Minute
+
+	// staleAfter is how old the last good pass may be for a ready agent: a pass
+	// is due every resyncEvery.
+	staleAfter = 30 * time.Second
+)
+
+// health answers the kubelet's questions. It is safe for concurrent use.
+type health struct {
+	mu       sync.Mutex
+	unsynced func() []string
+	running  time.Time // when the present pass began; zero between passes
+	good     time.Time // when the last good pass ended
+	err      error     // of the last pass
+}
+
+func newHealth() *health {
+	return &health{unsynced: func() []string { return nil }}
+}
+
+func (h *health) waitingFor(unsynced func() []string) { h.unsynced = unsynced }
+
+func (h *health) begin() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.running = time.Now()
+}
+
+func (h *health) end(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.running, h.err = time.Time{}, err
+	if err == nil {
+		h.good = time.Now()
+	}
+}
+
+// ready returns nil while the kernel holds what the API server holds.
+func (h *health) ready(*http.Request) error {
+	if missing := h.unsynced(); len(missing) > 0 {
+		return fmt.Errorf("waiting for the API server to list %s", strings.Join(missing, ", "))
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	switch {
+	case h.err != nil:
+		return fmt.Errorf("the last sync failed: %w", h.err)
+	case h.good.IsZero():
+		return errors.New("the first sync has not ended yet")
+	case time.Since(h.good) > staleAfter:
+		return fmt.Errorf("the last good sync was %s ago", time.Since(h.good).Round(time.Second))
+	}
+	return nil
+}
+
+// alive returns nil while the sync loop moves on.
+func (h *health) alive(*http.Request) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.running.IsZero() && time.Since(h.running) > stuckAfter {
+		return fmt.Errorf("a sync hangs since %s", time.Since(h.running).Round(time.Second))
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+// Package iptables puts a Ruleset into the filter table and reads it back.
+//
+// Rules are rendered in exactly the words that iptables-save uses, so that what
+// the kernel holds can be compared with what it should hold, line by line
+// (render.go, parse.go, diff.go: pure). All changes of one family are one
+// transaction of "iptables-restore --noflush", which touches Moat's own chains
+// and its hooks and nothing else (restore.go).
+package iptables
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// renderRule returns the rule as iptables-save prints it, without "-A CHAIN".
+func renderRule(rule ruleset.Rule) string {
+	words := addressWords(rule.Match)
+	for _, match := range rule.Match {
+		if protocol, ok := match.(ruleset.ProtocolMatch); ok {
+			words = append(words, "-p "+protocolName(protocol.Protocol))
+		}
+	}
+	protocol := ""
+	for _, match := range rule.Match {
+		if p, ok := match.(ruleset.ProtocolMatch); ok {
+			protocol = protocolName(p.Protocol)
+		}
+		if word := matchWord(match, protocol); word != "" {
+			words = append(words, word)
+		}
+	}
+	return strings.Join(append(words, actionWord(rule)), " ")
+}
+
+// addressWords renders addresses, which iptables-save prints before all else:
+// source, then destination.
+func addressWords(matches []ruleset.Match) []string {
+	var words []string
+	for _, side := range []ruleset.Side{ruleset.Source, ruleset.Destination} {
+		for _, match := range matches {
+			if m, ok := match.(ruleset.AddressMatch); ok && m.Side == side {
+				words = append(words, sideFlag(side)+" "+addressAndMask(m))
+			}
+		}
+	}
+	return words
+}
+
+func sideFlag(side ruleset.Side) string {
+	if side == ruleset.Source {
+		return "-s"
+	}
+	return "-d"
+}
+
+func sideWord(side ruleset.Side) string {
+	if side == ruleset.Source {
+		return "src"
+	}
+	return "dst"
+}
+
+// addressAndMask prints a mask of leading ones as its length, any other mask as
+// an address.
+func addressAndMask(m ruleset.AddressMatch) string {
+	if length, ok := prefixLength(m.Mask); ok {
+		return fmt.Sprintf("%s/%d", m.Addr, length)
+	}
+	return fmt.Sprintf("%s/%s", m.Addr, m.Mask)
+}
+
+func prefixLength(mask netip.Addr) (int, bool) {
+	length, ended := 0, false
+	for _, b := range mask.AsSlice() {
+		for bit := range 8 {
+			set := b&(0x80>>bit) != 0
+			if set && ended {
+				return 0, false
+			}
+			ended = !set
+			if set {
+				length++
+			}
+		}
+	}
+	return length, true
+}
+
+// matchWord renders a match other than an address or a protocol, which have their
+// place at the front.
+func matchWord(match ruleset.Match, protocol string) string {
+	switch m := match.(type) {
+	case ruleset.SetMatch:
+		dimensions := sideWord(m.Side)
+		if m.Type == ruleset.HashIPPort {
+			dimensions += "," + dimensions
+		}
+		return fmt.Sprintf("-m set --match-set %s %s", m.Set, dimensions)
+	case ruleset.PortMatch:
+		return portWord(m.Ranges, protocol)
+	case ruleset.ICMPv6TypeMatch:
+		return fmt.Sprintf("-m icmp6 --icmpv6-type %d", m.Type)
+	case ruleset.EstablishedMatch:
+		return "-m conntrack --ctstate RELATED,ESTABLISHED"
+	}
+	return ""
+}
+
+func portWord(ranges []ruleset.PortRange, protocol string) string {
+	texts := make([]string, len(ranges))
+	for i, r := range ranges {
+		texts[i] = fmt.Sprint(r.First)
+		if r.First != r.Last {
+			texts[i] = fmt.Sprintf("%d:%d", r.First, r.Last)
+		}
+	}
+	if len(ranges) == 1 {
+		return fmt.Sprintf("-m %s --dport %s", protocol, texts[0])
+	}
+	return "-m multiport --dports " + strings.Join(texts, ",")
+}
+
+func protocolName(protocol uint8) string {
+	switch protocol {
+	case 1:
+		return "icmp"
+	case 6:
+		return "tcp"
+	case 17:
+		return "udp"
+	case 58:
+		return "ipv6-icmp"
+	case 132:
+		return "sctp"
+	}
+	return fmt.Sprint(protocol)
+}
+
+func actionWord(rule ruleset.Rule) string {
+	switch rule.Action {
+	case ruleset.Return:
+		return "-j RETURN"
+	case ruleset.Jump:
+		return "-j " + rule.Target
+	case ruleset.Goto:
+		return "-g " + rule.Target
+	}
+	// Whatever is not known must close.
+	return "-j DROP"
+}

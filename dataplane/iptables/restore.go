@@ -1,0 +1,138 @@
+package iptables
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	goiptables "github.com/coreos/go-iptables/iptables"
+
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// Backend is a variant of iptables. A node has to use one only: rules in the
+// other one are filtered too, but nobody sees them.
+type Backend string
+
+// The backends, as they are reported.
+const (
+	NFT    Backend = "iptables-nft"
+	Legacy Backend = "iptables-legacy"
+)
+
+// Limits of one run of a program.
+const (
+	// lockWait is how long a program waits for the xtables lock, in seconds.
+	lockWait = 10
+	// runTimeout ends a program that hangs.
+	runTimeout = 30 * time.Second
+)
+
+// ErrMissing means that the programs of a backend are not installed.
+var ErrMissing = errors.New("iptables is not installed")
+
+// Runner runs the programs of one backend for one family, in the network
+// namespace of the calling thread.
+type Runner struct {
+	save, restore string
+	prefix        string
+}
+
+// NewRunner finds the programs. The error is ErrMissing where there are none.
+func NewRunner(backend Backend, family ruleset.Family, chainPrefix string) (*Runner, error) {
+	command, protocol := "iptables", goiptables.ProtocolIPv4
+	if family == ruleset.IPv6 {
+		command, protocol = "ip6tables", goiptables.ProtocolIPv6
+	}
+	command += strings.TrimPrefix(string(backend), "iptables")
+	if _, err := goiptables.New(goiptables.Path(command), goiptables.IPFamily(protocol)); err != nil {
+		return nil, fmt.Errorf("finding %s: %w: %w", command, ErrMissing, err)
+	}
+	r := &Runner{prefix: chainPrefix}
+	for program, path := range map[string]*string{"-save": &r.save, "-restore": &r.restore} {
+		found, err := exec.LookPath(command + program)
+		if err != nil {
+			return nil, fmt.Errorf("finding %s%s: %w: %w", command, program, ErrMissing, err)
+		}
+		*path = found
+	}
+	return r, nil
+}
+
+// Read returns the state of the filter table. It reads the table back rather
+// than ask "iptables -C", which has been wrong (iptables 1.8.10).
+func (r *Runner) Read(ctx context.Context) (Table, error) {
+	output, err := run(ctx, "", r.save, "-t", "filter")
+	if err != nil {
+		return Table{}, fmt.Errorf("reading the filter table: %w", err)
+	}
+	return ParseSave(output, r.prefix), nil
+}
+
+// Apply makes a change as one transaction: all of it or, with an error, nothing.
+func (r *Runner) Apply(ctx context.Context, change Change) error {
+	if _, err := run(ctx, change.Script(), r.restore, "--noflush", "--wait", strconv.Itoa(lockWait)); err != nil {
+		return fmt.Errorf("restoring the filter table: %w", err)
+	}
+	return nil
+}
+
+// Error is a program that failed.
+type Error struct {
+	Program string
+	Stderr  string
+	Err     error
+}
+
+func (e *Error) Error() string {
+	if e.Stderr == "" {
+		return fmt.Sprintf("running %s: %v", e.Program, e.Err)
+	}
+	return fmt.Sprintf("running %s: %v: %s", e.Program, e.Err, e.Stderr)
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// IsPermission reports whether a program was not allowed to touch the kernel's
+// tables: the agent lacks CAP_NET_ADMIN in the node's network namespace.
+func IsPermission(err error) bool {
+	var failed *Error
+	return errors.As(err, &failed) &&
+		(strings.Contains(failed.Stderr, "Permission denied") || strings.Contains(failed.Stderr, "you must be root"))
+}
+
+func run(ctx context.Context, stdin, program string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, runTimeout)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, program, args...)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = fmt.Errorf("%w after %s", err, runTimeout)
+		}
+		return "", &Error{Program: program, Stderr: firstLines(stderr.String()), Err: err}
+	}
+	return stdout.String(), nil
+}
+
+// firstLines keeps an error message readable: a restore repeats itself.
+func firstLines(text string) string {
+	const most = 3
+	lines := strings.SplitN(strings.TrimSpace(text), "\n", most+1)
+	if len(lines) > most {
+		lines = lines[:most]
+	}
+	return strings.Join(lines, "; ")
+}
+
+// IsFailure reports whether the error is that of a program that ran and failed.
+func IsFailure(err error) bool {
+	var failed *Error
+	return errors.As(err, &failed)
+}

@@ -1,0 +1,260 @@
+// Package policy is the model of what NetworkPolicy means.
+//
+// It turns API objects into values that hold only what decides a packet's fate
+// (ParsePod, ParseNetworkPolicy), says which policies isolate a pod, and judges
+// a flow (Evaluate). The rest of the dataplane has to agree with it.
+//
+// The package is pure: no client, no clock, no logger. Its values are immutable
+// once made and may be shared.
+package policy
+
+import (
+	"fmt"
+	"net/netip"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Direction is a direction of traffic, seen from the pod that a policy selects.
+type Direction uint8
+
+// The two directions. Their values index arrays of length Directions.
+const (
+	Ingress Direction = iota
+	Egress
+
+	Directions = 2
+)
+
+// String returns the name that the API uses.
+func (d Direction) String() string {
+	if d == Ingress {
+		return "Ingress"
+	}
+	return "Egress"
+}
+
+// Protocol is an IP protocol number (IANA "Assigned Internet Protocol Numbers").
+type Protocol uint8
+
+// Protocols that a NetworkPolicy can name, and ICMP, which it can't.
+const (
+	ICMP   Protocol = 1
+	TCP    Protocol = 6
+	UDP    Protocol = 17
+	ICMPv6 Protocol = 58
+	SCTP   Protocol = 132
+)
+
+// Pod is what enforcement needs to know of a pod.
+type Pod struct {
+	Namespace string
+	Name      string
+	Node      string // empty until the pod is scheduled
+	Labels    labels.Set
+
+	// Addrs are the pod's own addresses. A hostNetwork pod and one that has
+	// ended own none, so they are neither selected nor peers.
+	Addrs []netip.Addr
+
+	// Ports are the named container ports, sorted.
+	Ports []NamedPort
+
+	// Subject is false for pods that no policy can select: hostNetwork pods and
+	// those that have ended.
+	Subject bool
+}
+
+// Key identifies the pod.
+func (p *Pod) Key() types.NamespacedName {
+	return types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
+}
+
+// Resolve returns the number of the pod's container port of that name and
+// protocol. Where several containers use one name the first that the pod lists
+// counts.
+func (p *Pod) Resolve(name string, protocol Protocol) (uint16, bool) {
+	for _, port := range p.Ports {
+		if port.Name == name && port.Protocol == protocol {
+			return port.Number, true
+		}
+	}
+	return 0, false
+}
+
+// NamedPort is a container port with a name.
+type NamedPort struct {
+	Name     string
+	Protocol Protocol
+	Number   uint16
+}
+
+// Namespaces maps the name of each namespace to its labels. A pod whose
+// namespace isn't known yet matches no namespace selector.
+type Namespaces map[string]labels.Set
+
+// Policy is one NetworkPolicy.
+type Policy struct {
+	Namespace  string
+	Name       string
+	UID        types.UID
+	Generation int64
+
+	// Selector selects the pods that the policy isolates, in its namespace.
+	Selector labels.Selector
+
+	// Isolates says for each direction whether the policy isolates its pods.
+	Isolates [Directions]bool
+
+	// Rules are the allowing rules of each direction, in the order of the object.
+	Rules [Directions][]Rule
+
+	// Unreadable lists what could not be understood. Each such part is read in
+	// the way that closes most: an unreadable peer or port matches nothing, an
+	// unreadable requirement of the policy's own selector excludes no pod.
+	Unreadable []error
+}
+
+// Key identifies the policy.
+func (p *Policy) Key() types.NamespacedName {
+	return types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
+}
+
+// Selects reports whether the policy applies to the pod.
+func (p *Policy) Selects(pod *Pod) bool {
+	return pod.Subject && p.Namespace == pod.Namespace && p.Selector.Matches(pod.Labels)
+}
+
+// Rule allows the traffic that matches one of its peers and one of its ports.
+type Rule struct {
+	// AnyPeer means that the rule doesn't restrict peers. It is a field of its
+	// own since no readable peer must never become any peer.
+	AnyPeer bool
+	Peers   []Peer
+
+	// AnyPort means that the rule allows every port of every protocol, and
+	// protocols without ports.
+	AnyPort bool
+	Ports   []Port
+}
+
+// Peer is a group of pods or a block of addresses: exactly one is set.
+type Peer struct {
+	Pods  *PodPeer
+	Block *Block
+}
+
+// PodPeer selects pods.
+type PodPeer struct {
+	// Namespace is the only namespace meant. Empty: those that Namespaces selects.
+	Namespace  string
+	Namespaces labels.Selector
+	Pods       labels.Selector
+}
+
+// EveryPod selects all pods of the cluster.
+func EveryPod() PodPeer {
+	return PodPeer{Namespaces: labels.Everything(), Pods: labels.Everything()}
+}
+
+// Key is equal for two peers exactly if they are written alike: it names the
+// set that the peer's members live in.
+func (p *PodPeer) Key() string {
+	if p.Namespace != "" {
+		return "namespace=" + p.Namespace + " pods=" + p.Pods.String()
+	}
+	return "namespaces=(" + p.Namespaces.String() + ") pods=" + p.Pods.String()
+}
+
+// Matches reports whether the peer selects the pod.
+func (p *PodPeer) Matches(pod *Pod, namespaces Namespaces) bool {
+	if len(pod.Addrs) == 0 || !p.Pods.Matches(pod.Labels) {
+		return false
+	}
+	if p.Namespace != "" {
+		return p.Namespace == pod.Namespace
+	}
+	nsLabels, known := namespaces[pod.Namespace]
+	return known && p.Namespaces.Matches(nsLabels)
+}
+
+// PeerSet is a set of addresses that follows pods: those of a peer, or one named
+// port of each of the peer's pods.
+type PeerSet struct {
+	Pods PodPeer
+
+	// PortName and Protocol choose a named port. PortName is empty for a set of
+	// plain addresses.
+	PortName string
+	Protocol Protocol
+}
+
+// Key is equal for two sets exactly if they are written alike.
+func (s *PeerSet) Key() string {
+	if s.PortName == "" {
+		return s.Pods.Key()
+	}
+	return fmt.Sprintf("%s port=%d/%s", s.Pods.Key(), s.Protocol, s.PortName)
+}
+
+// Elements returns what a pod that the peer selects contributes to the set:
+// nothing where it doesn't serve the named port.
+func (s *PeerSet) Elements(pod *Pod) []Element {
+	var number uint16
+	if s.PortName != "" {
+		var served bool
+		if number, served = pod.Resolve(s.PortName, s.Protocol); !served {
+			return nil
+		}
+	}
+	elements := make([]Element, len(pod.Addrs))
+	for i, addr := range pod.Addrs {
+		elements[i] = Element{Addr: addr, Protocol: s.Protocol, Port: number}
+	}
+	return elements
+}
+
+// Element is a member of a PeerSet. Protocol and Port are 0 in a set of plain
+// addresses.
+type Element struct {
+	Addr     netip.Addr
+	Protocol Protocol
+	Port     uint16
+}
+
+// Block is a range of addresses without the ranges that it excepts.
+type Block struct {
+	CIDR   netip.Prefix
+	Except []netip.Prefix
+}
+
+// Contains reports whether the address is in the block.
+func (b *Block) Contains(addr netip.Addr) bool {
+	if !b.CIDR.Contains(addr) {
+		return false
+	}
+	for _, except := range b.Except {
+		if except.Contains(addr) {
+			return false
+		}
+	}
+	return true
+}
+
+// Port is a protocol with a range of ports, a named port, or all its ports.
+type Port struct {
+	Protocol Protocol
+
+	// Name is the name of a container port of the destination pod.
+	Name string
+
+	// First and Last bound the range, both inclusive, where Name is empty. A
+	// port without a number has the range 0 to 65535.
+	First, Last uint16
+}
+
+// Every reports whether the port stands for all ports of its protocol.
+func (p Port) Every() bool {
+	return p.Name == "" && p.First == 0 && p.Last == 65535
+}

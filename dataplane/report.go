@@ -1,0 +1,271 @@
+package dataplane
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	isolationv1alpha1 "github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/ipset"
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/policy"
+)
+
+// +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements,verbs=get;create;update
+// +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements/status,verbs=update
+
+// Timing and limits of reports.
+const (
+	// reportEvery is the least time between two writes, so that a burst of
+	// changes costs the API server one; reportJitter keeps the nodes apart.
+	reportEvery  = 2 * time.Second
+	reportJitter = time.Second
+
+	// recheckEvery is how often the stored report is compared with the last one:
+	// somebody may have deleted it.
+	recheckEvery = 5 * time.Minute
+
+	maxMessage  = 256
+	maxFailures = 50
+)
+
+// reporter keeps the node's NodeEnforcement up to date.
+type reporter struct {
+	cached client.Client // the Node comes from the cache
+	live   client.Reader // the report itself doesn't: only its writer cares
+	node   string
+	log    logr.Logger
+	wake   chan struct{}
+
+	mu      sync.Mutex
+	wanted  *isolationv1alpha1.NodeEnforcementStatus
+	inForce map[types.UID]int64 // generation of each policy that the kernel holds
+}
+
+func newReporter(cached client.Client, live client.Reader, node string, log logr.Logger) *reporter {
+	return &reporter{
+		cached:  cached,
+		live:    live,
+		node:    node,
+		log:     log,
+		wake:    make(chan struct{}, 1),
+		inForce: map[types.UID]int64{},
+	}
+}
+
+// observe takes the outcome of a sync. The view is nil if the sync failed before
+// it could look at the model.
+func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var selecting []*policy.Policy
+	if v != nil {
+		selecting = v.selecting
+	}
+	if syncErr == nil {
+		r.inForce = generations(selecting)
+	}
+	status := statusOf(selecting, r.inForce, syncErr)
+	status.Backend = string(backend)
+	status.Conditions = conditionsOf(syncErr, degraded)
+	if r.wanted != nil && sameStatus(r.wanted, status) {
+		return
+	}
+	r.wanted = status
+	select {
+	case r.wake <- struct{}{}:
+	default:
+	}
+}
+
+func generations(policies []*policy.Policy) map[types.UID]int64 {
+	inForce := make(map[types.UID]int64, len(policies))
+	for _, p := range policies {
+		inForce[p.UID] = p.Generation
+	}
+	return inForce
+}
+
+// statusOf says of each policy whether it is in force as it is written now.
+func statusOf(selecting []*policy.Policy, inForce map[types.UID]int64, syncErr error) *isolationv1alpha1.NodeEnforcementStatus {
+	status := &isolationv1alpha1.NodeEnforcementStatus{}
+	sorted := slices.SortedFunc(slices.Values(selecting), func(a, b *policy.Policy) int { return cmp.Compare(a.UID, b.UID) })
+	for _, p := range sorted {
+		switch generation, known := inForce[p.UID]; {
+		case len(p.Unreadable) > 0:
+			addFailure(status, p, isolationv1alpha1.NodeReasonPolicyUnreadable, errors.Join(p.Unreadable...))
+		case known && generation == p.Generation:
+			status.PolicyCount++
+			status.Policies = append(status.Policies, isolationv1alpha1.EnforcedPolicy{UID: p.UID, Generation: p.Generation})
+		default:
+			addFailure(status, p, reasonOf(syncErr), syncErr)
+		}
+	}
+	if len(status.Policies) > isolationv1alpha1.MaxReportedPolicies {
+		status.Policies = status.Policies[:isolationv1alpha1.MaxReportedPolicies]
+		status.Truncated = true
+	}
+	return status
+}
+
+func addFailure(status *isolationv1alpha1.NodeEnforcementStatus, p *policy.Policy, reason string, err error) {
+	if len(status.Failures) == maxFailures {
+		return
+	}
+	status.Failures = append(status.Failures, isolationv1alpha1.PolicyFailure{UID: p.UID, Reason: reason, Message: message(err)})
+}
+
+func conditionsOf(syncErr, degraded error) []metav1.Condition {
+	synced := metav1.Condition{
+		Type:    isolationv1alpha1.NodeConditionDataplaneSynced,
+		Status:  metav1.ConditionTrue,
+		Reason:  isolationv1alpha1.NodeReasonSynced,
+		Message: "The kernel holds the rules of all policies that select a pod of this node",
+	}
+	if syncErr != nil {
+		synced.Status, synced.Reason, synced.Message = metav1.ConditionFalse, reasonOf(syncErr), message(syncErr)
+	}
+	degradedCondition := metav1.Condition{
+		Type:    isolationv1alpha1.NodeConditionDegraded,
+		Status:  metav1.ConditionFalse,
+		Reason:  isolationv1alpha1.NodeReasonHealthy,
+		Message: "Everything on this node can be enforced",
+	}
+	if degraded != nil {
+		degradedCondition.Status = metav1.ConditionTrue
+		degradedCondition.Reason = isolationv1alpha1.NodeReasonBridgeNetfilterOff
+		degradedCondition.Message = message(degraded)
+	}
+	return []metav1.Condition{synced, degradedCondition}
+}
+
+func reasonOf(err error) string {
+	switch {
+	case errors.Is(err, iptables.ErrMissing):
+		return isolationv1alpha1.NodeReasonIptablesMissing
+	case iptables.IsPermission(err) || ipset.IsPermission(err):
+		return isolationv1alpha1.NodeReasonPermissionDenied
+	case iptables.IsFailure(err):
+		return isolationv1alpha1.NodeReasonRestoreFailed
+	}
+	return isolationv1alpha1.NodeReasonSyncFailed
+}
+
+func message(err error) string {
+	text := fmt.Sprint(err)
+	if len(text) > maxMessage {
+		text = text[:maxMessage-3] + "..."
+	}
+	return text
+}
+
+// sameStatus ignores when a condition changed last.
+func sameStatus(a, b *isolationv1alpha1.NodeEnforcementStatus) bool {
+	x, y := a.DeepCopy(), b.DeepCopy()
+	for _, status := range []*isolationv1alpha1.NodeEnforcementStatus{x, y} {
+		for i := range status.Conditions {
+			status.Conditions[i].LastTransitionTime = metav1.Time{}
+		}
+	}
+	return equality.Semantic.DeepEqual(x, y)
+}
+
+// Start writes reports until the context ends: the first change of a burst at
+// once, the others together.
+func (r *reporter) Start(ctx context.Context) error {
+	retry := newBackoff(reportEvery, retryMost)
+	recheck := time.NewTicker(recheckEvery)
+	defer recheck.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.wake:
+		case <-retry.due():
+		case <-recheck.C:
+		}
+		if err := r.write(ctx); err != nil && ctx.Err() == nil {
+			r.log.Error(err, "The report could not be written", "retryIn", retry.next().String())
+		} else {
+			retry.reset()
+		}
+		if !sleep(ctx, reportEvery+rand.N(reportJitter)) {
+			return nil
+		}
+	}
+}
+
+// NeedLeaderElection is false: every node reports for itself.
+func (r *reporter) NeedLeaderElection() bool { return false }
+
+// write stores the wanted status if the stored one differs.
+func (r *reporter) write(ctx context.Context) error {
+	r.mu.Lock()
+	wanted := r.wanted.DeepCopy()
+	r.mu.Unlock()
+	if wanted == nil {
+		return nil
+	}
+	stored, err := r.ensure(ctx)
+	if err != nil {
+		return err
+	}
+	if sameStatus(&stored.Status, wanted) {
+		return nil
+	}
+	conditions := stored.Status.Conditions
+	for _, condition := range wanted.Conditions {
+		apimeta.SetStatusCondition(&conditions, condition)
+	}
+	stored.Status = *wanted
+	stored.Status.Conditions = conditions
+	if err := r.cached.Status().Update(ctx, stored); err != nil {
+		return fmt.Errorf("updating status of NodeEnforcement %s: %w", r.node, err)
+	}
+	return nil
+}
+
+// ensure returns the node's NodeEnforcement, made or corrected so that the
+// present Node owns it: the report goes when the Node goes.
+func (r *reporter) ensure(ctx context.Context) (*isolationv1alpha1.NodeEnforcement, error) {
+	node := &corev1.Node{}
+	if err := r.cached.Get(ctx, client.ObjectKey{Name: r.node}, node); err != nil {
+		return nil, fmt.Errorf("getting Node %s: %w", r.node, err)
+	}
+	owner := metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
+
+	report := &isolationv1alpha1.NodeEnforcement{}
+	err := r.live.Get(ctx, client.ObjectKey{Name: r.node}, report)
+	if apierrors.IsNotFound(err) {
+		report.Name, report.OwnerReferences = r.node, []metav1.OwnerReference{owner}
+		if err := r.cached.Create(ctx, report); err != nil {
+			return nil, fmt.Errorf("creating NodeEnforcement %s: %w", r.node, err)
+		}
+		return report, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("getting NodeEnforcement %s: %w", r.node, err)
+	}
+	if len(report.OwnerReferences) == 1 && report.OwnerReferences[0].UID == node.UID {
+		return report, nil
+	}
+	report.OwnerReferences = []metav1.OwnerReference{owner}
+	if err := r.cached.Update(ctx, report); err != nil {
+		return nil, fmt.Errorf("updating the owner of NodeEnforcement %s: %w", r.node, err)
+	}
+	return report, nil
+}

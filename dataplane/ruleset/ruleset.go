@@ -1,0 +1,223 @@
+// Package ruleset is packet filtering as plain data: chains of rules, and the
+// address sets that they look up.
+//
+// A Ruleset is one value that holds the whole desired state of one IP family.
+// It knows nothing of the program that puts it in the kernel, and uses only the
+// standard library. Values are compared with Equal and never changed once made.
+package ruleset
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Family is an IP version.
+type Family uint8
+
+// The IP families, in the order in which they are applied.
+const (
+	IPv4 Family = 4
+	IPv6 Family = 6
+)
+
+// Families lists both families.
+func Families() []Family { return []Family{IPv4, IPv6} }
+
+// String returns "IPv4" or "IPv6".
+func (f Family) String() string {
+	if f == IPv6 {
+		return "IPv6"
+	}
+	return "IPv4"
+}
+
+// Holds reports whether the address is of this family.
+func (f Family) Holds(addr netip.Addr) bool { return addr.Is4() == (f == IPv4) }
+
+// Bits is the length of an address.
+func (f Family) Bits() int {
+	if f == IPv6 {
+		return 128
+	}
+	return 32
+}
+
+// Ruleset is the desired state of one family.
+type Ruleset struct {
+	Family Family
+	Hooks  []Hook
+	Chains []Chain // sorted by name
+	Sets   []Set   // sorted by name; every set that a rule names
+}
+
+// Hook is a jump from a built-in chain of the filter table, ahead of all of that
+// chain's other rules.
+type Hook struct {
+	Builtin string // FORWARD, INPUT
+	Chain   string
+}
+
+// Chain is a list of rules. A packet that passes its end returns to the caller.
+type Chain struct {
+	Name  string
+	Rules []Rule
+}
+
+// Equal reports whether two chains have the same name and rules.
+func (c Chain) Equal(other Chain) bool {
+	return c.Name == other.Name && slices.EqualFunc(c.Rules, other.Rules, Rule.Equal)
+}
+
+// Rule does Action with the packets that all of Match match.
+type Rule struct {
+	Match  []Match
+	Action Action
+	Target string // the chain of Jump and Goto
+}
+
+// Equal reports whether two rules are the same.
+func (r Rule) Equal(other Rule) bool {
+	return r.Action == other.Action && r.Target == other.Target && slices.EqualFunc(r.Match, other.Match, matchEqual)
+}
+
+// Action is what happens to a packet that a rule matches. There is none that
+// accepts: what Moat allows returns to the node's other rules.
+type Action uint8
+
+// The actions. Jump comes back to the next rule at a Return; Goto doesn't: a
+// Return in its chain goes back to where the last Jump came from.
+const (
+	Return Action = iota
+	Drop
+	Jump
+	Goto
+)
+
+// Side is an end of a packet's way.
+type Side uint8
+
+// The sides.
+const (
+	Source Side = iota
+	Destination
+)
+
+// Match is a condition on a packet: AddressMatch, SetMatch, ProtocolMatch,
+// PortMatch, ICMPv6TypeMatch or EstablishedMatch.
+type Match interface{ isMatch() }
+
+// AddressMatch compares the bits of an address that are set in Mask.
+type AddressMatch struct {
+	Side Side
+	Addr netip.Addr
+	Mask netip.Addr
+}
+
+// SetMatch looks the packet up in a set. Sets of HashIPPort look up the
+// address and port of the same side.
+type SetMatch struct {
+	Set  string
+	Type SetType
+	Side Side
+}
+
+// ProtocolMatch compares the IP protocol.
+type ProtocolMatch struct{ Protocol uint8 }
+
+// PortMatch compares the destination port with at most MaxPortSlots ranges. The
+// rule has a ProtocolMatch before it.
+type PortMatch struct{ Ranges []PortRange }
+
+// ICMPv6TypeMatch compares the type of an ICMPv6 message. The rule has a
+// ProtocolMatch before it.
+type ICMPv6TypeMatch struct{ Type uint8 }
+
+// EstablishedMatch matches packets of connections that were let through before
+// and the errors that belong to them.
+type EstablishedMatch struct{}
+
+func (AddressMatch) isMatch()     {}
+func (SetMatch) isMatch()         {}
+func (ProtocolMatch) isMatch()    {}
+func (PortMatch) isMatch()        {}
+func (ICMPv6TypeMatch) isMatch()  {}
+func (EstablishedMatch) isMatch() {}
+
+func matchEqual(a, b Match) bool {
+	portsA, okA := a.(PortMatch)
+	portsB, okB := b.(PortMatch)
+	if okA && okB {
+		return slices.Equal(portsA.Ranges, portsB.Ranges)
+	}
+	return okA == okB && a == b
+}
+
+// MaxPortSlots is how many slots the kernel's multiport match has (15, see
+// XT_MULTI_PORTS in linux/netfilter/xt_multiport.h). A range takes two.
+const MaxPortSlots = 15
+
+// PortRange is a range of ports, both ends inclusive.
+type PortRange struct{ First, Last uint16 }
+
+// Slots is the number of multiport slots that the range takes.
+func (r PortRange) Slots() int {
+	if r.First == r.Last {
+		return 1
+	}
+	return 2
+}
+
+// SetType is a kind of address set, named as the kernel names it.
+type SetType string
+
+// The set types in use.
+const (
+	HashIP     SetType = "hash:ip"
+	HashNet    SetType = "hash:net"
+	HashIPPort SetType = "hash:ip,port"
+)
+
+// Set declares an address set. Members of sets whose content follows pods are
+// kept elsewhere; Members is for sets of a fixed content.
+type Set struct {
+	Name    string
+	Type    SetType
+	Family  Family
+	Members Members
+}
+
+// Member is an element of a set: an address or a prefix, and for HashIPPort a
+// protocol and port.
+type Member struct {
+	Prefix   netip.Prefix
+	Protocol uint8
+	Port     uint16
+}
+
+// Members is the content of a set.
+type Members map[Member]struct{}
+
+// Address returns the member of a HashIP set.
+func Address(addr netip.Addr) Member {
+	return Member{Prefix: netip.PrefixFrom(addr, addr.BitLen())}
+}
+
+// PrefixMatch matches the addresses of a prefix.
+func PrefixMatch(side Side, prefix netip.Prefix) AddressMatch {
+	return AddressMatch{Side: side, Addr: prefix.Masked().Addr(), Mask: maskOf(prefix)}
+}
+
+// HostMatch matches one address.
+func HostMatch(side Side, addr netip.Addr) AddressMatch {
+	return PrefixMatch(side, netip.PrefixFrom(addr, addr.BitLen()))
+}
+
+// maskOf returns the bits of a prefix as an address.
+func maskOf(prefix netip.Prefix) netip.Addr {
+	mask := make([]byte, prefix.Addr().BitLen()/8)
+	for bit := range prefix.Bits() {
+		mask[bit/8] |= 0x80 >> (bit % 8)
+	}
+	addr, _ := netip.AddrFromSlice(mask)
+	return addr
+}

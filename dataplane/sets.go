@@ -1,0 +1,115 @@
+package dataplane
+
+import (
+	"maps"
+	"net/netip"
+
+	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/ipset"
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+	"github.com/moat-dev/moat/dataplane/selector"
+)
+
+// wantedSets joins what the families follow, by the name of the set.
+func wantedSets(outputs []compile.Output) map[string]policy.PeerSet {
+	wanted := map[string]policy.PeerSet{}
+	for i := range outputs {
+		maps.Copy(wanted, outputs[i].Peers)
+	}
+	return wanted
+}
+
+// declaredSets returns every set of the outputs, with its members where these
+// are fixed.
+func declaredSets(outputs []compile.Output) ipset.State {
+	declared := ipset.State{}
+	for i := range outputs {
+		for _, set := range outputs[i].Ruleset.Sets {
+			declared[set.Name] = set
+		}
+	}
+	return declared
+}
+
+// fullSets returns every set with all its members, those of isolated pods left
+// out: they have an order of their own.
+func fullSets(outputs []compile.Output, index *selector.Index) ipset.State {
+	full := declaredSets(outputs)
+	for name := range wantedSets(outputs) {
+		set := full[name]
+		set.Members = ruleset.Members{}
+		index.Elements(name, func(element policy.Element) {
+			if set.Family.Holds(element.Addr) {
+				set.Members[memberOf(element)] = struct{}{}
+			}
+		})
+		full[name] = set
+	}
+	return full
+}
+
+// incrementalPlan works out what has to change from the sets that are known to
+// exist and the changes that the index has counted since it was asked last.
+func incrementalPlan(known, declared ipset.State, index *selector.Index) ipset.Plan {
+	var plan ipset.Plan
+	for name, set := range declared {
+		if _, exists := known[name]; !exists {
+			fresh := ipset.Diff(nil, ipset.State{name: set})
+			plan.Append(fresh)
+		}
+	}
+	for name := range known {
+		if _, keep := declared[name]; !keep {
+			plan.Destroy = append(plan.Destroy, name)
+		}
+	}
+	index.Changes(func(name string, element policy.Element, member bool) {
+		set := declared[name]
+		if !set.Family.Holds(element.Addr) {
+			return
+		}
+		change := ipset.Change{Set: name, Type: set.Type, Member: memberOf(element)}
+		if member {
+			plan.Add = append(plan.Add, change)
+		} else {
+			plan.Delete = append(plan.Delete, change)
+		}
+	})
+	return plan
+}
+
+func memberOf(element policy.Element) ruleset.Member {
+	return ruleset.Member{
+		Prefix:   netip.PrefixFrom(element.Addr, element.Addr.BitLen()),
+		Protocol: uint8(element.Protocol),
+		Port:     element.Port,
+	}
+}
+
+// isolatedState returns the sets of isolated pods with their members.
+func isolatedState(outputs []compile.Output) ipset.State {
+	state := ipset.State{}
+	for i := range outputs {
+		family := outputs[i].Ruleset.Family
+		for d, members := range outputs[i].Isolated {
+			name := compile.IsolatedSet(family, policy.Direction(d))
+			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: members}
+		}
+	}
+	return state
+}
+
+// takeIsolated returns the sets of isolated pods and leaves them in the state
+// without members, as they are declared.
+func takeIsolated(state ipset.State, outputs []compile.Output) ipset.State {
+	taken := ipset.State{}
+	for name := range isolatedState(outputs) {
+		if set, ok := state[name]; ok {
+			taken[name] = set
+			set.Members = nil
+			state[name] = set
+		}
+	}
+	return taken
+}
