@@ -1,0 +1,150 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation"
+	"github.com/moat-dev/moat/controllers/enforcement"
+)
+
+const (
+	// leaderElectionID names the Lease of the operator that is at work.
+	leaderElectionID = "moat-operator"
+
+	// readyWait bounds how long one readiness probe waits for the caches.
+	readyWait = 500 * time.Millisecond
+)
+
+// operatorOptions are the operator's flags.
+type operatorOptions struct {
+	leaderElect    bool
+	healthAddress  string
+	metricsAddress string
+	agentNamespace string
+	logLevel       string
+}
+
+func operatorFlags() (*flag.FlagSet, *operatorOptions) {
+	flags, o := flag.NewFlagSet("operator", flag.ContinueOnError), &operatorOptions{}
+	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several operators work at a time")
+	flags.StringVar(&o.healthAddress, "health-address", ":8081", "`address` of /healthz and /readyz")
+	flags.StringVar(&o.metricsAddress, "metrics-address", ":8080", "`address` of /metrics; 0 serves none")
+	flags.StringVar(&o.agentNamespace, "agent-namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of the agents' pods and of the operator's Lease (default $POD_NAMESPACE)")
+	flags.StringVar(&o.logLevel, "log-level", "info", "info or debug")
+	return flags, o
+}
+
+func (o *operatorOptions) validate() error {
+	if o.agentNamespace == "" {
+		return errors.New("--agent-namespace is empty: name the namespace that Moat is installed in, or set POD_NAMESPACE")
+	}
+	return nil
+}
+
+// runOperator runs the operator until ctx ends.
+func runOperator(ctx context.Context, args []string) error {
+	flags, options := operatorFlags()
+	if err := parseFlags(flags, args); err != nil {
+		return err
+	}
+	if err := options.validate(); err != nil {
+		return &usageError{err: fmt.Errorf("operator: %w", err)}
+	}
+	logger, err := newLogger(options.logLevel)
+	if err != nil {
+		return &usageError{err: fmt.Errorf("operator: %w", err)}
+	}
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger)
+
+	kubeconfig, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("finding the API server (in a pod, or by KUBECONFIG): %w", err)
+	}
+	mgr, err := newOperator(ctx, kubeconfig, options)
+	if err != nil {
+		return err
+	}
+	logger.Info("starting the operator", "version", versionString(), "agentNamespace", options.agentNamespace)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("running the operator: %w", err)
+	}
+	return nil
+}
+
+// newOperator wires the controllers to a manager.
+func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operatorOptions) (manager.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("building the scheme: %w", err)
+	}
+	mgr, err := manager.New(kubeconfig, manager.Options{
+		Scheme:                        scheme,
+		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: enforcement.CacheByObject()},
+		Metrics:                       server.Options{BindAddress: options.metricsAddress},
+		HealthProbeBindAddress:        options.healthAddress,
+		LeaderElection:                options.leaderElect,
+		LeaderElectionID:              leaderElectionID,
+		LeaderElectionNamespace:       options.agentNamespace,
+		LeaderElectionReleaseOnCancel: true,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("setting up the operator: %w", err)
+	}
+	if err := appisolation.Setup(mgr); err != nil {
+		return nil, err
+	}
+	if err := enforcement.Setup(ctx, mgr, options.agentNamespace); err != nil {
+		return nil, err
+	}
+	return mgr, addChecks(mgr)
+}
+
+// addChecks makes /healthz say that the process answers, and /readyz that it
+// sees the cluster.
+func addChecks(mgr manager.Manager) error {
+	if err := mgr.AddHealthzCheck("ping", healthz.Ping); err != nil {
+		return fmt.Errorf("adding the health check: %w", err)
+	}
+	err := mgr.AddReadyzCheck("caches", func(request *http.Request) error {
+		ctx, cancel := context.WithTimeout(request.Context(), readyWait)
+		defer cancel()
+		if !mgr.GetCache().WaitForCacheSync(ctx) {
+			return errors.New("the caches are not filled yet")
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("adding the readiness check: %w", err)
+	}
+	return nil
+}
+
+// newLogger returns a logger that writes key=value lines to standard error.
+func newLogger(level string) (logr.Logger, error) {
+	levels := map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug}
+	threshold, known := levels[level]
+	if !known {
+		return logr.Logger{}, fmt.Errorf("--log-level %q: use info or debug", level)
+	}
+	return logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: threshold})), nil
+}
