@@ -19,7 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	isolationv1alpha1 "github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -52,7 +52,7 @@ type reporter struct {
 	wake   chan struct{}
 
 	mu      sync.Mutex
-	wanted  *isolationv1alpha1.NodeEnforcementStatus
+	wanted  *v1alpha1.NodeEnforcementStatus
 	inForce map[types.UID]int64 // generation of each policy that the kernel holds
 }
 
@@ -101,53 +101,53 @@ func generations(policies []*policy.Policy) map[types.UID]int64 {
 }
 
 // statusOf says of each policy whether it is in force as it is written now.
-func statusOf(selecting []*policy.Policy, inForce map[types.UID]int64, syncErr error) *isolationv1alpha1.NodeEnforcementStatus {
-	status := &isolationv1alpha1.NodeEnforcementStatus{}
+func statusOf(selecting []*policy.Policy, inForce map[types.UID]int64, syncErr error) *v1alpha1.NodeEnforcementStatus {
+	status := &v1alpha1.NodeEnforcementStatus{}
 	sorted := slices.SortedFunc(slices.Values(selecting), func(a, b *policy.Policy) int { return cmp.Compare(a.UID, b.UID) })
 	for _, p := range sorted {
 		switch generation, known := inForce[p.UID]; {
 		case len(p.Unreadable) > 0:
-			addFailure(status, p, isolationv1alpha1.NodeReasonPolicyUnreadable, errors.Join(p.Unreadable...))
+			addFailure(status, p, v1alpha1.NodeReasonPolicyUnreadable, errors.Join(p.Unreadable...))
 		case known && generation == p.Generation:
 			status.PolicyCount++
-			status.Policies = append(status.Policies, isolationv1alpha1.EnforcedPolicy{UID: p.UID, Generation: p.Generation})
+			status.Policies = append(status.Policies, v1alpha1.EnforcedPolicy{UID: p.UID, Generation: p.Generation})
 		default:
 			addFailure(status, p, reasonOf(syncErr), syncErr)
 		}
 	}
-	if len(status.Policies) > isolationv1alpha1.MaxReportedPolicies {
-		status.Policies = status.Policies[:isolationv1alpha1.MaxReportedPolicies]
+	if len(status.Policies) > v1alpha1.MaxReportedPolicies {
+		status.Policies = status.Policies[:v1alpha1.MaxReportedPolicies]
 		status.Truncated = true
 	}
 	return status
 }
 
-func addFailure(status *isolationv1alpha1.NodeEnforcementStatus, p *policy.Policy, reason string, err error) {
+func addFailure(status *v1alpha1.NodeEnforcementStatus, p *policy.Policy, reason string, err error) {
 	if len(status.Failures) == maxFailures {
 		return
 	}
-	status.Failures = append(status.Failures, isolationv1alpha1.PolicyFailure{UID: p.UID, Reason: reason, Message: message(err)})
+	status.Failures = append(status.Failures, v1alpha1.PolicyFailure{UID: p.UID, Reason: reason, Message: message(err)})
 }
 
 func conditionsOf(syncErr, degraded error) []metav1.Condition {
 	synced := metav1.Condition{
-		Type:    isolationv1alpha1.NodeConditionDataplaneSynced,
+		Type:    v1alpha1.NodeConditionDataplaneSynced,
 		Status:  metav1.ConditionTrue,
-		Reason:  isolationv1alpha1.NodeReasonSynced,
+		Reason:  v1alpha1.NodeReasonSynced,
 		Message: "The kernel holds the rules of all policies that select a pod of this node",
 	}
 	if syncErr != nil {
 		synced.Status, synced.Reason, synced.Message = metav1.ConditionFalse, reasonOf(syncErr), message(syncErr)
 	}
 	degradedCondition := metav1.Condition{
-		Type:    isolationv1alpha1.NodeConditionDegraded,
+		Type:    v1alpha1.NodeConditionDegraded,
 		Status:  metav1.ConditionFalse,
-		Reason:  isolationv1alpha1.NodeReasonHealthy,
+		Reason:  v1alpha1.NodeReasonHealthy,
 		Message: "Everything on this node can be enforced",
 	}
 	if degraded != nil {
 		degradedCondition.Status = metav1.ConditionTrue
-		degradedCondition.Reason = isolationv1alpha1.NodeReasonBridgeNetfilterOff
+		degradedCondition.Reason = v1alpha1.NodeReasonBridgeNetfilterOff
 		degradedCondition.Message = message(degraded)
 	}
 	return []metav1.Condition{synced, degradedCondition}
@@ -156,13 +156,13 @@ func conditionsOf(syncErr, degraded error) []metav1.Condition {
 func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, iptables.ErrMissing):
-		return isolationv1alpha1.NodeReasonIptablesMissing
+		return v1alpha1.NodeReasonIptablesMissing
 	case iptables.IsPermission(err) || ipset.IsPermission(err):
-		return isolationv1alpha1.NodeReasonPermissionDenied
+		return v1alpha1.NodeReasonPermissionDenied
 	case iptables.IsFailure(err):
-		return isolationv1alpha1.NodeReasonRestoreFailed
+		return v1alpha1.NodeReasonRestoreFailed
 	}
-	return isolationv1alpha1.NodeReasonSyncFailed
+	return v1alpha1.NodeReasonSyncFailed
 }
 
 func message(err error) string {
@@ -174,9 +174,9 @@ func message(err error) string {
 }
 
 // sameStatus ignores when a condition changed last.
-func sameStatus(a, b *isolationv1alpha1.NodeEnforcementStatus) bool {
+func sameStatus(a, b *v1alpha1.NodeEnforcementStatus) bool {
 	x, y := a.DeepCopy(), b.DeepCopy()
-	for _, status := range []*isolationv1alpha1.NodeEnforcementStatus{x, y} {
+	for _, status := range []*v1alpha1.NodeEnforcementStatus{x, y} {
 		for i := range status.Conditions {
 			status.Conditions[i].LastTransitionTime = metav1.Time{}
 		}
@@ -241,14 +241,14 @@ func (r *reporter) write(ctx context.Context) error {
 
 // ensure returns the node's NodeEnforcement, made or corrected so that the
 // present Node owns it: the report goes when the Node goes.
-func (r *reporter) ensure(ctx context.Context) (*isolationv1alpha1.NodeEnforcement, error) {
+func (r *reporter) ensure(ctx context.Context) (*v1alpha1.NodeEnforcement, error) {
 	node := &corev1.Node{}
 	if err := r.cached.Get(ctx, client.ObjectKey{Name: r.node}, node); err != nil {
 		return nil, fmt.Errorf("getting Node %s: %w", r.node, err)
 	}
 	owner := metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
 
-	report := &isolationv1alpha1.NodeEnforcement{}
+	report := &v1alpha1.NodeEnforcement{}
 	err := r.live.Get(ctx, client.ObjectKey{Name: r.node}, report)
 	if apierrors.IsNotFound(err) {
 		report.Name, report.OwnerReferences = r.node, []metav1.OwnerReference{owner}

@@ -1,0 +1,109 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane"
+	"github.com/moat-dev/moat/dataplane/iptables"
+)
+
+// agentOptions are the agent's flags.
+type agentOptions struct {
+	nodeName       string
+	backend        string
+	sysctlDir      string
+	healthAddress  string
+	metricsAddress string
+	logLevel       string
+}
+
+func agentFlags() (*flag.FlagSet, *agentOptions) {
+	flags, o := flag.NewFlagSet("agent", flag.ContinueOnError), &agentOptions{}
+	flags.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of this node's Node object (default $NODE_NAME)")
+	flags.StringVar(&o.backend, "iptables-backend", "auto", "auto, nft or legacy; auto uses the one that kubelet and kube-proxy use")
+	flags.StringVar(&o.sysctlDir, "proc-sys-net", "/proc/sys/net", "`directory` where the node's /proc/sys/net can be written")
+	flags.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9471", "`address` of /healthz and /readyz")
+	flags.StringVar(&o.metricsAddress, "metrics-address", ":9470", "`address` of /metrics; 0 serves none")
+	flags.StringVar(&o.logLevel, "log-level", "info", "info or debug")
+	return flags, o
+}
+
+// backends maps the values of --iptables-backend.
+var backends = map[string]iptables.Backend{"auto": "", "nft": iptables.NFT, "legacy": iptables.Legacy}
+
+func (o *agentOptions) validate() error {
+	if o.nodeName == "" {
+		return errors.New("--node-name is empty: name this node, or set NODE_NAME")
+	}
+	if _, known := backends[o.backend]; !known {
+		return fmt.Errorf("--iptables-backend %q: use auto, nft or legacy", o.backend)
+	}
+	return nil
+}
+
+// runAgent runs the agent until ctx ends. The node's rules stay then.
+func runAgent(ctx context.Context, args []string) error {
+	flags, options := agentFlags()
+	if err := parseFlags(flags, args); err != nil {
+		return err
+	}
+	if err := options.validate(); err != nil {
+		return &usageError{err: fmt.Errorf("agent: %w", err)}
+	}
+	logger, err := newLogger(options.logLevel)
+	if err != nil {
+		return &usageError{err: fmt.Errorf("agent: %w", err)}
+	}
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger)
+
+	kubeconfig, err := ctrl.GetConfig()
+	if err != nil {
+		return fmt.Errorf("finding the API server (in a pod, or by KUBECONFIG): %w", err)
+	}
+	mgr, err := newAgent(ctx, kubeconfig, options)
+	if err != nil {
+		return err
+	}
+	logger.Info("starting the agent", "version", versionString(), "node", options.nodeName, "apiServer", kubeconfig.Host)
+	if err := mgr.Start(ctx); err != nil {
+		return fmt.Errorf("running the agent: %w", err)
+	}
+	return nil
+}
+
+// newAgent wires the dataplane to a manager.
+func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOptions) (manager.Manager, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("building the scheme: %w", err)
+	}
+	mgr, err := manager.New(kubeconfig, manager.Options{
+		Scheme:                 scheme,
+		Cache:                  dataplane.CacheOptions(options.nodeName),
+		Metrics:                server.Options{BindAddress: options.metricsAddress},
+		HealthProbeBindAddress: options.healthAddress,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("setting up the agent: %w", err)
+	}
+	err = dataplane.Setup(ctx, mgr, dataplane.Options{
+		NodeName:  options.nodeName,
+		Backend:   backends[options.backend],
+		SysctlDir: options.sysctlDir,
+	})
+	return mgr, err
+}
