@@ -1,6 +1,6 @@
 # The Dockerfile's base images, made from this machine's Debian mirror and Go
-# toolchain. Sourced by build.sh.
-# shellcheck shell=bash
+# toolchain. Sourced by build.sh, which sets cache.
+# shellcheck shell=bash disable=SC2154
 
 readonly debian_base=docker.io/library/debian:bookworm-slim
 readonly golang_base=docker.io/library/golang:1.26-bookworm

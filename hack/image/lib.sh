@@ -1,5 +1,6 @@
-# Shared by the image scripts: how they speak, wait and fail.
-# shellcheck shell=bash
+# Shared by the image scripts: how they speak, wait and fail. Sourced by
+# build.sh, which sets cache.
+# shellcheck shell=bash disable=SC2154
 
 say() { printf '[image %3ds] %s\n' "$SECONDS" "$*"; }
 
@@ -32,8 +33,9 @@ step() {
 # ensure_tool NAME installs a Debian package of that name where the tool is missing.
 ensure_tool() {
   if command -v "$1" >/dev/null; then return; fi
-  [[ $EUID -eq 0 ]] && command -v apt-get >/dev/null ||
+  if ((EUID != 0)) || ! command -v apt-get >/dev/null; then
     die "$1 is missing: install it, or start a docker engine"
+  fi
   step "installing $1 (Debian package)" \
     sh -c "apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends $1"
 }

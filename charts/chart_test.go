@@ -1,0 +1,241 @@
+// Package charts_test renders the chart with the real Helm and checks what
+// comes out. The helm binary is taken from MOAT_HELM, or else from PATH.
+package charts_test
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	policyv1 "k8s.io/api/policy/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	chart     = "moat"
+	namespace = "moat-system"
+)
+
+// helmPath finds Helm. A chart that nobody rendered is not tested, so that its
+// absence fails the test, except in short mode.
+func helmPath(t *testing.T) string {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("short mode: the chart is not rendered")
+	}
+	name := os.Getenv("MOAT_HELM")
+	if name == "" {
+		name = "helm"
+	}
+	path, err := exec.LookPath(name)
+	require.NoError(t, err, "helm is needed: install it, or set MOAT_HELM to the file that `go run ./hack/cluster build --assets helm` leaves in the folder it prints")
+	return path
+}
+
+// helm runs Helm and returns its standard output, or its error text as an error.
+func helm(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	var stdout, stderr strings.Builder
+	cmd := exec.Command(helmPath(t), args...)
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return "", &helmError{text: stderr.String()}
+	}
+	return stdout.String(), nil
+}
+
+type helmError struct{ text string }
+
+func (e *helmError) Error() string { return e.text }
+
+func template(t *testing.T, args ...string) (string, error) {
+	t.Helper()
+	return helm(t, append([]string{"template", "moat", chart, "--namespace", namespace}, args...)...)
+}
+
+// object is one rendered manifest.
+type object struct {
+	kind, name string
+	text       string
+}
+
+// render templates the chart and returns its objects as "Kind/name".
+func render(t *testing.T, args ...string) map[string]object {
+	t.Helper()
+	out, err := template(t, args...)
+	require.NoError(t, err)
+
+	objects := map[string]object{}
+	for _, text := range strings.Split(out, "\n---\n") {
+		var head struct {
+			Kind     string `json:"kind"`
+			Metadata struct {
+				Name string `json:"name"`
+			} `json:"metadata"`
+		}
+		require.NoError(t, yaml.Unmarshal([]byte(text), &head))
+		if head.Kind == "" {
+			continue // what Helm prints before the first object
+		}
+		key := head.Kind + "/" + head.Metadata.Name
+		require.NotContains(t, objects, key, "rendered twice")
+		objects[key] = object{head.Kind, head.Metadata.Name, text}
+	}
+	return objects
+}
+
+// decode fails on a field that the type doesn't have.
+func decode[T any](t *testing.T, objects map[string]object, key string) T {
+	t.Helper()
+	require.Contains(t, objects, key)
+	var into T
+	require.NoError(t, yaml.UnmarshalStrict([]byte(objects[key].text), &into), "decoding %s", key)
+	return into
+}
+
+func operatorOf(t *testing.T, objects map[string]object) appsv1.Deployment {
+	t.Helper()
+	return decode[appsv1.Deployment](t, objects, "Deployment/moat-operator")
+}
+
+func agentOf(t *testing.T, objects map[string]object) appsv1.DaemonSet {
+	t.Helper()
+	return decode[appsv1.DaemonSet](t, objects, "DaemonSet/moat-agent")
+}
+
+func TestLint(t *testing.T) {
+	_, err := helm(t, "lint", "--strict", chart)
+	require.NoError(t, err)
+}
+
+func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
+	objects := render(t)
+	var keys []string
+	for key := range objects {
+		keys = append(keys, key)
+	}
+	require.ElementsMatch(t, keys, []string{
+		"CustomResourceDefinition/appisolations.isolation.moat.dev",
+		"CustomResourceDefinition/nodeenforcements.isolation.moat.dev",
+		"ServiceAccount/moat-operator", "ServiceAccount/moat-agent",
+		"ClusterRole/moat-operator", "ClusterRole/moat-agent",
+		"ClusterRoleBinding/moat-operator", "ClusterRoleBinding/moat-agent",
+		"Role/moat-operator-leader-election", "RoleBinding/moat-operator-leader-election",
+		"Deployment/moat-operator", "DaemonSet/moat-agent",
+	})
+	for _, component := range []string{"operator", "agent"} {
+		account := decode[corev1.ServiceAccount](t, objects, "ServiceAccount/moat-"+component)
+		require.Equal(t, namespace, account.Namespace)
+		binding := decode[rbacv1.ClusterRoleBinding](t, objects, "ClusterRoleBinding/moat-"+component)
+		require.Equal(t, "moat-"+component, binding.RoleRef.Name)
+		require.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: "moat-" + component, Namespace: namespace}}, binding.Subjects)
+	}
+}
+
+func TestRolesAreThoseOfConfig(t *testing.T) {
+	objects := render(t)
+	for _, component := range []string{"operator", "agent"} {
+		var generated rbacv1.ClusterRole
+		readYAML(t, filepath.Join("..", "config", "rbac", component+"_role.yaml"), &generated)
+		require.NotEmpty(t, generated.Rules)
+		require.Equal(t, generated.Rules, decode[rbacv1.ClusterRole](t, objects, "ClusterRole/moat-"+component).Rules)
+	}
+
+	var generated rbacv1.Role
+	readYAML(t, filepath.Join("..", "config", "rbac", "leader_election_role.yaml"), &generated)
+	require.NotEmpty(t, generated.Rules)
+	rendered := decode[rbacv1.Role](t, objects, "Role/moat-operator-leader-election")
+	require.Equal(t, generated.Rules, rendered.Rules)
+	require.Equal(t, namespace, rendered.Namespace)
+}
+
+func TestCRDsAreThoseOfConfig(t *testing.T) {
+	objects := render(t)
+	files, err := filepath.Glob(filepath.Join("..", "config", "crd", "bases", "*.yaml"))
+	require.NoError(t, err)
+	require.NotEmpty(t, files)
+	for _, file := range files {
+		var generated map[string]any
+		readYAML(t, file, &generated)
+		name := generated["metadata"].(map[string]any)["name"].(string)
+		rendered := decode[map[string]any](t, objects, "CustomResourceDefinition/"+name)
+		require.Equal(t, generated["spec"], rendered["spec"], name)
+
+		annotations := rendered["metadata"].(map[string]any)["annotations"]
+		require.Equal(t, "keep", annotations.(map[string]any)["helm.sh/resource-policy"], "an uninstall must not delete the users' objects")
+	}
+}
+
+func readYAML(t *testing.T, path string, into any) {
+	t.Helper()
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, yaml.Unmarshal(text, into))
+}
+
+func TestAgentHasTwoCapabilitiesAndNoMorePrivilege(t *testing.T) {
+	spec := agentOf(t, render(t)).Spec.Template.Spec
+	require.True(t, spec.HostNetwork)
+	require.False(t, spec.HostPID)
+	require.False(t, spec.HostIPC)
+	require.Empty(t, spec.InitContainers)
+	require.Len(t, spec.Containers, 1)
+
+	security := spec.Containers[0].SecurityContext
+	require.False(t, *security.Privileged)
+	require.False(t, *security.AllowPrivilegeEscalation)
+	require.True(t, *security.ReadOnlyRootFilesystem)
+	require.Equal(t, []corev1.Capability{"ALL"}, security.Capabilities.Drop)
+	require.Equal(t, []corev1.Capability{"NET_ADMIN", "NET_RAW"}, security.Capabilities.Add)
+	require.Equal(t, corev1.SeccompProfileTypeRuntimeDefault, spec.SecurityContext.SeccompProfile.Type)
+
+	var paths []string
+	for _, volume := range spec.Volumes {
+		paths = append(paths, volume.HostPath.Path)
+	}
+	require.ElementsMatch(t, []string{"/run/xtables.lock", "/proc/sys/net"}, paths)
+}
+
+func TestAgentRunsOnEveryNode(t *testing.T) {
+	spec := agentOf(t, render(t)).Spec.Template.Spec
+	require.Equal(t, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, spec.Tolerations)
+	require.Equal(t, "system-node-critical", spec.PriorityClassName)
+	require.Nil(t, spec.Affinity)
+	require.Empty(t, spec.NodeSelector)
+}
+
+func TestOperatorIsUnprivileged(t *testing.T) {
+	spec := operatorOf(t, render(t)).Spec.Template.Spec
+	require.False(t, spec.HostNetwork)
+	require.Empty(t, spec.Volumes)
+	require.True(t, *spec.SecurityContext.RunAsNonRoot)
+
+	security := spec.Containers[0].SecurityContext
+	require.Nil(t, security.Privileged)
+	require.False(t, *security.AllowPrivilegeEscalation)
+	require.True(t, *security.ReadOnlyRootFilesystem)
+	require.Equal(t, &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, security.Capabilities)
+}
+
+// The operator knows the agents' pods by these labels.
+func TestAgentPodsAreLabelled(t *testing.T) {
+	agent := agentOf(t, render(t))
+	labels := agent.Spec.Template.Labels
+	require.Equal(t, "moat", labels["app.kubernetes.io/name"])
+	require.Equal(t, "agent", labels["app.kubernetes.io/component"])
+	require.Subset(t, labels, agent.Spec.Selector.MatchLabels)
+}
+
+func TestDisruptionBudgetOnlyForSeveralOperators(t *testing.T) {
+	const key = "PodDisruptionBudget/moat-operator"
+	require.NotContains(t, render(t), key)
+
+	budget := decode[policyv1.PodDisruptionBudget](t, render(t, "--set", "operator.replicas=2"), key)
+	require.Equal(t, 1, budget.Spec.MaxUnavailable.IntValue())
+}

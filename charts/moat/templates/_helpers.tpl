@@ -1,0 +1,27 @@
+{{/*
+Objects have fixed names: a second Moat in the cluster would be a mistake, and
+Helm refuses it as the objects exist.
+*/}}
+{{- define "moat.labels" -}}
+app.kubernetes.io/name: moat
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end }}
+
+{{- define "moat.image" -}}
+{{- with .Values.image -}}
+{{- if .digest }}{{ .repository }}@{{ .digest }}
+{{- else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* moat.rules prints the rules of a generated role: a list of the context and the file's name. */}}
+{{- define "moat.rules" -}}
+{{- $root := index . 0 -}}
+{{- $path := printf "files/rbac/%s" (index . 1) -}}
+{{- $role := $root.Files.Get $path | fromYaml -}}
+{{- required (printf "%s has no rules: run charts/sync.sh" $path) $role.rules | toYaml }}
+{{- end }}
