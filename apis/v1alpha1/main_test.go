@@ -1,0 +1,14 @@
+package v1alpha1_test
+
+import (
+	"os"
+	"testing"
+
+	"github.com/moat-dev/moat/controllers/apiservertest"
+)
+
+var server apiservertest.Server
+
+func TestMain(m *testing.M) {
+	os.Exit(server.Run(m))
+}

@@ -1,0 +1,169 @@
+// Package apiservertest gives tests a real kube-apiserver and etcd with Moat's
+// CRDs and roles, so that they meet the real validation, server-side apply and
+// RBAC, and not a fake's idea of them.
+package apiservertest
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	k8sruntime "k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/yaml"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+)
+
+// assetsVariable names the folder that holds etcd and kube-apiserver.
+const assetsVariable = "KUBEBUILDER_ASSETS"
+
+// Server is one API server, shared by the tests of one package. The zero value
+// is ready for Run.
+type Server struct {
+	env *envtest.Environment
+	err error
+	// admin may do all, operator what the operator's role lets it.
+	admin    client.Client
+	operator *rest.Config
+}
+
+// Run starts the server, runs the package's tests, and stops it. It is for
+// TestMain and returns the exit code. A server that didn't start fails the tests
+// that ask for it, and no others; with -short they are skipped.
+func (s *Server) Run(m *testing.M) int {
+	flag.Parse()
+	if !testing.Short() {
+		s.err = s.start()
+		defer s.stop()
+	}
+	return m.Run()
+}
+
+// Admin returns a client that may do all.
+func (s *Server) Admin(t *testing.T) client.Client {
+	t.Helper()
+	s.require(t)
+	return s.admin
+}
+
+// Operator returns how to connect as the operator's service account, which has
+// the rights that config/rbac gives it and no others.
+func (s *Server) Operator(t *testing.T) *rest.Config {
+	t.Helper()
+	s.require(t)
+	return rest.CopyConfig(s.operator)
+}
+
+// Namespace makes a namespace for one test and returns its name.
+func (s *Server) Namespace(t *testing.T) string {
+	t.Helper()
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
+	require.NoError(t, s.Admin(t).Create(t.Context(), namespace))
+	return namespace.Name
+}
+
+func (s *Server) require(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs an API server, which -short leaves out")
+	}
+	require.NoError(t, s.err, "this test needs a real API server")
+}
+
+func (s *Server) start() error {
+	if os.Getenv(assetsVariable) == "" {
+		return fmt.Errorf("%s is not set: run the tests with `make test`, name a folder with etcd and kube-apiserver, or leave these tests out with -short", assetsVariable)
+	}
+	s.env = &envtest.Environment{
+		Scheme:                NewScheme(),
+		CRDDirectoryPaths:     []string{configPath("crd", "bases")},
+		ErrorIfCRDPathMissing: true,
+	}
+	config, err := s.env.Start()
+	if err != nil {
+		return fmt.Errorf("starting the API server: %w", err)
+	}
+	config.QPS = -1
+	if s.admin, err = client.New(config, client.Options{Scheme: s.env.Scheme}); err != nil {
+		return fmt.Errorf("connecting to the API server: %w", err)
+	}
+	return s.addOperator(config)
+}
+
+func (s *Server) addOperator(config *rest.Config) error {
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: OperatorNamespace}}
+	if err := s.admin.Create(context.Background(), namespace); err != nil {
+		return fmt.Errorf("creating namespace %s: %w", OperatorNamespace, err)
+	}
+	for _, file := range []string{"operator_role.yaml", "leader_election_role.yaml", "role_bindings.yaml"} {
+		if err := s.createAll(configPath("rbac", file)); err != nil {
+			return err
+		}
+	}
+	user, err := s.env.AddUser(envtest.User{
+		Name:   "system:serviceaccount:" + OperatorNamespace + ":moat-operator",
+		Groups: []string{"system:serviceaccounts", "system:authenticated"},
+	}, config)
+	if err != nil {
+		return fmt.Errorf("adding the operator's user: %w", err)
+	}
+	s.operator = user.Config()
+	return nil
+}
+
+// createAll creates every object of a YAML file.
+func (s *Server) createAll(path string) error {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return fmt.Errorf("reading manifests: %w", err)
+	}
+	for document := range strings.SplitSeq(string(text), "\n---\n") {
+		object := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(document), &object.Object); err != nil {
+			return fmt.Errorf("parsing %s: %w", path, err)
+		}
+		if err := s.admin.Create(context.Background(), object); err != nil {
+			return fmt.Errorf("creating %s of %s: %w", object.GetKind(), path, err)
+		}
+	}
+	return nil
+}
+
+func (s *Server) stop() {
+	if s.env == nil {
+		return
+	}
+	if err := s.env.Stop(); err != nil {
+		fmt.Fprintln(os.Stderr, "stopping the API server:", err)
+	}
+}
+
+// NewScheme returns a scheme with the types of Kubernetes and of Moat.
+func NewScheme() *k8sruntime.Scheme {
+	scheme := k8sruntime.NewScheme()
+	for _, add := range []func(*k8sruntime.Scheme) error{clientgoscheme.AddToScheme, v1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			panic(err) // The types of two schemes clash: a defect of the build.
+		}
+	}
+	return scheme
+}
+
+// configPath returns a path under config, wherever the test runs.
+func configPath(elements ...string) string {
+	_, file, _, _ := runtime.Caller(0)
+	return filepath.Join(append([]string{filepath.Dir(file), "..", "..", "config"}, elements...)...)
+}
