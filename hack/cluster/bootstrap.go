@@ -1,0 +1,76 @@
+package main
+
+import (
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"time"
+)
+
+const nodesTimeout = 2 * time.Minute
+
+// nodeManifest is what bootstrap.yaml takes of a node.
+type nodeManifest struct {
+	Name     string
+	PodCIDRs []netip.Prefix
+}
+
+// bootstrap stores the nodes and flanneld's role.
+func bootstrap(r *record) error {
+	var list []nodeManifest
+	for _, n := range nodes(r.Options.Nodes) {
+		list = append(list, nodeManifest{n.name, n.podCIDRs(r.Options.dual())})
+	}
+	manifest, err := render("bootstrap.yaml", map[string]any{"Nodes": list})
+	if err != nil {
+		return err
+	}
+	_, err = kubectl(r, manifest, "apply", "--server-side", "-f", "-")
+	return err
+}
+
+// awaitNodes waits until pods can run: every node is Ready, and the service
+// account that pods have by default is there.
+func awaitNodes(r *record) error {
+	err := waitUntil(nodesTimeout, func() (bool, error) {
+		dead, err := deadProcesses()
+		if err != nil {
+			return false, err
+		}
+		for _, p := range dead {
+			m := machine{name: p.machine}
+			return false, m.withLog(p.name, fmt.Errorf("%s has ended", p))
+		}
+		_, err = kubectl(r, "", "wait", "--for=condition=Ready", "node", "--all", "--timeout=2s")
+		return err == nil, nil
+	})
+	if err != nil {
+		return fmt.Errorf("waiting for the nodes: %w\n%s", err, unreadyNodes(r))
+	}
+	_, err = kubectl(r, "", "wait", "--for=create", "serviceaccount/default", "--timeout=1m")
+	return err
+}
+
+// unreadyNodes shows why nodes aren't Ready, and where to read on.
+func unreadyNodes(r *record) string {
+	conditions, _ := kubectl(r, "", "get", "nodes", "-o",
+		`jsonpath={range .items[*]}{.metadata.name}{": "}{.status.conditions[?(@.type=="Ready")].message}{"\n"}{end}`)
+	return fmt.Sprintf("%slogs: %s", conditions, node(1).path("logs"))
+}
+
+// kubectl runs the administrator's kubectl for this program and returns what it
+// prints.
+func kubectl(r *record, input string, args ...string) (string, error) {
+	cmd := exec.Command(r.Binaries["kubectl"], append([]string{"--kubeconfig", adminKubeconfig}, args...)...)
+	cmd.Stdin = strings.NewReader(input)
+	var stdout, stderr strings.Builder
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	err := theControlPlane().inNetns(func() error {
+		return cmd.Run()
+	})
+	if err != nil {
+		return stdout.String(), fmt.Errorf("running kubectl %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
+	}
+	return stdout.String(), nil
+}

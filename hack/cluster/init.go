@@ -1,0 +1,133 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"path/filepath"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// readyFD is where an init says that it is set up ("ok") or why not.
+const readyFD = 3
+
+// kernelTunables are the machine-wide settings that kubelet insists on writing.
+// Nodes see files of their own in their place, which hold what kubelet wants:
+// the user's machine keeps its settings.
+var kernelTunables = map[string]string{
+	"vm/overcommit_memory":      "1",
+	"vm/panic_on_oom":           "0",
+	"kernel/panic":              "10",
+	"kernel/panic_on_oops":      "1",
+	"kernel/keys/root_maxkeys":  "1000000",
+	"kernel/keys/root_maxbytes": "25000000",
+}
+
+// startInit starts the machine's init in new namespaces and waits until it has
+// set them up. Its end is the end of every process on the machine.
+func (m machine) startInit() error {
+	ready, notify, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("making a pipe: %w", err)
+	}
+	defer ready.Close()
+	cmd := exec.Command("/proc/self/exe", initCommand, m.name)
+	cmd.Args[0] = "moat-cluster"
+	cmd.Dir = "/"
+	cmd.ExtraFiles = []*os.File{notify}
+	cmd.SysProcAttr = &syscall.SysProcAttr{
+		Setsid:     true,
+		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS,
+	}
+	err = m.startRecorded(initCommand, cmd, m.inNetns)
+	notify.Close()
+	if err != nil {
+		return err
+	}
+	message := make([]byte, 4096)
+	n, _ := ready.Read(message)
+	if text := string(message[:n]); text != "ok" {
+		return fmt.Errorf("setting up %s: init says %q", m.name, text)
+	}
+	return nil
+}
+
+// runInit is the machine's process 1: it makes the machine's view of the file
+// system and then only reaps.
+func runInit(args []string) error {
+	if os.Getpid() != 1 || len(args) != 1 {
+		return usagef("init is for internal use")
+	}
+	children := make(chan os.Signal, 1)
+	signal.Notify(children, syscall.SIGCHLD)
+	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
+
+	notify := os.NewFile(readyFD, "ready")
+	if err := setUpMachine(args[0]); err != nil {
+		fmt.Fprint(notify, err)
+		return err
+	}
+	fmt.Fprint(notify, "ok")
+	notify.Close()
+	for range children {
+		reap()
+	}
+	return nil
+}
+
+func reap() {
+	for {
+		pid, err := syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
+		if pid <= 0 && !errors.Is(err, syscall.EINTR) {
+			return
+		}
+	}
+}
+
+// setUpMachine gives the machine a hostname and its own /proc, /run and
+// /var/log: the default paths of locks, sockets and logs are then each node's
+// own, as they are on a real one.
+func setUpMachine(name string) error {
+	m := machine{name: name}
+	if err := syscall.Sethostname([]byte(name)); err != nil {
+		return fmt.Errorf("setting the hostname: %w", err)
+	}
+	for _, mount := range []struct {
+		source, target, kind string
+		flags                uintptr
+		data                 string
+	}{
+		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE, ""},
+		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
+		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=755"},
+		{m.path("log"), "/var/log", "", unix.MS_BIND, ""},
+		// kubelet shares mounts with the containers that ask for it.
+		{"", "/", "", unix.MS_REC | unix.MS_SHARED, ""},
+	} {
+		if err := unix.Mount(mount.source, mount.target, mount.kind, mount.flags, mount.data); err != nil {
+			return fmt.Errorf("mounting %s on %s: %w", mount.source, mount.target, err)
+		}
+	}
+	return maskTunables()
+}
+
+func maskTunables() error {
+	for name, value := range kernelTunables {
+		target := filepath.Join("/proc/sys", name)
+		if !exists(target) {
+			continue
+		}
+		source := filepath.Join("/run/sysctl", name)
+		if err := writeFile(source, value+"\n"); err != nil {
+			return err
+		}
+		if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("masking %s: %w", target, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"runtime"
+
+	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
+)
+
+const netnsDir = "/run/netns"
+
+// makeNetns makes the machine's network namespace under its name, as
+// "ip netns add" would.
+func (m machine) makeNetns() error {
+	return onThread(func() error {
+		handle, err := netns.NewNamed(m.netns())
+		if err != nil {
+			return fmt.Errorf("making network namespace %s: %w", m.netns(), err)
+		}
+		return handle.Close()
+	})
+}
+
+// removeNetns removes the name; the kernel removes the namespace when its last
+// process has ended.
+func (m machine) removeNetns() error {
+	path := filepath.Join(netnsDir, m.netns())
+	if err := unix.Unmount(path, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOENT) {
+		return fmt.Errorf("unmounting network namespace %s: %w", m.netns(), err)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("removing network namespace %s: %w", m.netns(), err)
+	}
+	return nil
+}
+
+// inNetns runs f on a thread in the machine's network namespace. What f starts
+// or opens belongs to that namespace; goroutines that it starts don't.
+func (m machine) inNetns(f func() error) error {
+	return onThread(func() error {
+		if err := m.enterNetns(); err != nil {
+			return err
+		}
+		return f()
+	})
+}
+
+// enterNetns moves the calling thread, which must be locked.
+func (m machine) enterNetns() error {
+	handle, err := netns.GetFromName(m.netns())
+	if err != nil {
+		return fmt.Errorf("opening network namespace %s: %w", m.netns(), err)
+	}
+	defer handle.Close()
+	if err := netns.Set(handle); err != nil {
+		return fmt.Errorf("entering network namespace %s: %w", m.netns(), err)
+	}
+	return nil
+}
+
+// inside runs f on a thread in every namespace of the machine's init. Only the
+// processes that f starts are in its PID namespace.
+func (m machine) inside(f func() error) error {
+	init, err := m.init()
+	if err != nil {
+		return err
+	}
+	return onThread(func() error {
+		// A thread that shares its root and working folder may not change its mount namespace.
+		if err := unix.Unshare(unix.CLONE_FS); err != nil {
+			return fmt.Errorf("detaching a thread: %w", err)
+		}
+		if err := enterAll(init.pid); err != nil {
+			return fmt.Errorf("entering %s: %w", m.name, err)
+		}
+		return f()
+	})
+}
+
+// enterAll moves the calling thread into the namespaces of a process. The files
+// are opened first: in the new mount namespace, /proc is another one.
+func enterAll(pid int) error {
+	kinds := []string{"net", "uts", "pid", "mnt"}
+	fds := make([]int, len(kinds))
+	for i, kind := range kinds {
+		fd, err := unix.Open(fmt.Sprintf("/proc/%d/ns/%s", pid, kind), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return fmt.Errorf("opening %s namespace: %w", kind, err)
+		}
+		defer unix.Close(fd)
+		fds[i] = fd
+	}
+	for i, kind := range kinds {
+		if err := unix.Setns(fds[i], 0); err != nil {
+			return fmt.Errorf("entering %s namespace: %w", kind, err)
+		}
+	}
+	return nil
+}
+
+// init is the recorded init of the machine.
+func (m machine) init() (process, error) {
+	data, err := os.ReadFile(filepath.Join(pidDir, m.name, initCommand))
+	if err != nil {
+		return process{}, fmt.Errorf("%s isn't running: no record of its init", m.name)
+	}
+	p, err := parseProcess(string(data))
+	if err == nil && !p.alive() {
+		err = fmt.Errorf("%s isn't running: its init (process %d) has ended; run %s down, then up", m.name, p.pid, programCommand)
+	}
+	return p, err
+}
+
+// onThread runs f on a thread that ends with it, so that whatever namespaces f
+// enters are no other goroutine's.
+func onThread(f func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the runtime then ends the thread
+		result <- f()
+	}()
+	return <-result
+}

@@ -1,0 +1,85 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"sync"
+	"time"
+)
+
+// heartbeat is how long a running step stays silent at most.
+const heartbeat = 10 * time.Second
+
+var (
+	started    = time.Now()
+	progressMu sync.Mutex
+)
+
+// say prints one line of progress with the time since the program started.
+// Progress goes to stderr: stdout is for what a caller asked to be printed.
+func say(format string, args ...any) {
+	progressMu.Lock()
+	defer progressMu.Unlock()
+	fmt.Fprintf(os.Stderr, "%6.1fs  %s\n", time.Since(started).Seconds(), fmt.Sprintf(format, args...))
+}
+
+// during runs f and repeats what it is doing for as long as it takes. detail
+// may be nil; else it is asked for a word on how far f has come.
+func during(what string, detail func() string, f func() error) error {
+	begun, done := time.Now(), make(chan struct{})
+	go func() {
+		tick := time.NewTicker(heartbeat)
+		defer tick.Stop()
+		for {
+			select {
+			case <-done:
+				return
+			case <-tick.C:
+				say("still %s, %s so far%s", what, time.Since(begun).Round(time.Second), describe(detail))
+			}
+		}
+	}()
+	defer close(done)
+	say("%s", what)
+	return f()
+}
+
+func describe(detail func() string) string {
+	if detail == nil {
+		return ""
+	}
+	if text := detail(); text != "" {
+		return ": " + text
+	}
+	return ""
+}
+
+// inParallel runs f for every item at once and returns the first error in the
+// items' order, after all have ended.
+func inParallel[T any](items []T, f func(T) error) error {
+	errs := make([]error, len(items))
+	var wg sync.WaitGroup
+	for i, item := range items {
+		wg.Go(func() { errs[i] = f(item) })
+	}
+	wg.Wait()
+	for _, err := range errs {
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// waitUntil polls check every 100 ms until it says true, fails, or time is up.
+func waitUntil(limit time.Duration, check func() (bool, error)) error {
+	for deadline := time.Now().Add(limit); ; time.Sleep(100 * time.Millisecond) {
+		ok, err := check()
+		if ok || err != nil {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("no answer within %s", limit)
+		}
+	}
+}

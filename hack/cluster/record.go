@@ -1,0 +1,111 @@
+package main
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+)
+
+// record says what cluster there is on this machine. It is written before "up"
+// makes anything and removed as the last thing by "down".
+type record struct {
+	Checkout string    `json:"checkout"`
+	Options  options   `json:"options"`
+	Since    time.Time `json:"since"`
+	BootID   string    `json:"bootID"`
+
+	// Complete is set when every node is Ready.
+	Complete bool `json:"complete"`
+	// Network is the one in use: hostgw where flanneld could not be had.
+	Network string `json:"network"`
+	// Snapshotter is containerd's: overlayfs, or native where overlayfs can't be mounted.
+	Snapshotter string `json:"snapshotter"`
+	// Binaries are the programs that the cluster runs, by name.
+	Binaries map[string]string `json:"binaries"`
+}
+
+var recordFile = filepath.Join(stateDir, "cluster.json")
+
+// readRecord returns nil where there is no cluster.
+func readRecord() (*record, error) {
+	data, err := os.ReadFile(recordFile)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the cluster's record: %w", err)
+	}
+	r := &record{}
+	if err := json.Unmarshal(data, r); err != nil {
+		return nil, fmt.Errorf("reading %s: %w; run %s down --force", recordFile, err, programCommand)
+	}
+	return r, nil
+}
+
+func (r *record) write() error {
+	data, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("encoding the cluster's record: %w", err)
+	}
+	if err := os.MkdirAll(stateDir, 0o755); err != nil {
+		return fmt.Errorf("making the state folder: %w", err)
+	}
+	return writeFile(recordFile, string(data)+"\n")
+}
+
+// requireCluster returns the record of a cluster that came up.
+func requireCluster() (*record, error) {
+	r, err := readRecord()
+	switch {
+	case err != nil:
+		return nil, err
+	case r == nil:
+		return nil, fmt.Errorf("no cluster on this machine: run %s up", programCommand)
+	case r.BootID != bootID():
+		return nil, fmt.Errorf("the machine was restarted since the cluster was started: run %s down, then up", programCommand)
+	}
+	return r, nil
+}
+
+// checkOwner refuses to act on another checkout's cluster.
+func (r *record) checkOwner(checkout string) error {
+	if r.Checkout == checkout {
+		return nil
+	}
+	return fmt.Errorf("the cluster on this machine was started from %s (since %s), and there can be only one:\n"+
+		"run %s down there, or %s down --force here",
+		r.Checkout, r.Since.Format(time.RFC3339), programCommand, programCommand)
+}
+
+// machines are all that the cluster has a namespace for.
+func (r *record) machines() []machine {
+	return append([]machine{theControlPlane(), theWorld()}, nodes(r.Options.Nodes)...)
+}
+
+func bootID() string {
+	id, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(id))
+}
+
+// writeFile replaces a file as a whole, so that no reader sees half of it.
+func writeFile(path, content string) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return fmt.Errorf("making a folder: %w", err)
+	}
+	temp := path + ".new"
+	if err := os.WriteFile(temp, []byte(content), 0o600); err != nil {
+		return fmt.Errorf("writing a file: %w", err)
+	}
+	if err := os.Rename(temp, path); err != nil {
+		return fmt.Errorf("writing a file: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+)
+
+// errUserCommand marks the exit code of a command run for the user, which
+// becomes this program's own.
+var errUserCommand = errors.New("the command failed")
+
+func kubectlCommand(args []string) error {
+	return runClient("kubectl", args)
+}
+
+func helmCommand(args []string) error {
+	return runClient("helm", args)
+}
+
+func kubeconfigCommand(args []string) error {
+	if len(args) > 0 {
+		return usagef("kubeconfig: unexpected argument %q", args[0])
+	}
+	if _, err := requireCluster(); err != nil {
+		return err
+	}
+	fmt.Println(adminKubeconfig)
+	return nil
+}
+
+// runClient becomes kubectl or helm, in the control plane's network.
+func runClient(name string, args []string) error {
+	r, err := requireCluster()
+	if err != nil {
+		return err
+	}
+	if err := requireRoot(name); err != nil {
+		return err
+	}
+	path, ok := r.Binaries[name]
+	if !ok {
+		return fmt.Errorf("the cluster has no %s: run %s down, then up", name, programCommand)
+	}
+	if err := theControlPlane().enterNetns(); err != nil {
+		return err
+	}
+	return become(path, append([]string{name}, args...), append(os.Environ(), "KUBECONFIG="+adminKubeconfig))
+}
+
+// become replaces this program; it returns only if that fails.
+func become(path string, args, env []string) error {
+	return fmt.Errorf("running %s: %w", path, syscall.Exec(path, args, env))
+}
+
+func requireRoot(command string) error {
+	if os.Geteuid() != 0 {
+		return fmt.Errorf("%s needs root, to enter the cluster's network namespaces: use sudo", command)
+	}
+	return nil
+}
+
+func execCommand(args []string) error {
+	if len(args) < 2 || (args[1] == "--" && len(args) < 3) {
+		return usagef("exec: want NODE|%s|%s -- COMMAND...", world, controlPlane)
+	}
+	command := args[1:]
+	if command[0] == "--" {
+		command = command[1:]
+	}
+	r, err := requireCluster()
+	if err != nil {
+		return err
+	}
+	if err := requireRoot("exec"); err != nil {
+		return err
+	}
+	m, err := r.machine(args[0])
+	if err != nil {
+		return err
+	}
+	path, err := exec.LookPath(command[0])
+	if err != nil {
+		return fmt.Errorf("finding the command: %w", err)
+	}
+	if m.name == world {
+		if err := m.enterNetns(); err != nil {
+			return err
+		}
+		return become(path, command, os.Environ())
+	}
+	return m.runForeground(path, command)
+}
+
+// machine finds one of the cluster's machines by its name.
+func (r *record) machine(name string) (machine, error) {
+	for _, m := range r.machines() {
+		if m.name == name {
+			return m, nil
+		}
+	}
+	return machine{}, usagef("exec: no machine %q: choose %s, %s or node-1 to node-%d", name, world, controlPlane, r.Options.Nodes)
+}
+
+// runForeground runs a command in all of the machine's namespaces for the user.
+// It can't become the command: only a child can be in another PID namespace.
+func (m machine) runForeground(path string, args []string) error {
+	cmd := exec.Command(path)
+	cmd.Args = args
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if wd, err := os.Getwd(); err == nil {
+		cmd.Dir = wd // entering a mount namespace leaves the working folder
+	}
+	// The terminal sends its signals to the command, too; a kill comes only here.
+	// (Ignoring SIGINT instead would make the command ignore it as well.)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT)
+	err := m.inside(func() error {
+		if err := cmd.Start(); err != nil {
+			return fmt.Errorf("starting the command: %w", err)
+		}
+		go func() {
+			for s := range signals {
+				_ = cmd.Process.Signal(s)
+			}
+		}()
+		// Waiting here keeps the thread, and with it Pdeathsig, alive.
+		return cmd.Wait()
+	})
+	if err != nil && cmd.ProcessState != nil {
+		return errors.Join(errUserCommand, err)
+	}
+	return err
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"text/tabwriter"
+	"time"
+)
+
+func statusCommand(args []string) error {
+	flags := newFlags("status")
+	if err := parseFlags(flags, args); err != nil {
+		return err
+	}
+	if err := noArguments(flags); err != nil {
+		return err
+	}
+	r, err := readRecord()
+	if err != nil {
+		return err
+	}
+	if r == nil {
+		fmt.Println("No cluster on this machine.")
+		return nil
+	}
+	printRecord(r)
+	if err := printProcesses(r); err != nil {
+		return err
+	}
+	list, err := kubectl(r, "", "get", "nodes", "-o", "wide", "--request-timeout=5s")
+	if err != nil {
+		return fmt.Errorf("the API server doesn't answer: see %s", theControlPlane().logFile("kube-apiserver"))
+	}
+	fmt.Printf("\n%s", list)
+	return nil
+}
+
+func printRecord(r *record) {
+	state := "up"
+	switch {
+	case r.BootID != bootID():
+		state = "gone with the machine's restart"
+	case !r.Complete:
+		state = "starting, or left by an interrupted up"
+	}
+	fmt.Printf("State:     %s, since %s\n", state, r.Since.Format(time.RFC3339))
+	fmt.Printf("Options:   %s\n", r.Options)
+	if r.Network != r.Options.Network {
+		fmt.Printf("Network:   %s, since flanneld could not be had\n", r.Network)
+	}
+	fmt.Printf("Checkout:  %s\n\n", r.Checkout)
+}
+
+func printProcesses(r *record) error {
+	processes, err := recordedProcesses()
+	if err != nil {
+		return err
+	}
+	table := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(table, "MACHINE\tPROCESS\tPID\tSTATE\tLOG")
+	for _, p := range processes {
+		state, log := "dead", machine{name: p.machine}.logFile(p.name)
+		if p.alive() && r.BootID == bootID() {
+			state = "running"
+		}
+		if p.name == initCommand {
+			log = ""
+		}
+		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\n", p.machine, p.name, p.pid, state, log)
+	}
+	return table.Flush()
+}
+
+// deadProcesses lists the recorded processes that have ended.
+func deadProcesses() ([]process, error) {
+	processes, err := recordedProcesses()
+	if err != nil {
+		return nil, err
+	}
+	var dead []process
+	for _, p := range processes {
+		if !p.alive() {
+			dead = append(dead, p)
+		}
+	}
+	return dead, nil
+}

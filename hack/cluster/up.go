@@ -1,0 +1,196 @@
+package main
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"strings"
+	"time"
+)
+
+func upCommand(args []string) error {
+	o, err := parseOptions(args)
+	if err != nil {
+		return err
+	}
+	if err := checkMachine(); err != nil {
+		return err
+	}
+	checkout, err := findCheckout()
+	if err != nil {
+		return err
+	}
+	unlock, err := lockMachine()
+	if err != nil {
+		return err
+	}
+	defer unlock()
+	existing, err := readRecord()
+	if err != nil {
+		return err
+	}
+	if existing != nil {
+		return checkUp(existing, o, checkout)
+	}
+	return up(o, checkout)
+}
+
+// checkUp decides what "up" means where there is a cluster: nothing if it is
+// the one asked for and all of it runs.
+func checkUp(r *record, o options, checkout string) error {
+	if err := r.checkOwner(checkout); err != nil {
+		return err
+	}
+	if r.BootID != bootID() {
+		return fmt.Errorf("the machine was restarted since the cluster was started: run %s down, then up", programCommand)
+	}
+	if !r.Complete {
+		return fmt.Errorf("an earlier up did not come to its end: run %s down, then up", programCommand)
+	}
+	if r.Options != o {
+		return fmt.Errorf("the cluster is up with other options (%s): run %s down first, or up with these options", r.Options, programCommand)
+	}
+	dead, err := deadProcesses()
+	if err != nil {
+		return err
+	}
+	if len(dead) > 0 {
+		return fmt.Errorf("the cluster is partly dead (%s): run %s down, then up", joined(dead), programCommand)
+	}
+	say("the cluster is up already (%s), since %s", r.Options, r.Since.Format(time.RFC3339))
+	return nil
+}
+
+func up(o options, checkout string) error {
+	r := &record{Checkout: checkout, Options: o, Since: time.Now().Round(time.Second), BootID: bootID(), Network: o.Network}
+	if err := provide(r); err != nil {
+		return err
+	}
+	images, err := buildImages()
+	if err != nil {
+		return err
+	}
+	if err := r.write(); err != nil {
+		return err
+	}
+	if err := startCluster(r, images); err != nil {
+		return fmt.Errorf("%w\nrun %s down to remove what was started", err, programCommand)
+	}
+	r.Complete = true
+	if err := r.write(); err != nil {
+		return err
+	}
+	say("up: %d nodes, network %s, %s; try: %s kubectl get nodes", o.Nodes, r.Network, o.IPFamily, programCommand)
+	return nil
+}
+
+// provide makes programs available; flanneld is the only one that can be missed.
+func provide(r *record) error {
+	packages := clusterPackages
+	if r.Options.ProxyMode == proxyNFTables {
+		packages = append(packages, debianPackage{"nft", "nftables"})
+	}
+	if err := installPackages(packages); err != nil {
+		return err
+	}
+	r.Binaries = map[string]string{}
+	for _, name := range componentNames() {
+		if name == "flannel" && r.Network != networkVXLAN {
+			continue
+		}
+		paths, err := buildBinaries([]string{name})
+		if err != nil && name == "flannel" {
+			say("flanneld can't be had; using static routes (hostgw) in its place: %v", err)
+			r.Network = networkHostGW
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		maps.Copy(r.Binaries, paths)
+	}
+	return nil
+}
+
+// startCluster makes and starts everything. What doesn't depend on each other
+// runs at the same time.
+func startCluster(r *record, images []string) error {
+	machines := r.machines()
+	say("making %d network namespaces: %s", len(machines), machineNames(machines))
+	if err := makeNetwork(r.Options, machines); err != nil {
+		return err
+	}
+	if err := startInits(machines); err != nil {
+		return err
+	}
+	r.Snapshotter = chooseSnapshotter()
+	if err := makeCredentials(r.Options); err != nil {
+		return err
+	}
+	if err := r.write(); err != nil {
+		return err
+	}
+	err := inParallel([]func() error{
+		func() error { return startControlPlane(r) },
+		func() error { return startRuntimes(r, images) },
+	}, func(f func() error) error { return f() })
+	if err != nil {
+		return err
+	}
+	return startNodes(r)
+}
+
+func startInits(machines []machine) error {
+	return inParallel(machines, func(m machine) error {
+		if m.name == world {
+			return nil // a host without processes
+		}
+		if err := os.MkdirAll(m.path("log"), 0o755); err != nil {
+			return fmt.Errorf("making the log folder of %s: %w", m.name, err)
+		}
+		return m.startInit()
+	})
+}
+
+func startControlPlane(r *record) error {
+	return during("starting etcd and the API server", nil, func() error {
+		if err := startAPI(r); err != nil {
+			return err
+		}
+		if err := awaitAPI(); err != nil {
+			return err
+		}
+		return bootstrap(r)
+	})
+}
+
+func startRuntimes(r *record, images []string) error {
+	return during("starting containerd on each node and importing images", nil, func() error {
+		return inParallel(nodes(r.Options.Nodes), func(n machine) error { return startContainerd(r, n, images) })
+	})
+}
+
+// startNodes needs the API server and the nodes' containerd.
+func startNodes(r *record) error {
+	err := during("starting the controllers, kubelet, kube-proxy and the pod network ("+r.Network+")", nil, func() error {
+		if err := startControllers(r); err != nil {
+			return err
+		}
+		if err := inParallel(nodes(r.Options.Nodes), func(n machine) error { return startKubelet(r, n) }); err != nil {
+			return err
+		}
+		return startPodNetwork(r)
+	})
+	if err != nil {
+		return err
+	}
+	return during("waiting for the nodes to be Ready", nil, func() error { return awaitNodes(r) })
+}
+
+func machineNames(machines []machine) string {
+	var names []string
+	for _, m := range machines {
+		names = append(names, m.netns())
+	}
+	return strings.Join(names, ", ")
+}
