@@ -5,12 +5,12 @@ package apiservertest
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -30,25 +30,26 @@ import (
 // assetsVariable names the folder that holds etcd and kube-apiserver.
 const assetsVariable = "KUBEBUILDER_ASSETS"
 
-// Server is one API server, shared by the tests of one package. The zero value
-// is ready for Run.
+// Server is one API server, shared by the tests of one package. Its zero value is
+// ready. Where it can't start, the tests that ask for it fail, and no others; with
+// -short they are skipped.
 type Server struct {
-	env *envtest.Environment
-	err error
+	once sync.Once
+	env  *envtest.Environment
+	err  error
 	// admin may do all, operator what the operator's role lets it.
 	admin    client.Client
 	operator *rest.Config
 }
 
-// Run starts the server, runs the package's tests, and stops it. It is for
-// TestMain and returns the exit code. A server that didn't start fails the tests
-// that ask for it, and no others; with -short they are skipped.
+// Run runs the package's tests and then stops the server. It is for TestMain and
+// returns the exit code.
+//
+// The first test that asks for the server starts it. A start before m.Run would
+// hide the environment and the manifests that it reads from Go's test cache,
+// which then would take yesterday's result for today's CRDs.
 func (s *Server) Run(m *testing.M) int {
-	flag.Parse()
-	if !testing.Short() {
-		s.err = s.start()
-		defer s.stop()
-	}
+	defer s.stop()
 	return m.Run()
 }
 
@@ -80,6 +81,7 @@ func (s *Server) require(t *testing.T) {
 	if testing.Short() {
 		t.Skip("needs an API server, which -short leaves out")
 	}
+	s.once.Do(func() { s.err = s.start() })
 	require.NoError(t, s.err, "this test needs a real API server")
 }
 
