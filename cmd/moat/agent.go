@@ -5,6 +5,8 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
+	"log"
 	"os"
 
 	"k8s.io/apimachinery/pkg/runtime"
@@ -67,6 +69,9 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return &usageError{err: fmt.Errorf("agent: %w", err)}
 	}
+	// vishvananda/netlink prints each attribute that it does not know to the
+	// standard logger, which nothing else uses.
+	log.SetOutput(io.Discard)
 	ctrl.SetLogger(logger)
 	klog.SetLogger(logger)
 

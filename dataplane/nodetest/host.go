@@ -1,0 +1,210 @@
+// Package nodetest builds small real networks out of network namespaces: a node
+// with a bridge, pods on it, and hosts elsewhere. Tests send packets through them
+// and see what the kernel makes of the rules.
+//
+// The namespaces have no names: they go when the test's process goes, however it
+// ends.
+package nodetest
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"runtime"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netns"
+)
+
+// Host is a network namespace.
+type Host struct {
+	ns    netns.NsHandle
+	Addrs []netip.Addr
+}
+
+// RequireKernel skips a test that can't make network namespaces, with the reason.
+// In CI nothing may be skipped.
+func RequireKernel(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	const reason = "needs root, or a user namespace: unshare --user --map-root-user --net"
+	if os.Getenv("CI") != "" {
+		t.Fatal(reason)
+	}
+	t.Skip(reason)
+}
+
+// newHost makes a namespace with its loopback up.
+func newHost(t *testing.T) *Host {
+	t.Helper()
+	h := &Host{}
+	require.NoError(t, onThread(func() error {
+		ns, err := netns.New()
+		if err != nil {
+			return fmt.Errorf("making a network namespace: %w", err)
+		}
+		h.ns = ns
+		return linkUp("lo")
+	}))
+	t.Cleanup(func() { _ = h.ns.Close() })
+	return h
+}
+
+// Do runs a function on a thread of its own inside of the namespace. Programs
+// that it starts and sockets that it opens are in the namespace too.
+func (h *Host) Do(do func() error) error {
+	return onThread(func() error {
+		if err := netns.Set(h.ns); err != nil {
+			return fmt.Errorf("entering a network namespace: %w", err)
+		}
+		return do()
+	})
+}
+
+// onThread runs a function on a thread that ends with it: a thread that changed
+// its namespace must not serve anything else.
+func onThread(do func() error) error {
+	result := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		result <- do()
+	}()
+	return <-result
+}
+
+// Addr returns the host's address of the family that the other address has.
+func (h *Host) Addr(like netip.Addr) netip.Addr {
+	for _, addr := range h.Addrs {
+		if addr.Is4() == like.Is4() {
+			return addr
+		}
+	}
+	return netip.Addr{}
+}
+
+// ServeTCP accepts connections on a port of every address until the test ends.
+func (h *Host) ServeTCP(t *testing.T, port uint16) {
+	t.Helper()
+	require.NoError(t, h.Do(func() error {
+		listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = listener.Close() })
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				_ = conn.Close()
+			}
+		}()
+		return nil
+	}))
+}
+
+// ServeUDP echoes datagrams on a port of every address until the test ends.
+func (h *Host) ServeUDP(t *testing.T, port uint16) {
+	t.Helper()
+	require.NoError(t, h.Do(func() error {
+		conn, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			return err
+		}
+		t.Cleanup(func() { _ = conn.Close() })
+		go func() {
+			buffer := make([]byte, 1500)
+			for {
+				n, from, err := conn.ReadFrom(buffer)
+				if err != nil {
+					return
+				}
+				_, _ = conn.WriteTo(buffer[:n], from)
+			}
+		}()
+		return nil
+	}))
+}
+
+// TCP reports whether a connection to the address and port comes about.
+func (h *Host) TCP(to netip.Addr, port uint16, within time.Duration) bool {
+	return h.Do(func() error {
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(to, port).String(), within)
+		if err != nil {
+			return err
+		}
+		return conn.Close()
+	}) == nil
+}
+
+// UDP reports whether a datagram to the address and port is echoed.
+func (h *Host) UDP(to netip.Addr, port uint16, within time.Duration) bool {
+	return h.Do(func() error {
+		conn, err := net.Dial("udp", netip.AddrPortFrom(to, port).String())
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
+			return err
+		}
+		if _, err := conn.Write([]byte("moat")); err != nil {
+			return err
+		}
+		_, err = conn.Read(make([]byte, 16))
+		return err
+	}) == nil
+}
+
+// Ping reports whether an echo request is answered.
+func (h *Host) Ping(to netip.Addr, within time.Duration) bool {
+	return h.Do(func() error { return ping(to, within) }) == nil
+}
+
+func ping(to netip.Addr, within time.Duration) error {
+	network, request, reply := "ip4:icmp", byte(8), byte(0)
+	if to.Is6() {
+		network, request, reply = "ip6:ipv6-icmp", 128, 129
+	}
+	conn, err := net.DialIP(network, nil, &net.IPAddr{IP: to.AsSlice()})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
+		return err
+	}
+	if _, err := conn.Write(echoRequest(request)); err != nil {
+		return err
+	}
+	buffer := make([]byte, 1500)
+	for {
+		n, _, err := conn.ReadFrom(buffer) // without the IPv4 header
+		if err != nil {
+			return err
+		}
+		if n > 0 && buffer[0] == reply {
+			return nil
+		}
+	}
+}
+
+// echoRequest returns an ICMP echo request (RFC 792). For ICMPv6 the kernel
+// replaces the checksum.
+func echoRequest(icmpType byte) []byte {
+	id := uint16(time.Now().UnixNano())
+	message := []byte{icmpType, 0, 0, 0, byte(id >> 8), byte(id), 0, 1}
+	var sum uint32
+	for i := 0; i < len(message); i += 2 {
+		sum += uint32(message[i])<<8 | uint32(message[i+1])
+	}
+	sum = sum>>16 + sum&0xffff
+	message[2], message[3] = byte(^sum>>8), byte(^sum)
+	return message
+}

@@ -1,0 +1,207 @@
+package nodetest
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// bridgeName is that of Flannel's bridge.
+const bridgeName = "cni0"
+
+// The node's addresses on its bridge, and on the links to what it routes to.
+var (
+	NodeAddr4 = netip.MustParseAddr("10.244.1.1")
+	NodeAddr6 = netip.MustParseAddr("fd00:10:244:1::1")
+
+	linkAddr4 = netip.MustParseAddr("169.254.1.1")
+	linkAddr6 = netip.MustParseAddr("fe80::1")
+)
+
+// Node is a host that forwards between pods on a bridge, like Flannel's cni0, and
+// others that it routes to, like pods of other nodes and the rest of the world.
+type Node struct {
+	*Host
+	links int
+}
+
+// NewNode makes a node without pods.
+func NewNode(t *testing.T) *Node {
+	t.Helper()
+	n := &Node{Host: newHost(t)}
+	n.Addrs = []netip.Addr{NodeAddr4, NodeAddr6}
+	require.NoError(t, n.Do(func() error {
+		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, TxQLen: -1}}
+		if err := netlink.LinkAdd(bridge); err != nil {
+			return fmt.Errorf("adding a bridge: %w", err)
+		}
+		for _, addr := range n.Addrs {
+			if err := addAddr(bridgeName, addr, podBits(addr)); err != nil {
+				return err
+			}
+		}
+		for _, sysctl := range []string{
+			"ipv4/ip_forward", "ipv6/conf/all/forwarding",
+			"bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables",
+		} {
+			if err := SetSysctl(sysctl, "1"); err != nil {
+				return err
+			}
+		}
+		return linkUp(bridgeName)
+	}))
+	return n
+}
+
+// SetSysctl writes a file below /proc/sys/net of the present namespace.
+func SetSysctl(name, value string) error {
+	return os.WriteFile("/proc/sys/net/"+name, []byte(value), 0)
+}
+
+// podBits is the length of a node's pod CIDR.
+func podBits(addr netip.Addr) int {
+	if addr.Is4() {
+		return 24
+	}
+	return 64
+}
+
+// AddPod puts a pod on the node's bridge. Its addresses have to be in
+// 10.244.1.0/24 and fd00:10:244:1::/64.
+func (n *Node) AddPod(t *testing.T, addrs ...string) *Host {
+	t.Helper()
+	return n.connect(t, addrs, podBits, []netip.Addr{NodeAddr4, NodeAddr6}, func(_ *Host, name string) error {
+		bridge, err := netlink.LinkByName(bridgeName)
+		if err != nil {
+			return err
+		}
+		port, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		if err := netlink.LinkSetMaster(port, bridge); err != nil {
+			return err
+		}
+		// A Service may lead a pod back to itself.
+		return netlink.LinkSetHairpin(port, true)
+	})
+}
+
+// AddRemote puts a host behind a link of its own, that the node routes to.
+func (n *Node) AddRemote(t *testing.T, addrs ...string) *Host {
+	t.Helper()
+	return n.connect(t, addrs, netip.Addr.BitLen, []netip.Addr{linkAddr4, linkAddr6}, func(remote *Host, name string) error {
+		if err := addAddr(name, linkAddr4, 32); err != nil {
+			return err
+		}
+		if err := addAddr(name, linkAddr6, 64); err != nil {
+			return err
+		}
+		for _, addr := range remote.Addrs {
+			if err := addRoute(name, netip.PrefixFrom(addr, addr.BitLen()), netip.Addr{}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// connect makes a host with a link to the node. attach sets up the node's end.
+func (n *Node) connect(t *testing.T, addrs []string, bits func(netip.Addr) int, gateways []netip.Addr, attach func(host *Host, name string) error) *Host {
+	t.Helper()
+	h := newHost(t)
+	for _, addr := range addrs {
+		h.Addrs = append(h.Addrs, netip.MustParseAddr(addr))
+	}
+	n.links++
+	name := fmt.Sprintf("veth%d", n.links)
+	require.NoError(t, n.Do(func() error {
+		veth := &netlink.Veth{
+			LinkAttrs:     netlink.LinkAttrs{Name: name, TxQLen: -1},
+			PeerName:      "eth0",
+			PeerNamespace: netlink.NsFd(h.ns),
+		}
+		if err := netlink.LinkAdd(veth); err != nil {
+			return fmt.Errorf("adding a veth: %w", err)
+		}
+		if err := linkUp(name); err != nil {
+			return err
+		}
+		return attach(h, name)
+	}))
+	require.NoError(t, h.Do(func() error {
+		if err := linkUp("eth0"); err != nil {
+			return err
+		}
+		for _, addr := range h.Addrs {
+			if err := addAddr("eth0", addr, bits(addr)); err != nil {
+				return err
+			}
+		}
+		for _, gateway := range gateways {
+			if h.Addr(gateway).IsValid() {
+				if err := addRoute("eth0", netip.PrefixFrom(gateway, 0).Masked(), gateway); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	}))
+	return h
+}
+
+func linkUp(name string) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding link %s: %w", name, err)
+	}
+	if err := netlink.LinkSetUp(link); err != nil {
+		return fmt.Errorf("setting link %s up: %w", name, err)
+	}
+	return nil
+}
+
+// addAddr gives a link an address. Duplicate address detection would keep an IPv6
+// address from use for a second.
+func addAddr(name string, addr netip.Addr, bits int) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding link %s: %w", name, err)
+	}
+	a := &netlink.Addr{IPNet: ipNet(netip.PrefixFrom(addr, bits))}
+	if addr.Is6() {
+		a.Flags = unix.IFA_F_NODAD
+	}
+	if err := netlink.AddrAdd(link, a); err != nil {
+		return fmt.Errorf("adding %s to link %s: %w", addr, name, err)
+	}
+	return nil
+}
+
+// addRoute adds a route by a gateway, or to the link itself without one.
+func addRoute(name string, to netip.Prefix, gateway netip.Addr) error {
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding link %s: %w", name, err)
+	}
+	route := &netlink.Route{LinkIndex: link.Attrs().Index, Dst: ipNet(to)}
+	if gateway.IsValid() {
+		route.Gw, route.Flags = gateway.AsSlice(), int(netlink.FLAG_ONLINK)
+	} else {
+		route.Scope = netlink.SCOPE_LINK
+	}
+	if err := netlink.RouteAdd(route); err != nil {
+		return fmt.Errorf("routing %s to link %s: %w", to, name, err)
+	}
+	return nil
+}
+
+func ipNet(prefix netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}
+}
