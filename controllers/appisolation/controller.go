@@ -20,6 +20,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -31,8 +32,14 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// staleRetry is how long to wait for the cache after a write that lost a race.
-const staleRetry = 100 * time.Millisecond
+const (
+	// staleRetry is how long to wait for the cache after a write that lost a race.
+	staleRetry = 100 * time.Millisecond
+
+	// invalidRetry is when to offer a refused policy again. The spec doesn't
+	// change by waiting, but it may be an admission policy that refuses it.
+	invalidRetry = time.Minute
+)
 
 // get, list, watch: the informer. The status is written by patch.
 // +kubebuilder:rbac:groups=isolation.moat.dev,resources=appisolations,verbs=get;list;watch
@@ -87,6 +94,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{RequeueAfter: staleRetry}, nil
 	} else if err == nil {
 		err = reportErr
+	}
+	if err == nil && result.accepted.Status == metav1.ConditionFalse {
+		return reconcile.Result{RequeueAfter: invalidRetry}, nil
 	}
 	return reconcile.Result{}, err
 }
@@ -145,7 +155,7 @@ func outcomeOf(live, stored *networkingv1.NetworkPolicy, err error) (outcome, er
 	case err == nil:
 		return programmed(stored), nil
 	case apierrors.IsInvalid(err):
-		// The user's spec, not a fault: a retry can't help.
+		// The user's spec, not a fault.
 		return invalid(live, err), nil
 	}
 	return notProgrammed(live, v1alpha1.ReasonApplyFailed, err.Error()), err
