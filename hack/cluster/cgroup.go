@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,74 +45,102 @@ func (m machine) openDaemonGroup() (*os.File, error) {
 	return group, nil
 }
 
-// makePodsCgroup makes the group for a node's pods and, with v2, passes every
-// controller down to it: a group has only those that its parents hand on.
+// makePodsCgroup makes the group for a node's pods, in every hierarchy. What a
+// group may use is for its parents to hand down, which the kernel leaves to us.
 func (m machine) makePodsCgroup() error {
+	hierarchies, inherit := []string{cgroupRoot}, passControllers
 	if !unifiedCgroups() {
-		return nil // runc makes the parents of its v1 groups itself
+		hierarchies, inherit = v1Hierarchies(), copyCPUSet
 	}
-	path := cgroupRoot
-	for _, element := range strings.Split(strings.Trim(m.podsCgroup(), "/"), "/") {
-		if err := passControllers(path); err != nil {
-			return err
-		}
-		path = filepath.Join(path, element)
-		if err := os.MkdirAll(path, 0o755); err != nil {
-			return fmt.Errorf("making cgroup %s: %w", path, err)
+	for _, path := range hierarchies {
+		for _, element := range []string{cgroupName, m.name, "pods"} {
+			parent := path
+			path = filepath.Join(path, element)
+			if err := os.MkdirAll(path, 0o755); err != nil {
+				return fmt.Errorf("making cgroup %s: %w", path, err)
+			}
+			if err := inherit(parent, path); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
 }
 
-func passControllers(group string) error {
-	available, err := os.ReadFile(filepath.Join(group, "cgroup.controllers"))
+// copyCPUSet gives a cgroup v1 group its parent's processors and memory nodes:
+// it has none at first, if it is of the hierarchy that assigns them.
+func copyCPUSet(parent, group string) error {
+	for _, file := range []string{"cpuset.cpus", "cpuset.mems"} {
+		value, err := os.ReadFile(filepath.Join(parent, file))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("reading a cgroup: %w", err)
+		}
+		if err := os.WriteFile(filepath.Join(group, file), value, 0o644); err != nil {
+			return fmt.Errorf("writing a cgroup: %w", err)
+		}
+	}
+	return nil
+}
+
+// passControllers passes every cgroup v2 controller on to the children of
+// parent. The ones that kubelet can't do without must be among them.
+func passControllers(parent, _ string) error {
+	available, err := os.ReadFile(filepath.Join(parent, "cgroup.controllers"))
 	if err != nil {
-		return fmt.Errorf("reading the controllers of cgroup %s: %w", group, err)
+		return fmt.Errorf("reading the controllers of cgroup %s: %w", parent, err)
 	}
 	for _, controller := range strings.Fields(string(available)) {
-		err := os.WriteFile(filepath.Join(group, "cgroup.subtree_control"), []byte("+"+controller), 0o644)
+		err := os.WriteFile(filepath.Join(parent, "cgroup.subtree_control"), []byte("+"+controller), 0o644)
 		if err != nil && slices.Contains([]string{"cpu", "memory", "pids"}, controller) {
-			return fmt.Errorf("passing the %s controller on from cgroup %s: %w", controller, group, err)
+			return fmt.Errorf("passing the %s controller on from cgroup %s: %w", controller, parent, err)
 		}
 	}
 	return nil
 }
 
+// v1Hierarchies are the mount points of cgroup v1.
+func v1Hierarchies() []string { return cgroupMounts("cgroup") }
+
 // cgroupDirs are the cluster's groups, one for each hierarchy that has it.
-func cgroupDirs() ([]string, error) {
-	file, err := os.Open("/proc/self/mountinfo")
-	if err != nil {
-		return nil, fmt.Errorf("listing cgroup hierarchies: %w", err)
-	}
-	defer file.Close()
+func cgroupDirs() []string {
 	var dirs []string
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if dir, ok := cgroupDir(lines.Text()); ok && exists(dir) && !slices.Contains(dirs, dir) {
+	for _, mount := range cgroupMounts("cgroup", "cgroup2") {
+		if dir := filepath.Join(mount, cgroupName); exists(dir) {
 			dirs = append(dirs, dir)
 		}
 	}
-	return dirs, nil
+	return dirs
 }
 
-// cgroupDir is the cluster's group in the hierarchy that a line of
-// /proc/self/mountinfo shows (proc(5): the kind follows a lone dash).
-func cgroupDir(mount string) (string, bool) {
-	before, after, ok := strings.Cut(mount, " - ")
-	fields := strings.Fields(before)
-	if !ok || len(fields) < 5 || !strings.HasPrefix(after, "cgroup") {
-		return "", false
+func cgroupMounts(kinds ...string) []string {
+	data, _ := os.ReadFile("/proc/self/mountinfo") // always there on Linux
+	var mounts []string
+	for line := range strings.Lines(string(data)) {
+		if kind, mount := parseMount(line); slices.Contains(kinds, kind) && !slices.Contains(mounts, mount) {
+			mounts = append(mounts, mount)
+		}
 	}
-	return filepath.Join(fields[4], cgroupName), true
+	return mounts
+}
+
+// parseMount reads the kind and the mount point of a line of
+// /proc/self/mountinfo (proc(5): the kind follows a lone dash).
+func parseMount(line string) (kind, mount string) {
+	before, after, _ := strings.Cut(line, " - ")
+	fields, rest := strings.Fields(before), strings.Fields(after)
+	if len(fields) < 5 || len(rest) < 1 {
+		return "", ""
+	}
+	return rest[0], fields[4]
 }
 
 // cgroupPIDs are the processes in the cluster's groups.
 func cgroupPIDs() ([]int, error) {
-	dirs, err := cgroupDirs()
-	if err != nil {
-		return nil, err
-	}
 	var pids []int
-	for _, dir := range dirs {
+	for _, dir := range cgroupDirs() {
 		err := filepath.WalkDir(dir, func(path string, entry fs.DirEntry, err error) error {
 			if err != nil || entry.Name() != "cgroup.procs" {
 				return nil // a group may go while we look
@@ -136,11 +163,7 @@ func cgroupPIDs() ([]int, error) {
 // removeCgroups removes the cluster's groups, innermost first. They must be
 // without processes.
 func removeCgroups() error {
-	dirs, err := cgroupDirs()
-	if err != nil {
-		return err
-	}
-	for _, dir := range dirs {
+	for _, dir := range cgroupDirs() {
 		if err := removeCgroup(dir); err != nil {
 			return err
 		}

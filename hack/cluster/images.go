@@ -35,7 +35,7 @@ var (
 var images = []image{
 	{"pause", pauseImage, []string{"/pause"}, pauseSource, fillPause},
 	{"busybox", "docker.io/library/busybox:local", []string{"/bin/sh"}, "1", fillBusybox},
-	{"nginx", "docker.io/library/nginx:local", []string{"/usr/sbin/nginx", "-g", "daemon off;"}, "1" + nginxConfig, fillNginx},
+	{"nginx", "docker.io/library/nginx:local", []string{"/usr/sbin/nginx", "-g", "daemon off;"}, "2" + nginxConfig, fillNginx},
 }
 
 func imagesCommand(args []string) error {
@@ -126,7 +126,8 @@ func fillPause(l *layer) error {
 	return l.file("pause", 0o755, program)
 }
 
-// fillBusybox adds Debian's static busybox under all of its names.
+// fillBusybox adds Debian's static busybox under all of its names. Its wget takes
+// no -T (it crashes): put "timeout 2" in front of it.
 func fillBusybox(l *layer) error {
 	packages, err := downloadPackages("busybox-static")
 	if err != nil {
@@ -176,7 +177,7 @@ func fillNginx(l *layer) error {
 	if err := addBusybox(l, packages); err != nil {
 		return err
 	}
-	for _, dir := range []string{"var/lib/nginx", "var/log/nginx", "var/www"} {
+	for _, dir := range []string{"run", "var/lib/nginx", "var/log/nginx", "var/www"} {
 		if err := l.dir(dir, 0o755); err != nil {
 			return err
 		}

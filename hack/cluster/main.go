@@ -12,7 +12,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"runtime"
 )
 
@@ -84,13 +83,13 @@ func main() {
 // exitCode prints what went wrong and chooses the code: 2 for a wrong command
 // line, and for a command run on the user's behalf that command's own.
 func exitCode(err error) int {
-	var exit *exec.ExitError
+	var command userCommandError
 	var wrong usageError
 	switch {
 	case err == nil:
 		return 0
-	case errors.As(err, &exit) && errors.Is(err, errUserCommand):
-		return exit.ExitCode()
+	case errors.As(err, &command):
+		return command.code()
 	}
 	fmt.Fprintf(os.Stderr, "cluster: %v\n", err)
 	if errors.As(err, &wrong) {

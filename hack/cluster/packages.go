@@ -12,7 +12,8 @@ import (
 // is told; without one the package database is asked.
 type debianPackage struct{ program, name string }
 
-// clusterPackages is what the nodes run beside the components.
+// clusterPackages is what the nodes need beside the components, and what tests
+// run on them and on the test host.
 var clusterPackages = []debianPackage{
 	{"iptables", "iptables"},
 	{"ip6tables", "iptables"},
@@ -20,7 +21,8 @@ var clusterPackages = []debianPackage{
 	{"conntrack", "conntrack"},
 	{"ip", "iproute2"},
 	{"mount", "mount"},
-	{"nsenter", "util-linux"},
+	{"ping", "iputils-ping"},
+	{"nc", "netcat-openbsd"},
 }
 
 // installPackages installs what is missing where it may, and else says what to

@@ -1,17 +1,12 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"syscall"
 )
-
-// errUserCommand marks the exit code of a command run for the user, which
-// becomes this program's own.
-var errUserCommand = errors.New("the command failed")
 
 func kubectlCommand(args []string) error {
 	return runClient("kubectl", args)
@@ -111,7 +106,6 @@ func (m machine) runForeground(path string, args []string) error {
 	cmd := exec.Command(path)
 	cmd.Args = args
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if wd, err := os.Getwd(); err == nil {
 		cmd.Dir = wd // entering a mount namespace leaves the working folder
 	}
@@ -124,16 +118,32 @@ func (m machine) runForeground(path string, args []string) error {
 		if err := cmd.Start(); err != nil {
 			return fmt.Errorf("starting the command: %w", err)
 		}
-		go func() {
-			for s := range signals {
-				_ = cmd.Process.Signal(s)
-			}
-		}()
-		// Waiting here keeps the thread, and with it Pdeathsig, alive.
-		return cmd.Wait()
+		return nil
 	})
-	if err != nil && cmd.ProcessState != nil {
-		return errors.Join(errUserCommand, err)
+	if err != nil {
+		return err
 	}
-	return err
+	go func() {
+		for s := range signals {
+			_ = cmd.Process.Signal(s)
+		}
+	}()
+	if err := cmd.Wait(); err != nil {
+		return userCommandError{cmd.ProcessState}
+	}
+	return nil
+}
+
+// userCommandError is the failure of a command that was run for the user: this
+// program then ends with the command's own exit code.
+type userCommandError struct{ state *os.ProcessState }
+
+func (e userCommandError) Error() string { return e.state.String() }
+
+// code is what a shell would say.
+func (e userCommandError) code() int {
+	if status, ok := e.state.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+		return 128 + int(status.Signal())
+	}
+	return e.state.ExitCode()
 }
