@@ -10,6 +10,7 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -74,27 +75,30 @@ type informer struct {
 
 // Setup adds an agent to a manager.
 func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
+	a, err := newAgent(ctx, mgr, options)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		mgr.AddReadyzCheck("dataplane", a.health.ready),
+		mgr.AddHealthzCheck("loop", a.health.alive),
+		mgr.Add(a.reporter),
+		mgr.Add(a),
+	)
+}
+
+// newAgent makes an agent that watches through the manager's cache.
+func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent, error) {
+	log := mgr.GetLogger().WithName("agent").WithValues("node", options.NodeName)
 	a := &Agent{
 		options:  options,
-		log:      mgr.GetLogger().WithName("agent").WithValues("node", options.NodeName),
+		log:      log,
 		model:    newModel(options.NodeName),
 		enforcer: newEnforcer(options.Backend),
-		health:   newHealth(),
+		reporter: newReporter(mgr.GetClient(), mgr.GetAPIReader(), options.NodeName, log),
 	}
-	a.reporter = newReporter(mgr.GetClient(), mgr.GetAPIReader(), options.NodeName, a.log)
-	if err := a.watch(ctx, mgr.GetCache()); err != nil {
-		return err
-	}
-	if err := mgr.AddReadyzCheck("dataplane", a.health.ready); err != nil {
-		return err
-	}
-	if err := mgr.AddHealthzCheck("loop", a.health.alive); err != nil {
-		return err
-	}
-	if err := mgr.Add(a.reporter); err != nil {
-		return err
-	}
-	return mgr.Add(a)
+	a.health = &health{unsynced: a.unsynced}
+	return a, a.watch(ctx, mgr.GetCache())
 }
 
 // watch registers the model with the informers. It doesn't wait for them: the
@@ -120,7 +124,6 @@ func (a *Agent) watch(ctx context.Context, informers cache.Cache) error {
 		}
 		a.informed = append(a.informed, informer{w.resource, registration})
 	}
-	a.health.waitingFor(a.unsynced)
 	return nil
 }
 

@@ -1,17 +1,34 @@
 package dataplane
 
 import (
+	"net/http"
+
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// CacheOptions returns what an agent watches: all pods, namespaces and policies,
+// ManagerOptions returns the options of an agent's manager, without addresses.
+func ManagerOptions(scheme *runtime.Scheme, nodeName string) manager.Options {
+	return manager.Options{
+		Scheme:         scheme,
+		Cache:          cacheOptions(nodeName),
+		MapperProvider: knownKinds,
+	}
+}
+
+// cacheOptions says what an agent watches: all pods, namespaces and policies,
 // each without the fields that nobody reads, and its own Node.
-func CacheOptions(nodeName string) cache.Options {
+func cacheOptions(nodeName string) cache.Options {
 	return cache.Options{
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}:                 {Transform: trimPod},
@@ -23,6 +40,19 @@ func CacheOptions(nodeName string) cache.Options {
 			},
 		},
 	}
+}
+
+// knownKinds maps the few kinds that an agent uses without asking the API server,
+// which may be away when the agent starts.
+func knownKinds(*rest.Config, *http.Client) (meta.RESTMapper, error) {
+	mapper := meta.NewDefaultRESTMapper(nil)
+	for _, kind := range []string{"Node", "Namespace"} {
+		mapper.Add(corev1.SchemeGroupVersion.WithKind(kind), meta.RESTScopeRoot)
+	}
+	mapper.Add(corev1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
+	mapper.Add(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), meta.RESTScopeNamespace)
+	mapper.Add(v1alpha1.GroupVersion.WithKind("NodeEnforcement"), meta.RESTScopeRoot)
+	return mapper, nil
 }
 
 // trimPod keeps what policy.ParsePod reads: with 100,000 pods the rest is

@@ -22,18 +22,13 @@ const (
 
 // health answers the kubelet's questions. It is safe for concurrent use.
 type health struct {
-	mu       sync.Mutex
-	unsynced func() []string
-	running  time.Time // when the present pass began; zero between passes
-	good     time.Time // when the last good pass ended
-	err      error     // of the last pass
-}
+	unsynced func() []string // what the model still lacks; immutable
 
-func newHealth() *health {
-	return &health{unsynced: func() []string { return nil }}
+	mu      sync.Mutex
+	running time.Time // when the present pass began; zero between passes
+	good    time.Time // when the last good pass ended
+	err     error     // of the last pass
 }
-
-func (h *health) waitingFor(unsynced func() []string) { h.unsynced = unsynced }
 
 func (h *health) begin() {
 	h.mu.Lock()

@@ -158,14 +158,20 @@ func (s *scene) trySync() error {
 	return s.node.Do(func() error { return s.enforcer.sync(context.Background(), s.model) })
 }
 
-// run runs a program in the node and returns its output.
 func (s *scene) run(program string, args ...string) string {
 	s.t.Helper()
+	return runIn(s.t, s.node, program, args...)
+}
+
+// runIn runs a program in the node and returns its output.
+func runIn(t *testing.T, node *nodetest.Node, program string, args ...string) string {
+	t.Helper()
 	var output []byte
-	require.NoError(s.t, s.node.Do(func() (err error) {
+	err := node.Do(func() (err error) {
 		output, err = exec.Command(program, args...).CombinedOutput()
 		return err
-	}), "%s %v: %s", program, args, &output)
+	})
+	require.NoError(t, err, "%s %v: %s", program, args, output)
 	return string(output)
 }
 

@@ -96,12 +96,10 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("building the scheme: %w", err)
 	}
-	mgr, err := manager.New(kubeconfig, manager.Options{
-		Scheme:                 scheme,
-		Cache:                  dataplane.CacheOptions(options.nodeName),
-		Metrics:                server.Options{BindAddress: options.metricsAddress},
-		HealthProbeBindAddress: options.healthAddress,
-	})
+	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName)
+	managerOptions.Metrics = server.Options{BindAddress: options.metricsAddress}
+	managerOptions.HealthProbeBindAddress = options.healthAddress
+	mgr, err := manager.New(kubeconfig, managerOptions)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the agent: %w", err)
 	}

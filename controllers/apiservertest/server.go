@@ -34,9 +34,9 @@ const assetsVariable = "KUBEBUILDER_ASSETS"
 // ready. Where it can't start, the tests that ask for it fail, and no others; with
 // -short they are skipped.
 type Server struct {
-	once sync.Once
-	env  *envtest.Environment
-	err  error
+	once, agentRole sync.Once
+	env             *envtest.Environment
+	err             error
 	// admin may do all, operator what the operator's role lets it.
 	admin    client.Client
 	operator *rest.Config
