@@ -1,0 +1,67 @@
+# Moat's development commands. `make help` lists them.
+
+# No cgo: the binary runs on any base image, and one build cache serves the
+# product, its tests and the cluster's components.
+export CGO_ENABLED := 0
+
+CLUSTER := go run ./hack/cluster
+TOOL := go tool -modfile=hack/tools/go.mod
+MODULES := . hack/tools $(wildcard hack/cluster/components/*)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+##@ The two commands
+
+.PHONY: demo
+demo: ## Build everything, start a cluster of three nodes, install Moat with Helm, show it at work
+	@go run ./hack/demo
+
+.PHONY: demo-down
+demo-down: ## Remove the demo's cluster and all that belongs to it
+	@$(CLUSTER) down
+
+.PHONY: test
+test: ## Install what the tests need and run them all
+	@hack/test.sh
+
+##@ Development
+
+.PHONY: build
+build: ## Build bin/moat
+	go build -o bin/moat ./cmd/moat
+
+.PHONY: image
+image: ## Build the image from the Dockerfile, with docker or buildah
+	@hack/image/build.sh
+
+.PHONY: generate
+generate: ## Generate deepcopy, CRDs and roles from the Go types and markers
+	$(TOOL) controller-gen object paths=./apis/...
+	$(TOOL) controller-gen crd paths=./apis/... output:crd:dir=config/crd/bases
+	$(TOOL) controller-gen rbac:roleName=moat-operator,fileName=operator_role.yaml paths=./controllers/... output:rbac:dir=config/rbac
+	$(TOOL) controller-gen rbac:roleName=moat-agent,fileName=agent_role.yaml paths=./dataplane/... output:rbac:dir=config/rbac
+	charts/sync.sh
+
+.PHONY: lint
+lint: ## Run the linters
+	$(TOOL) golangci-lint run ./...
+
+.PHONY: tidy
+tidy: ## Tidy the go.mod of every module
+	@for module in $(MODULES); do (cd $$module && go mod tidy) || exit 1; done
+
+.PHONY: verify
+verify: tidy generate lint ## Check that generated files, modules and code style are as committed
+	@git diff --exit-code || { echo 'verify: the files above differ from what is committed: commit them'; exit 1; }
+
+.PHONY: cluster-up
+cluster-up: ## Start the local cluster without Moat
+	@$(CLUSTER) up
+
+.PHONY: fuzz
+fuzz: ## Fuzz the compiler against the oracle for a minute
+	go test ./dataplane/compile -run '^$$' -fuzz FuzzCompileAgreesWithEvaluate -fuzztime 1m
