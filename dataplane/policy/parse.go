@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -125,15 +126,27 @@ func (r *reader) subject(s *metav1.LabelSelector) labels.Selector {
 	return selector
 }
 
+// readSelector reads a peer's selector. Of several errors it returns the same one
+// every time: it is reported, and a report that changes is written again.
+func readSelector(s *metav1.LabelSelector) (labels.Selector, error) {
+	selector, err := metav1.LabelSelectorAsSelector(s)
+	if err == nil {
+		return selector, nil
+	}
+	for _, part := range splitRequirements(s) {
+		if _, first := metav1.LabelSelectorAsSelector(&part); first != nil {
+			return nil, first
+		}
+	}
+	return nil, err
+}
+
 // splitRequirements returns one selector for each requirement, in a fixed order.
 func splitRequirements(s *metav1.LabelSelector) []metav1.LabelSelector {
 	var parts []metav1.LabelSelector
-	for key, value := range s.MatchLabels {
-		parts = append(parts, metav1.LabelSelector{MatchLabels: map[string]string{key: value}})
+	for _, key := range slices.Sorted(maps.Keys(s.MatchLabels)) {
+		parts = append(parts, metav1.LabelSelector{MatchLabels: map[string]string{key: s.MatchLabels[key]}})
 	}
-	slices.SortFunc(parts, func(a, b metav1.LabelSelector) int {
-		return cmp.Compare(metav1.FormatLabelSelector(&a), metav1.FormatLabelSelector(&b))
-	})
 	for _, expression := range s.MatchExpressions {
 		parts = append(parts, metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{expression}})
 	}
@@ -195,7 +208,7 @@ func (r *reader) peer(np *networkingv1.NetworkPolicyPeer) (Peer, error) {
 	pods := PodPeer{Pods: labels.Everything()}
 	var err error
 	if np.PodSelector != nil {
-		if pods.Pods, err = metav1.LabelSelectorAsSelector(np.PodSelector); err != nil {
+		if pods.Pods, err = readSelector(np.PodSelector); err != nil {
 			return Peer{}, fmt.Errorf("podSelector: %w", err)
 		}
 	}
@@ -203,7 +216,7 @@ func (r *reader) peer(np *networkingv1.NetworkPolicyPeer) (Peer, error) {
 		pods.Namespace = r.policy.Namespace
 		return Peer{Pods: &pods}, nil
 	}
-	if pods.Namespaces, err = metav1.LabelSelectorAsSelector(np.NamespaceSelector); err != nil {
+	if pods.Namespaces, err = readSelector(np.NamespaceSelector); err != nil {
 		return Peer{}, fmt.Errorf("namespaceSelector: %w", err)
 	}
 	return Peer{Pods: &pods}, nil
