@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"fmt"
 	"os"
 	"os/exec"
@@ -35,31 +34,6 @@ func buildCommand(args []string) error {
 		fmt.Println(dir)
 	}
 	return err
-}
-
-func newFlags(name string) *flag.FlagSet {
-	flags := flag.NewFlagSet(name, flag.ContinueOnError)
-	flags.SetOutput(os.Stderr)
-	return flags
-}
-
-func parseFlags(flags *flag.FlagSet, args []string) error {
-	err := flags.Parse(args)
-	if errors.Is(err, flag.ErrHelp) {
-		os.Exit(0)
-	}
-	if err != nil {
-		return usagef("%s: %v", flags.Name(), err)
-	}
-	return nil
-}
-
-// noArguments refuses what is left after the flags.
-func noArguments(flags *flag.FlagSet) error {
-	if flags.NArg() > 0 {
-		return usagef("%s: unexpected argument %q", flags.Name(), flags.Arg(0))
-	}
-	return nil
 }
 
 // buildBinaries makes the named components and binaries available, building

@@ -117,6 +117,7 @@ func startControllers(r *record) error {
 		"--cluster-signing-key-file=" + keyFile("ca"),
 		"--cluster-cidr=" + joined(clusterCIDRs(o.dual())),
 		"--service-cluster-ip-range=" + joined(serviceCIDRs(o.dual())),
+		"--flex-volume-plugin-dir=" + cp.path("volume-plugins"), // the default is made below /usr
 		// The nodes get the pod CIDRs of their numbers.
 		"--allocate-node-cidrs=false",
 	}})

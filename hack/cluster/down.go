@@ -19,10 +19,7 @@ const removalTimeout = 10 * time.Second
 func downCommand(args []string) error {
 	flags := newFlags("down")
 	force := flags.Bool("force", false, "also remove another checkout's cluster")
-	if err := parseFlags(flags, args); err != nil {
-		return err
-	}
-	if err := noArguments(flags); err != nil {
+	if err := parseNoArguments(flags, args); err != nil {
 		return err
 	}
 	if err := checkMachine(); err != nil {
@@ -78,7 +75,7 @@ func down() error {
 		say("nothing to remove")
 		return nil
 	}
-	say("removed: ended %d recorded processes, removed %d network namespaces; built binaries and images stay cached", processes, spaces)
+	say("removed: ended %d daemons and their pods, removed %d network namespaces; built binaries and images stay cached", processes, spaces)
 	return nil
 }
 
@@ -94,13 +91,18 @@ func endProcesses() (int, error) {
 		recorded = nil // pids of before a restart mean nothing
 	}
 	alive := 0
+	for _, p := range recorded {
+		if p.alive() {
+			alive++
+		}
+	}
 	for _, inits := range []bool{true, false} {
 		for _, p := range recorded {
-			if (p.name == initCommand) == inits && p.alive() {
-				alive++
-				if err := p.kill(); err != nil {
-					return alive, err
-				}
+			if (p.name == initCommand) != inits {
+				continue
+			}
+			if err := p.kill(); err != nil {
+				return alive, err
 			}
 		}
 	}
@@ -196,6 +198,11 @@ func removeNamespaces() (int, error) {
 
 // removeState removes the files, the cluster's record last.
 func removeState() error {
+	if r, err := readRecord(); err == nil && r != nil {
+		for _, folder := range r.MountPoints {
+			_ = os.Remove(folder) // stays if somebody has put something in
+		}
+	}
 	entries, err := os.ReadDir(stateDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -212,8 +219,12 @@ func removeState() error {
 			return fmt.Errorf("removing the cluster's files: %w", err)
 		}
 	}
-	if err := os.RemoveAll(stateDir); err != nil {
-		return fmt.Errorf("removing the cluster's files: %w", err)
+	if err := os.RemoveAll(recordFile); err != nil {
+		return fmt.Errorf("removing the cluster's record: %w", err)
+	}
+	// A folder that is somebody's mount point stays.
+	if err := os.Remove(stateDir); err != nil && !errors.Is(err, unix.EBUSY) {
+		return fmt.Errorf("removing the state folder: %w", err)
 	}
 	return nil
 }

@@ -40,10 +40,7 @@ var images = []image{
 
 func imagesCommand(args []string) error {
 	flags := newFlags("images")
-	if err := parseFlags(flags, args); err != nil {
-		return err
-	}
-	if err := noArguments(flags); err != nil {
+	if err := parseNoArguments(flags, args); err != nil {
 		return err
 	}
 	files, err := buildImages()

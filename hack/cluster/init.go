@@ -88,31 +88,42 @@ func reap() {
 	}
 }
 
-// setUpMachine gives the machine a hostname and its own /proc, /run and
-// /var/log: the default paths of locks, sockets and logs are then each node's
-// own, as they are on a real one.
+// privateFolders are the machine's own at the paths that components insist on.
+var privateFolders = []string{"/var/log", "/var/lib/kubelet", "/var/lib/cni"}
+
+// privatePath is where the machine's content of a private folder really is.
+func (m machine) privatePath(folder string) string { return m.path("root", folder) }
+
+// setUpMachine gives the machine a hostname, its own /proc and /run, and the
+// private folders: the default paths of locks, sockets, logs and state are then
+// each node's own, as they are on a real one.
 func setUpMachine(name string) error {
 	m := machine{name: name}
 	if err := syscall.Sethostname([]byte(name)); err != nil {
 		return fmt.Errorf("setting the hostname: %w", err)
 	}
-	for _, mount := range []struct {
-		source, target, kind string
-		flags                uintptr
-		data                 string
-	}{
+	mounts := []mount{
 		{"", "/", "", unix.MS_REC | unix.MS_PRIVATE, ""},
 		{"proc", "/proc", "proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC, ""},
 		{"tmpfs", "/run", "tmpfs", unix.MS_NOSUID | unix.MS_NODEV, "mode=755"},
-		{m.path("log"), "/var/log", "", unix.MS_BIND, ""},
-		// kubelet shares mounts with the containers that ask for it.
-		{"", "/", "", unix.MS_REC | unix.MS_SHARED, ""},
-	} {
+	}
+	for _, folder := range privateFolders {
+		mounts = append(mounts, mount{m.privatePath(folder), folder, "", unix.MS_BIND, ""})
+	}
+	// kubelet shares mounts with the containers that ask for it.
+	mounts = append(mounts, mount{"", "/", "", unix.MS_REC | unix.MS_SHARED, ""})
+	for _, mount := range mounts {
 		if err := unix.Mount(mount.source, mount.target, mount.kind, mount.flags, mount.data); err != nil {
 			return fmt.Errorf("mounting %s on %s: %w", mount.source, mount.target, err)
 		}
 	}
 	return maskTunables()
+}
+
+type mount struct {
+	source, target, kind string
+	flags                uintptr
+	data                 string
 }
 
 func maskTunables() error {

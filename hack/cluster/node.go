@@ -14,7 +14,7 @@ const containerdTimeout = time.Minute
 
 // configureNode writes the configuration of everything that runs on the node.
 func configureNode(r *record, n machine) error {
-	for _, dir := range []string{"cni", "opt", "kubelet"} {
+	for _, dir := range []string{"cni", "opt"} {
 		if err := os.MkdirAll(n.path(dir), 0o755); err != nil {
 			return fmt.Errorf("making a folder of %s: %w", n.name, err)
 		}
@@ -25,7 +25,6 @@ func configureNode(r *record, n machine) error {
 	}{
 		{"containerd.toml", "containerd.toml", containerdValues(r, n)},
 		{"kubelet.yaml", "kubelet.yaml", map[string]any{
-			"Dir":         n.dir(),
 			"Authority":   certificateFile("ca"),
 			"Certificate": certificateFile(n.name),
 			"Key":         keyFile(n.name),
@@ -92,8 +91,6 @@ func startKubelet(r *record, n machine) error {
 	err := n.start(daemon{name: "kubelet", path: r.Binaries["kubelet"], args: []string{
 		"--config=" + n.path("config", "kubelet.yaml"),
 		"--kubeconfig=" + n.kubeconfig("kubelet"),
-		"--root-dir=" + n.path("kubelet"),
-		"--cert-dir=" + n.path("kubelet", "pki"),
 		"--hostname-override=" + n.name,
 		"--node-ip=" + joined(addrs(n.addresses(dual))),
 	}})

@@ -34,10 +34,7 @@ func parseOptions(args []string) (options, error) {
 	flags.StringVar(&o.Network, "network", networkVXLAN, "pod network: vxlan (flanneld) or hostgw (static routes)")
 	flags.StringVar(&o.IPFamily, "ip-family", familyIPv4, "address families of pods and services: ipv4 or dual")
 	flags.StringVar(&o.ProxyMode, "proxy-mode", proxyIPTables, "kube-proxy's mode: iptables or nftables")
-	if err := parseFlags(flags, args); err != nil {
-		return o, err
-	}
-	if err := noArguments(flags); err != nil {
+	if err := parseNoArguments(flags, args); err != nil {
 		return o, err
 	}
 	return o, o.validate()

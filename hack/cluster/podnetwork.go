@@ -85,7 +85,6 @@ func writeCNIConfig(r *record, n machine, mtu string) error {
 	dual := r.Options.dual()
 	return writeTemplate(n.path("cni", "10-cluster.conflist"), "cni.json", map[string]any{
 		"MTU":      mtu,
-		"DataDir":  n.path("cni-addresses"),
 		"Subnets":  n.podCIDRs(dual),
 		"Networks": clusterCIDRs(dual),
 	})

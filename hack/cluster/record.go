@@ -25,6 +25,9 @@ type record struct {
 	Network string `json:"network"`
 	// Snapshotter is containerd's: overlayfs, or native where overlayfs can't be mounted.
 	Snapshotter string `json:"snapshotter"`
+	// MountPoints are empty folders that "up" had to make outside of the state
+	// folder, for the machines to mount their own over.
+	MountPoints []string `json:"mountPoints,omitempty"`
 	// Binaries are the programs that the cluster runs, by name.
 	Binaries map[string]string `json:"binaries"`
 }
@@ -58,8 +61,12 @@ func (r *record) write() error {
 	return writeFile(recordFile, string(data)+"\n")
 }
 
-// requireCluster returns the record of a cluster that came up.
+// requireCluster returns the cluster's record, for commands that enter its
+// namespaces.
 func requireCluster() (*record, error) {
+	if err := requireRoot(); err != nil {
+		return nil, err
+	}
 	r, err := readRecord()
 	switch {
 	case err != nil:

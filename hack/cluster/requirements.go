@@ -15,14 +15,21 @@ func checkMachine() error {
 	if runtime.GOOS != "linux" {
 		return fmt.Errorf("the cluster's nodes are Linux network namespaces: %s has none; use a Linux machine or VM", runtime.GOOS)
 	}
-	if os.Geteuid() != 0 {
-		return errors.New("the cluster needs root for its network namespaces and mounts: run this command as root (sudo)")
+	if err := requireRoot(); err != nil {
+		return err
 	}
 	err := onThread(func() error {
 		return unix.Unshare(unix.CLONE_NEWNET | unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS)
 	})
 	if err != nil {
 		return fmt.Errorf("making namespaces: %w; in a container, run it privileged", err)
+	}
+	return nil
+}
+
+func requireRoot() error {
+	if os.Geteuid() != 0 {
+		return errors.New("the cluster needs root for its namespaces and mounts: run this command as root (sudo)")
 	}
 	return nil
 }

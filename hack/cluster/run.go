@@ -17,8 +17,8 @@ func helmCommand(args []string) error {
 }
 
 func kubeconfigCommand(args []string) error {
-	if len(args) > 0 {
-		return usagef("kubeconfig: unexpected argument %q", args[0])
+	if err := parseNoArguments(newFlags("kubeconfig"), args); err != nil {
+		return err
 	}
 	if _, err := requireCluster(); err != nil {
 		return err
@@ -31,9 +31,6 @@ func kubeconfigCommand(args []string) error {
 func runClient(name string, args []string) error {
 	r, err := requireCluster()
 	if err != nil {
-		return err
-	}
-	if err := requireRoot(name); err != nil {
 		return err
 	}
 	path, ok := r.Binaries[name]
@@ -51,13 +48,6 @@ func become(path string, args, env []string) error {
 	return fmt.Errorf("running %s: %w", path, syscall.Exec(path, args, env))
 }
 
-func requireRoot(command string) error {
-	if os.Geteuid() != 0 {
-		return fmt.Errorf("%s needs root, to enter the cluster's network namespaces: use sudo", command)
-	}
-	return nil
-}
-
 func execCommand(args []string) error {
 	if len(args) < 2 || (args[1] == "--" && len(args) < 3) {
 		return usagef("exec: want NODE|%s|%s -- COMMAND...", world, controlPlane)
@@ -68,9 +58,6 @@ func execCommand(args []string) error {
 	}
 	r, err := requireCluster()
 	if err != nil {
-		return err
-	}
-	if err := requireRoot("exec"); err != nil {
 		return err
 	}
 	m, err := r.machine(args[0])

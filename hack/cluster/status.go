@@ -9,10 +9,10 @@ import (
 
 func statusCommand(args []string) error {
 	flags := newFlags("status")
-	if err := parseFlags(flags, args); err != nil {
+	if err := parseNoArguments(flags, args); err != nil {
 		return err
 	}
-	if err := noArguments(flags); err != nil {
+	if err := requireRoot(); err != nil {
 		return err
 	}
 	r, err := readRecord()

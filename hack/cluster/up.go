@@ -70,7 +70,7 @@ func up(o options, checkout string) error {
 	if err != nil {
 		return err
 	}
-	if err := r.write(); err != nil {
+	if err := makeMountPoints(r); err != nil {
 		return err
 	}
 	if err := startCluster(r, images); err != nil {
@@ -140,13 +140,34 @@ func startCluster(r *record, images []string) error {
 	return startNodes(r)
 }
 
+// makeMountPoints notes which are missing before it makes them, so that "down"
+// removes those and no others.
+func makeMountPoints(r *record) error {
+	for _, folder := range privateFolders {
+		if !exists(folder) {
+			r.MountPoints = append(r.MountPoints, folder)
+		}
+	}
+	if err := r.write(); err != nil {
+		return err
+	}
+	for _, folder := range r.MountPoints {
+		if err := os.MkdirAll(folder, 0o755); err != nil {
+			return fmt.Errorf("making a mount point: %w", err)
+		}
+	}
+	return nil
+}
+
 func startInits(machines []machine) error {
 	return inParallel(machines, func(m machine) error {
 		if m.name == world {
 			return nil // a host without processes
 		}
-		if err := os.MkdirAll(m.path("log"), 0o755); err != nil {
-			return fmt.Errorf("making the log folder of %s: %w", m.name, err)
+		for _, folder := range privateFolders {
+			if err := os.MkdirAll(m.privatePath(folder), 0o755); err != nil {
+				return fmt.Errorf("making a folder of %s: %w", m.name, err)
+			}
 		}
 		return m.startInit()
 	})
