@@ -91,7 +91,8 @@ type NamedPort struct {
 }
 
 // Namespaces maps the name of each namespace to its labels. A pod whose
-// namespace isn't known yet matches no namespace selector.
+// namespace isn't known yet matches no namespace selector but the empty one, which
+// means every namespace whatever its labels are.
 type Namespaces map[string]labels.Set
 
 // Policy is one NetworkPolicy.
@@ -176,7 +177,7 @@ func (p *PodPeer) Matches(pod *Pod, namespaces Namespaces) bool {
 		return p.Namespace == pod.Namespace
 	}
 	nsLabels, known := namespaces[pod.Namespace]
-	return known && p.Namespaces.Matches(nsLabels)
+	return p.Namespaces.Empty() || known && p.Namespaces.Matches(nsLabels)
 }
 
 // PeerSet is a set of addresses that follows pods: those of a peer, or one named

@@ -1,0 +1,402 @@
+package policy_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+)
+
+// pods are the cluster of the tests below. Namespace lost has labels that nobody
+// has seen yet.
+const pods = `
+- {metadata: {namespace: default, name: db, labels: {role: db}}, status: {podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}]},
+   spec: {containers: [{ports: [{name: http, containerPort: 8080}, {name: dns, containerPort: 53, protocol: UDP}]}]}}
+- {metadata: {namespace: default, name: db2, labels: {role: db}}, status: {podIPs: [{ip: 10.0.0.2}]},
+   spec: {containers: [{ports: [{name: http, containerPort: 9090}]}]}}
+- {metadata: {namespace: default, name: web, labels: {role: web, tier: front}}, status: {podIPs: [{ip: 10.0.0.3}, {ip: "fd00::3"}]}}
+- {metadata: {namespace: default, name: leaving, labels: {role: web}, deletionTimestamp: "2026-01-01T00:00:00Z"}, status: {podIPs: [{ip: 10.0.0.4}]}}
+- {metadata: {namespace: default, name: done, labels: {role: web}}, status: {phase: Succeeded, podIPs: [{ip: 10.0.0.9}]}}
+- {metadata: {namespace: default, name: crashed, labels: {role: db}}, status: {phase: Failed, podIPs: [{ip: 10.0.0.9}]}}
+- {metadata: {namespace: default, name: onhost, labels: {role: web}}, spec: {hostNetwork: true}, status: {podIPs: [{ip: 192.168.0.1}]}}
+- {metadata: {namespace: blue, name: web, labels: {role: web}}, status: {podIPs: [{ip: 10.0.1.1}]}}
+- {metadata: {namespace: blue, name: db, labels: {role: db}}, status: {podIPs: [{ip: 10.0.1.2}]},
+   spec: {containers: [{ports: [{name: http, containerPort: 8080}]}]}}
+- {metadata: {namespace: green, name: heir}, status: {podIPs: [{ip: 10.0.0.9}]}}
+- {metadata: {namespace: lost, name: web, labels: {role: web}}, status: {podIPs: [{ip: 10.0.2.1}]},
+   spec: {containers: [{ports: [{name: http, containerPort: 8080}]}]}}
+`
+
+// newCluster returns the pods with the given policies, all in namespace default.
+func newCluster(t *testing.T, specs ...string) *policy.Cluster {
+	t.Helper()
+	c := &policy.Cluster{Namespaces: policy.Namespaces{
+		"default": {"kubernetes.io/metadata.name": "default"},
+		"blue":    {"kubernetes.io/metadata.name": "blue", "team": "blue"},
+		"green":   {"kubernetes.io/metadata.name": "green", "team": "green"},
+	}}
+	var objects []corev1.Pod
+	require.NoError(t, yaml.UnmarshalStrict([]byte(pods), &objects))
+	for i := range objects {
+		c.Pods = append(c.Pods, policy.ParsePod(&objects[i]))
+	}
+	for i, spec := range specs {
+		object := networkingv1.NetworkPolicy{}
+		object.Namespace, object.Name = "default", fmt.Sprintf("policy-%d", i)
+		require.NoError(t, yaml.UnmarshalStrict([]byte(spec), &object.Spec), spec)
+		c.Policies = append(c.Policies, policy.ParseNetworkPolicy(&object))
+	}
+	return c
+}
+
+// row is a row of the rules that implementers of NetworkPolicy get wrong. A flow
+// is written "source destination protocol/port"; an end is an address or the name
+// of a pod, which is in namespace default unless it says otherwise.
+type row struct {
+	name     string
+	policies []string
+	pass     []string
+	drop     []string
+}
+
+func runRows(t *testing.T, rows []row) {
+	t.Helper()
+	for _, r := range rows {
+		t.Run(r.name, func(t *testing.T) {
+			c := newCluster(t, r.policies...)
+			for _, text := range r.pass {
+				require.True(t, c.Evaluate(parseFlow(t, c, text)).Allowed(), "%s must pass", text)
+			}
+			for _, text := range r.drop {
+				require.False(t, c.Evaluate(parseFlow(t, c, text)).Allowed(), "%s must be dropped", text)
+			}
+		})
+	}
+}
+
+func parseFlow(t *testing.T, c *policy.Cluster, text string) policy.Flow {
+	t.Helper()
+	words := strings.Fields(text)
+	require.Len(t, words, 3, text)
+	name, port, _ := strings.Cut(words[2], "/")
+	flow := policy.Flow{Source: end(t, c, words[0]), Destination: end(t, c, words[1])}
+	flow.Protocol = map[string]policy.Protocol{
+		"ICMP": policy.ICMP, "TCP": policy.TCP, "UDP": policy.UDP, "SCTP": policy.SCTP,
+	}[name]
+	require.NotZero(t, flow.Protocol, text)
+	if port != "" {
+		_, err := fmt.Sscan(port, &flow.Port)
+		require.NoError(t, err, text)
+	}
+	return flow
+}
+
+func end(t *testing.T, c *policy.Cluster, name string) netip.Addr {
+	t.Helper()
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return addr
+	}
+	if !strings.Contains(name, "/") {
+		name = "default/" + name
+	}
+	for _, pod := range c.Pods {
+		if pod.Key().String() == name {
+			require.NotEmpty(t, pod.Addrs, name)
+			return pod.Addrs[0]
+		}
+	}
+	require.FailNow(t, "no such pod", name)
+	return netip.Addr{}
+}
+
+// Shorthand for the policies of the rows: db's ingress, web's egress.
+func dbIngress(rules string) string {
+	return "{podSelector: {matchLabels: {role: db}}, policyTypes: [Ingress], ingress: [" + rules + "]}"
+}
+
+func webEgress(rules string) string {
+	return "{podSelector: {matchLabels: {role: web}}, policyTypes: [Egress], egress: [" + rules + "]}"
+}
+
+func TestEvaluatePeers(t *testing.T) {
+	runRows(t, []row{
+		{
+			name:     "one peer with podSelector and namespaceSelector is AND",
+			policies: []string{dbIngress(`{from: [{podSelector: {matchLabels: {role: web}}, namespaceSelector: {matchLabels: {team: blue}}}]}`)},
+			pass:     []string{"blue/web db TCP/80"},
+			drop:     []string{"web db TCP/80", "blue/db db TCP/80", "green/heir db TCP/80"},
+		},
+		{
+			name:     "separate list items are OR",
+			policies: []string{dbIngress(`{from: [{podSelector: {matchLabels: {role: web}}}, {namespaceSelector: {matchLabels: {team: blue}}}]}`)},
+			pass:     []string{"blue/web db TCP/80", "web db TCP/80", "blue/db db TCP/80"},
+			drop:     []string{"green/heir db TCP/80", "db2 db TCP/80"},
+		},
+		{
+			name:     "podSelector alone means the own namespace",
+			policies: []string{dbIngress(`{from: [{podSelector: {matchLabels: {role: web}}}]}`)},
+			pass:     []string{"web db TCP/80", "leaving db TCP/80"},
+			drop:     []string{"blue/web db TCP/80", "lost/web db TCP/80", "db2 db TCP/80"},
+		},
+		{
+			name:     "podSelector {} means every pod of the own namespace",
+			policies: []string{dbIngress(`{from: [{podSelector: {}}]}`)},
+			pass:     []string{"web db TCP/80", "db2 db TCP/80"},
+			drop:     []string{"blue/web db TCP/80", "192.0.2.7 db TCP/80"},
+		},
+		{
+			name:     "namespaceSelector {} means every namespace",
+			policies: []string{dbIngress(`{from: [{namespaceSelector: {}}]}`)},
+			pass:     []string{"web db TCP/80", "blue/web db TCP/80", "green/heir db TCP/80", "lost/web db TCP/80"},
+			drop:     []string{"192.0.2.7 db TCP/80"},
+		},
+		{
+			name:     "a namespace whose labels are unknown matches no requirement, negative ones neither",
+			policies: []string{dbIngress(`{from: [{namespaceSelector: {matchExpressions: [{key: team, operator: NotIn, values: [green]}]}}]}`)},
+			pass:     []string{"web db TCP/80", "blue/web db TCP/80"},
+			drop:     []string{"green/heir db TCP/80", "lost/web db TCP/80"},
+		},
+		{
+			name:     "from absent: no restriction of peers",
+			policies: []string{dbIngress(`{ports: [{port: 80}]}`)},
+			pass:     []string{"web db TCP/80", "192.0.2.7 db TCP/80", "green/heir db TCP/80"},
+			drop:     []string{"web db TCP/81", "192.0.2.7 db TCP/81"},
+		},
+		{
+			name:     "from and ports empty: no restriction",
+			policies: []string{dbIngress(`{from: [], ports: []}`)},
+			pass:     []string{"web db TCP/80", "192.0.2.7 db UDP/53", "192.0.2.7 db ICMP"},
+		},
+		{
+			name:     "kubernetes.io/metadata.name works as any label",
+			policies: []string{dbIngress(`{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: blue}}}]}`)},
+			pass:     []string{"blue/web db TCP/80"},
+			drop:     []string{"web db TCP/80", "lost/web db TCP/80"},
+		},
+		{
+			name:     "the walk-through's ports item is a second rule",
+			policies: []string{dbIngress(`{from: [{podSelector: {matchLabels: {role: web}}}]}, {ports: [{protocol: TCP, port: 80}]}`)},
+			pass:     []string{"web db ICMP", "web db TCP/5432", "blue/db db TCP/80", "192.0.2.7 db TCP/80"},
+			drop:     []string{"blue/db db ICMP", "192.0.2.7 db TCP/5432"},
+		},
+	})
+}
+
+func TestEvaluateOperators(t *testing.T) {
+	match := func(expression string) []string {
+		return []string{dbIngress(`{from: [{podSelector: {matchExpressions: [` + expression + `]}}]}`)}
+	}
+	runRows(t, []row{
+		{name: "In", policies: match(`{key: tier, operator: In, values: [front, back]}`), pass: []string{"web db TCP/1"}, drop: []string{"leaving db TCP/1"}},
+		{name: "NotIn matches a pod without the label", policies: match(`{key: tier, operator: NotIn, values: [front]}`), pass: []string{"leaving db TCP/1"}, drop: []string{"web db TCP/1"}},
+		{name: "Exists", policies: match(`{key: tier, operator: Exists}`), pass: []string{"web db TCP/1"}, drop: []string{"leaving db TCP/1"}},
+		{name: "DoesNotExist", policies: match(`{key: tier, operator: DoesNotExist}`), pass: []string{"leaving db TCP/1"}, drop: []string{"web db TCP/1"}},
+		{name: "all of several", policies: match(`{key: role, operator: Exists}, {key: tier, operator: DoesNotExist}`), pass: []string{"leaving db TCP/1"}, drop: []string{"web db TCP/1"}},
+	})
+}
+
+func TestEvaluateIsolation(t *testing.T) {
+	runRows(t, []row{
+		{
+			name: "no policy: open",
+			pass: []string{"web db TCP/80", "192.0.2.7 db UDP/9", "db 192.0.2.7 ICMP"},
+		},
+		{
+			name:     "rule list empty, type set: isolates and allows nothing",
+			policies: []string{`{podSelector: {}, policyTypes: [Ingress, Egress]}`},
+			pass:     []string{"blue/web green/heir TCP/80", "blue/web 192.0.2.7 TCP/80"},
+			drop:     []string{"web db TCP/80", "blue/web db TCP/80", "192.0.2.7 db ICMP", "db 192.0.2.7 ICMP", "db blue/web TCP/80"},
+		},
+		{
+			name:     "ingress: [{}] allows all",
+			policies: []string{dbIngress(`{}`)},
+			pass:     []string{"192.0.2.7 db ICMP", "web db SCTP/9", "fd00::3 fd00::1 TCP/80"},
+		},
+		{
+			name:     "policyTypes: rules of a direction that isn't listed count for nothing",
+			policies: []string{`{podSelector: {}, policyTypes: [Egress], ingress: [{ports: [{port: 80}]}], egress: [{}]}`},
+			pass:     []string{"192.0.2.7 db TCP/81"},
+		},
+		{
+			name:     "a selector nobody matches still isolates",
+			policies: []string{dbIngress(`{from: [{podSelector: {matchLabels: {role: ghost}}}]}`)},
+			drop:     []string{"web db TCP/80", "192.0.2.7 db TCP/80"},
+		},
+		{
+			name:     "unreadable parts of a rule allow nothing",
+			policies: []string{dbIngress(`{from: [{ipBlock: {cidr: nonsense}}]}, {ports: [{port: 0}]}`)},
+			drop:     []string{"web db TCP/80", "192.0.2.7 db TCP/80", "web db ICMP"},
+		},
+		{
+			name:     "a policy doesn't reach other namespaces",
+			policies: []string{`{podSelector: {}, policyTypes: [Ingress]}`},
+			pass:     []string{"web blue/db TCP/80"},
+		},
+		{
+			name: "several policies are united, in any order",
+			policies: []string{
+				dbIngress(`{from: [{podSelector: {matchLabels: {role: web}}}], ports: [{port: 80}]}`),
+				`{podSelector: {}, policyTypes: [Ingress]}`,
+				dbIngress(`{from: [{ipBlock: {cidr: 192.0.2.0/24}}], ports: [{port: 443}]}`),
+			},
+			pass: []string{"web db TCP/80", "192.0.2.7 db TCP/443"},
+			drop: []string{"web db TCP/443", "192.0.2.7 db TCP/80", "db web TCP/80"},
+		},
+		{
+			name:     "the sender's egress and the receiver's ingress must both allow",
+			policies: []string{webEgress(`{to: [{podSelector: {matchLabels: {role: db}}}], ports: [{port: 80}, {port: 81}]}`), dbIngress(`{ports: [{port: 80}, {port: 82}]}`)},
+			pass:     []string{"web db TCP/80"},
+			drop:     []string{"web db TCP/81", "web db TCP/82", "web db TCP/83"},
+		},
+	})
+}
+
+func TestEvaluatePorts(t *testing.T) {
+	runRows(t, []row{
+		{
+			name:     "protocol nil is TCP",
+			policies: []string{dbIngress(`{ports: [{port: 80}]}`)},
+			pass:     []string{"web db TCP/80"},
+			drop:     []string{"web db UDP/80", "web db SCTP/80"},
+		},
+		{
+			name:     "port nil is every port of that protocol and no other protocol; no ICMP",
+			policies: []string{dbIngress(`{ports: [{protocol: UDP}]}`)},
+			pass:     []string{"web db UDP/1", "web db UDP/65535"},
+			drop:     []string{"web db TCP/1", "web db ICMP", "web db SCTP/1"},
+		},
+		{
+			name:     "endPort is inclusive",
+			policies: []string{dbIngress(`{ports: [{port: 100, endPort: 200}]}`)},
+			pass:     []string{"web db TCP/100", "web db TCP/150", "web db TCP/200"},
+			drop:     []string{"web db TCP/99", "web db TCP/201", "web db UDP/150"},
+		},
+		{
+			name:     "SCTP follows the same rules",
+			policies: []string{dbIngress(`{ports: [{protocol: SCTP, port: 7777}]}`)},
+			pass:     []string{"web db SCTP/7777"},
+			drop:     []string{"web db SCTP/7778", "web db TCP/7777"},
+		},
+		{
+			name:     "named port, ingress: the number of the target pod, with its protocol",
+			policies: []string{dbIngress(`{ports: [{port: http}, {port: dns, protocol: UDP}]}`)},
+			pass:     []string{"web db TCP/8080", "web db2 TCP/9090", "web db UDP/53"},
+			drop:     []string{"web db TCP/9090", "web db2 TCP/8080", "web db UDP/8080", "web db TCP/53", "web db2 UDP/53"},
+		},
+		{
+			name:     "named port, egress: pairs of address and port, not a union of numbers",
+			policies: []string{webEgress(`{to: [{podSelector: {}}], ports: [{port: http}]}`)},
+			pass:     []string{"web db TCP/8080", "web db2 TCP/9090"},
+			drop:     []string{"web db TCP/9090", "web db2 TCP/8080", "web blue/db TCP/8080", "web 192.0.2.7 TCP/8080"},
+		},
+		{
+			name:     "named port, egress to any peer and to a block",
+			policies: []string{webEgress(`{ports: [{port: http}]}, {to: [{ipBlock: {cidr: 10.0.0.0/8}}], ports: [{port: dns, protocol: UDP}]}`)},
+			pass:     []string{"web db TCP/8080", "web blue/db TCP/8080", "web lost/web TCP/8080", "web db UDP/53"},
+			drop:     []string{"web 192.0.2.7 TCP/8080", "web db2 UDP/53", "web 10.9.9.9 UDP/53"},
+		},
+		{
+			name:     "a name nobody serves isolates",
+			policies: []string{dbIngress(`{ports: [{port: nobody}]}`), webEgress(`{ports: [{port: nobody}]}`)},
+			drop:     []string{"192.0.2.7 db TCP/80", "192.0.2.7 db TCP/0", "web blue/db TCP/8080"},
+		},
+		{
+			name:     "egress to a Service is judged by the pod's address and target port",
+			policies: []string{webEgress(`{to: [{podSelector: {matchLabels: {role: db}}}], ports: [{port: 8080}]}`)},
+			pass:     []string{"web db TCP/8080"},
+			drop:     []string{"web db TCP/80"},
+		},
+	})
+}
+
+func TestEvaluateBlocks(t *testing.T) {
+	runRows(t, []row{
+		{
+			name:     "ipBlock matches pod addresses too",
+			policies: []string{dbIngress(`{from: [{ipBlock: {cidr: 10.0.1.0/24}}]}`)},
+			pass:     []string{"blue/web db TCP/80"},
+			drop:     []string{"web db TCP/80"},
+		},
+		{
+			name:     "except subtracts only within its own block",
+			policies: []string{dbIngress(`{from: [{ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/16]}}, {ipBlock: {cidr: 10.0.1.0/24}}, {podSelector: {matchLabels: {role: web}}}]}`)},
+			pass:     []string{"10.9.0.1 db TCP/80", "blue/web db TCP/80", "web db TCP/80"},
+			drop:     []string{"db2 db TCP/80", "10.0.2.1 db TCP/80", "192.0.2.7 db TCP/80"},
+		},
+		{
+			name:     "a CIDR that isn't canonical is masked",
+			policies: []string{dbIngress(`{from: [{ipBlock: {cidr: 192.0.2.9/24, except: [192.0.2.130/25]}}]}`)},
+			pass:     []string{"192.0.2.7 db TCP/80", "192.0.2.127 db TCP/80"},
+			drop:     []string{"192.0.2.128 db TCP/80", "192.0.3.1 db TCP/80"},
+		},
+		{
+			name:     "each family has its own blocks",
+			policies: []string{dbIngress(`{from: [{ipBlock: {cidr: "::/0"}}]}`)},
+			pass:     []string{"fd00::3 fd00::1 TCP/80", "2001:db8::7 fd00::1 TCP/80"},
+			drop:     []string{"web db TCP/80", "192.0.2.7 db TCP/80"},
+		},
+		{
+			name:     "0.0.0.0/0",
+			policies: []string{dbIngress(`{from: [{ipBlock: {cidr: 0.0.0.0/0}}]}`)},
+			pass:     []string{"web db ICMP", "192.0.2.7 db TCP/80"},
+			drop:     []string{"fd00::3 fd00::1 TCP/80"},
+		},
+	})
+}
+
+func TestEvaluateOwnersOfAddresses(t *testing.T) {
+	runRows(t, []row{
+		{
+			name:     "pod to itself is always allowed",
+			policies: []string{`{podSelector: {}, policyTypes: [Ingress, Egress]}`},
+			pass:     []string{"db db TCP/80", "fd00::1 fd00::1 ICMP"},
+			drop:     []string{"db db2 TCP/80"},
+		},
+		{
+			name:     "a hostNetwork pod is never selected and never a peer",
+			policies: []string{webEgress(``), dbIngress(`{from: [{podSelector: {matchLabels: {role: web}}}, {ipBlock: {cidr: 192.168.0.1/32}}], ports: [{port: 80}]}, {from: [{podSelector: {}}]}`)},
+			pass:     []string{"192.168.0.1 db TCP/80", "192.168.0.1 192.0.2.7 TCP/80"},
+			drop:     []string{"192.168.0.1 db TCP/81"},
+		},
+		{
+			name:     "the next owner of an ended pod's address inherits nothing",
+			policies: []string{`{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{podSelector: {}}]}]}`},
+			pass:     []string{"blue/web green/heir TCP/80", "green/heir blue/web TCP/80"},
+			drop:     []string{"green/heir db TCP/80"},
+		},
+		{
+			name:     "a Terminating pod stays enforced and stays a peer",
+			policies: []string{webEgress(`{ports: [{port: 80}]}`), dbIngress(`{from: [{podSelector: {matchLabels: {role: web}}}]}`)},
+			pass:     []string{"leaving db TCP/80"},
+			drop:     []string{"leaving db TCP/81", "leaving 192.0.2.7 TCP/81"},
+		},
+		{
+			name:     "dual-stack: selectors hold for both addresses of a pod",
+			policies: []string{dbIngress(`{from: [{podSelector: {matchLabels: {role: web}}}]}`)},
+			pass:     []string{"fd00::3 fd00::1 TCP/80", "web db TCP/80"},
+			drop:     []string{"fd00::4 fd00::1 TCP/80"},
+		},
+	})
+}
+
+func TestEvaluateExplains(t *testing.T) {
+	c := newCluster(t, dbIngress(`{ports: [{port: 1}]}, {ports: [{port: 80}]}`), `{podSelector: {}, policyTypes: [Ingress]}`)
+
+	v := c.Evaluate(parseFlow(t, c, "web db TCP/80"))
+	require.Equal(t, policy.Decision{}, v.Egress, "no policy isolates web's egress")
+	require.Equal(t, policy.Decision{Isolating: c.Policies, By: c.Policies[0], Rule: 1}, v.Ingress)
+
+	v = c.Evaluate(parseFlow(t, c, "web db TCP/81"))
+	require.Equal(t, policy.Decision{Isolating: c.Policies}, v.Ingress)
+
+	v = c.Evaluate(parseFlow(t, c, "db db TCP/81"))
+	require.True(t, v.Ingress.Self)
+	require.Nil(t, v.Ingress.By)
+}
