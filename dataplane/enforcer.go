@@ -55,6 +55,15 @@ func (e *enforcer) distrust() { e.trusted = false }
 // holds the last good rules, newly isolated pods are closed, and the next sync
 // starts by reading the kernel.
 func (e *enforcer) sync(ctx context.Context, m *model) error {
+	err := e.pass(ctx, m)
+	if iptables.IsPermission(err) || ipset.IsPermission(err) {
+		return fmt.Errorf("the agent may not change the packet filter: "+
+			"give its container the capability NET_ADMIN and the node's network (hostNetwork): %w", err)
+	}
+	return err
+}
+
+func (e *enforcer) pass(ctx context.Context, m *model) error {
 	changed := e.look(m)
 	if err := e.open(ctx); err != nil {
 		return err

@@ -15,12 +15,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/yaml"
 
+	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
@@ -554,4 +556,38 @@ func TestBridgeFilterIsSwitchedOn(t *testing.T) {
 
 	a.options.SysctlDir = t.TempDir()
 	require.ErrorContains(t, s.node.Do(a.bridgeFilter), "load the kernel module br_netfilter")
+}
+
+// What keeps an agent from its work is named, with the way out.
+func TestMissingRequirementsAreNamed(t *testing.T) {
+	t.Run("no NET_ADMIN", func(t *testing.T) {
+		s := walkThroughScene(t, iptables.NFT)
+		err := s.node.Do(func() error {
+			if err := dropNetAdmin(); err != nil {
+				return err
+			}
+			return s.enforcer.sync(context.Background(), s.model)
+		})
+		require.ErrorContains(t, err, "capability NET_ADMIN")
+		require.Equal(t, v1alpha1.NodeReasonPermissionDenied, reasonOf(err))
+	})
+	t.Run("no iptables", func(t *testing.T) {
+		s := walkThroughScene(t, iptables.NFT)
+		t.Setenv("PATH", t.TempDir())
+		err := s.trySync()
+		require.ErrorContains(t, err, "finding iptables-nft: iptables is not installed")
+		require.Equal(t, v1alpha1.NodeReasonIptablesMissing, reasonOf(err))
+	})
+}
+
+// dropNetAdmin takes the capability from the calling thread.
+func dropNetAdmin() error {
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&header, &data[0]); err != nil {
+		return err
+	}
+	data[0].Effective &^= 1 << unix.CAP_NET_ADMIN
+	data[0].Permitted &^= 1 << unix.CAP_NET_ADMIN
+	return unix.Capset(&header, &data[0])
 }
