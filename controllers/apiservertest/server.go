@@ -38,8 +38,9 @@ type Server struct {
 	env             *envtest.Environment
 	err             error
 	// admin may do all, operator what the operator's role lets it.
-	admin    client.Client
-	operator *rest.Config
+	admin          client.Client
+	adminConfig    *rest.Config
+	operatorConfig *rest.Config
 }
 
 // Run runs the package's tests and then stops the server. It is for TestMain and
@@ -60,12 +61,19 @@ func (s *Server) Admin(t *testing.T) client.Client {
 	return s.admin
 }
 
+// AdminConfig returns how to connect as who may do all.
+func (s *Server) AdminConfig(t *testing.T) *rest.Config {
+	t.Helper()
+	s.require(t)
+	return rest.CopyConfig(s.adminConfig)
+}
+
 // Operator returns how to connect as the operator's service account, which has
 // the rights that config/rbac gives it and no others.
 func (s *Server) Operator(t *testing.T) *rest.Config {
 	t.Helper()
 	s.require(t)
-	return rest.CopyConfig(s.operator)
+	return rest.CopyConfig(s.operatorConfig)
 }
 
 // Namespace makes a namespace for one test and returns its name.
@@ -98,7 +106,8 @@ func (s *Server) start() error {
 	if err != nil {
 		return fmt.Errorf("starting the API server: %w", err)
 	}
-	config.QPS = -1
+	config.QPS = -1 // Tests may ask as fast as they can.
+	s.adminConfig = config
 	if s.admin, err = client.New(config, client.Options{Scheme: s.env.Scheme}); err != nil {
 		return fmt.Errorf("connecting to the API server: %w", err)
 	}
@@ -122,7 +131,7 @@ func (s *Server) addOperator(config *rest.Config) error {
 	if err != nil {
 		return fmt.Errorf("adding the operator's user: %w", err)
 	}
-	s.operator = user.Config()
+	s.operatorConfig = user.Config()
 	return nil
 }
 

@@ -107,10 +107,11 @@ func judgeNode(policy v1alpha1.PolicyReference, n node) finding {
 	if n.agent == agentNotReady {
 		return found(nodeAgentStale, v1alpha1.ReasonAgentStale, "the node's agent pod is not ready, so its report may be out of date")
 	}
-	if isListed(n.report, policy) {
+	generation, listed := listedGeneration(n.report, policy.UID)
+	if listed && generation == policy.Generation {
 		return found(nodeCurrent, "", "")
 	}
-	if n.report.Truncated {
+	if !listed && n.report.Truncated {
 		return found(nodeFailed, reasonReportTruncated, fmt.Sprintf(
 			"the node enforces more than %d policies and its report has no room for this one, so nothing proves that it is enforced", v1alpha1.MaxReportedPolicies))
 	}
@@ -126,8 +127,13 @@ func failureOf(report *v1alpha1.NodeEnforcementStatus, uid types.UID) (v1alpha1.
 	return v1alpha1.PolicyFailure{}, false
 }
 
-func isListed(report *v1alpha1.NodeEnforcementStatus, policy v1alpha1.PolicyReference) bool {
-	return slices.Contains(report.Policies, v1alpha1.EnforcedPolicy{UID: policy.UID, Generation: policy.Generation})
+func listedGeneration(report *v1alpha1.NodeEnforcementStatus, uid types.UID) (generation int64, listed bool) {
+	for _, policy := range report.Policies {
+		if policy.UID == uid {
+			return policy.Generation, true
+		}
+	}
+	return 0, false
 }
 
 // impairment returns the condition that says that the node doesn't filter as
