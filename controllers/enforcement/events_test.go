@@ -1,0 +1,186 @@
+package enforcement
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/apiservertest"
+)
+
+func TestChangedPolicies(t *testing.T) {
+	before := report(listing("same", 1), listing("newer", 1), listing("gone", 1), listing("fails", 1), listing("recovers", 1),
+		failing("recovers", "RestoreFailed", "why"), failing("still", "RestoreFailed", "why"), failing("says-more", "RestoreFailed", "why"))
+	after := report(listing("same", 1), listing("newer", 2), listing("new", 1), listing("fails", 1), listing("recovers", 1),
+		failing("fails", "RestoreFailed", "why"), failing("still", "RestoreFailed", "why"), failing("says-more", "RestoreFailed", "why else"))
+	want := []types.UID{"fails", "gone", "new", "newer", "recovers", "says-more"}
+	require.Equal(t, want, slices.Sorted(maps.Keys(changedPolicies(before, after))))
+	require.Equal(t, want, slices.Sorted(maps.Keys(changedPolicies(after, before))))
+	require.Empty(t, changedPolicies(after, after))
+}
+
+func TestConcernsWholeNode(t *testing.T) {
+	healthy := report(listing("a", 1))
+	broken := report(listing("a", 1), condition("DataplaneSynced", "False", "RestoreFailed", "why"))
+	for name, test := range map[string]struct {
+		before, after *v1alpha1.NodeEnforcementStatus
+		want          bool
+	}{
+		"same":              {healthy, healthy, false},
+		"other policy":      {healthy, report(listing("b", 1)), false},
+		"breaks":            {healthy, broken, true},
+		"recovers":          {broken, healthy, true},
+		"still broken":      {broken, broken, false},
+		"other reason":      {broken, report(condition("DataplaneSynced", "False", "PermissionDenied", "why")), true},
+		"other message":     {broken, report(condition("DataplaneSynced", "False", "RestoreFailed", "why else")), true},
+		"truncated":         {healthy, report(listing("a", 1), truncated), true},
+		"unreadable policy": {healthy, report(condition("Degraded", "True", "PolicyUnreadable", "why")), false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			require.Equal(t, test.want, concernsWholeNode(test.before, test.after))
+		})
+	}
+}
+
+// recordingQueue keeps what is enqueued, and when it is due.
+type recordingQueue struct {
+	queue
+	names []string
+}
+
+func (q *recordingQueue) AddAfter(request reconcile.Request, after time.Duration) {
+	if after == coalesce {
+		q.names = append(q.names, request.Name)
+	}
+}
+
+// drain returns what was enqueued since the last call, each once.
+func (q *recordingQueue) drain() []string {
+	slices.Sort(q.names)
+	names := slices.Compact(q.names)
+	q.names = nil
+	return names
+}
+
+// TestOnlyAffectedAppsAreEnqueued reads from a real cache: two AppIsolations,
+// one pod of each, on two nodes.
+func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
+	c := &cluster{t: t, admin: server.Admin(t), namespace: server.Namespace(t)}
+	here, there := c.node("here"), c.node("there")
+	db := c.pod("db-0", here)
+	web := c.pod("web-0", there, func(pod *corev1.Pod) { pod.Labels = map[string]string{"role": "web"} })
+	c.storeApp("db")
+	c.storeApp("web")
+	a := affected{reader: c.cacheReader(), agentNamespace: apiservertest.OperatorNamespace}
+	ctx, q := t.Context(), &recordingQueue{}
+	agent := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Labels: agentLabels}, Spec: corev1.PodSpec{NodeName: there, HostNetwork: true}}
+
+	pods, changed := a.podHandler(), func(pod *corev1.Pod, change func(*corev1.Pod)) event.UpdateEvent {
+		after := pod.DeepCopy()
+		change(after)
+		return event.UpdateEvent{ObjectOld: pod, ObjectNew: after}
+	}
+	pods.Create(ctx, event.CreateEvent{Object: db, IsInInitialList: true}, q)
+	require.Empty(t, q.drain(), "the first list")
+	pods.Create(ctx, event.CreateEvent{Object: db}, q)
+	require.Equal(t, []string{"db"}, q.drain(), "a new pod")
+	pods.Delete(ctx, event.DeleteEvent{Object: web}, q)
+	require.Equal(t, []string{"web"}, q.drain(), "a pod that is gone")
+	pods.Update(ctx, changed(db, func(pod *corev1.Pod) {
+		pod.ResourceVersion, pod.Annotations = "9", map[string]string{"a": "b"}
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	}), q)
+	require.Empty(t, q.drain(), "nothing that matters")
+	pods.Update(ctx, changed(db, func(pod *corev1.Pod) { pod.Labels = map[string]string{"role": "web"} }), q)
+	require.Equal(t, []string{"db", "web"}, q.drain(), "a label: who selected it, and who does")
+	pods.Update(ctx, changed(db, func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodSucceeded }), q)
+	require.Equal(t, []string{"db"}, q.drain(), "its end")
+	pods.Update(ctx, changed(agent, func(pod *corev1.Pod) { pod.Annotations = map[string]string{"a": "b"} }), q)
+	require.Empty(t, q.drain(), "an agent, nothing that matters")
+	pods.Update(ctx, changed(agent, func(pod *corev1.Pod) {
+		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
+	}), q)
+	require.Equal(t, []string{"web"}, q.drain(), "an agent: who has pods on its node")
+
+	reports, update := a.reportHandler(), func(before, after *v1alpha1.NodeEnforcementStatus) {
+		named := func(status *v1alpha1.NodeEnforcementStatus) *v1alpha1.NodeEnforcement {
+			return &v1alpha1.NodeEnforcement{ObjectMeta: metav1.ObjectMeta{Name: here}, Status: *status}
+		}
+		a.reportHandler().Update(ctx, event.UpdateEvent{ObjectOld: named(before), ObjectNew: named(after)}, q)
+	}
+	update(report(), report(listing("uid-web", 1), listing("nobody's", 4)))
+	require.Equal(t, []string{"web"}, q.drain(), "a policy, wherever its pods are")
+	update(report(listing("uid-web", 1)), report(listing("uid-web", 1)))
+	require.Empty(t, q.drain(), "the same report")
+	update(report(), report(condition("DataplaneSynced", "False", "RestoreFailed", "why")))
+	require.Equal(t, []string{"db"}, q.drain(), "a broken node: who has pods there")
+	reports.Delete(ctx, event.DeleteEvent{Object: &v1alpha1.NodeEnforcement{ObjectMeta: metav1.ObjectMeta{Name: there}}}, q)
+	require.Equal(t, []string{"web"}, q.drain(), "a report that is gone")
+}
+
+// storeApp stores an AppIsolation of role=NAME, whose policy is uid-NAME.
+func (c *cluster) storeApp(name string) {
+	c.t.Helper()
+	app := &v1alpha1.AppIsolation{
+		ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: name},
+		Spec: v1alpha1.AppIsolationSpec{
+			Selector:   &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"role": v1alpha1.LabelValue(name)}},
+			Directions: []v1alpha1.Direction{v1alpha1.DirectionIngress},
+		},
+	}
+	require.NoError(c.t, c.admin.Create(c.t.Context(), app))
+	app.Status.Policy = &v1alpha1.PolicyReference{Name: "appiso-" + name, UID: types.UID("uid-" + name), Generation: 1}
+	require.NoError(c.t, c.admin.Status().Update(c.t.Context(), app))
+}
+
+// cacheReader returns a filled cache with the package's indexes.
+func (c *cluster) cacheReader() client.Reader {
+	c.t.Helper()
+	var reader client.Reader
+	options := cache.Options{ByObject: CacheByObject(), DefaultNamespaces: map[string]cache.Config{c.namespace: {}}}
+	server.StartManager(c.t, options, func(ctx context.Context, mgr manager.Manager) error {
+		reader = mgr.GetClient()
+		return addIndexes(ctx, mgr.GetFieldIndexer())
+	})
+	return reader
+}
+
+func TestTrimPodKeepsWhatIsUsed(t *testing.T) {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "n", Name: "p", UID: "u", ResourceVersion: "7",
+			Labels:        map[string]string{"a": "b"},
+			Annotations:   map[string]string{"large": "text"},
+			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}},
+		},
+		Spec: corev1.PodSpec{NodeName: "node", HostNetwork: true, Containers: []corev1.Container{{Name: "c"}}},
+		Status: corev1.PodStatus{
+			Phase:      corev1.PodRunning,
+			PodIP:      "10.0.0.1",
+			Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}, {Type: corev1.PodReady, Status: corev1.ConditionTrue, Message: "m"}},
+		},
+	}
+	trimmed, err := trimPod(pod)
+	require.NoError(t, err)
+	require.Equal(t, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "u", ResourceVersion: "7", Labels: map[string]string{"a": "b"}},
+		Spec:       corev1.PodSpec{NodeName: "node", HostNetwork: true},
+		Status: corev1.PodStatus{
+			Phase:      corev1.PodRunning,
+			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+		},
+	}, trimmed)
+}
