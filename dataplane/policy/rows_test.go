@@ -124,4 +124,3 @@ func dbIngress(rules string) string {
 func webEgress(rules string) string {
 	return "{podSelector: {matchLabels: {role: web}}, policyTypes: [Egress], egress: [" + rules + "]}"
 }
-

@@ -154,8 +154,8 @@ func (ix *Index) Changes(yield func(name string, element policy.Element, member 
 }
 
 // move takes a pod out of its sets and puts its new version into those that
-// match. policy.Elements that stay are not reported as a change that matters: their
-// count is as before.
+// match. An element that leaves and enters again is no change: Changes compares
+// the end with the beginning.
 func (ix *Index) move(e *entry, pod *policy.Pod) {
 	ix.leaveAll(e)
 	e.pod = pod
