@@ -1,9 +1,13 @@
+//go:build linux
+
 package main
 
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -56,20 +60,18 @@ func awaitNodes(r *record) error {
 func unreadyNodes(r *record) string {
 	conditions, _ := kubectl(r, "", "get", "nodes", "-o",
 		`jsonpath={range .items[*]}{.metadata.name}{": "}{.status.conditions[?(@.type=="Ready")].message}{"\n"}{end}`)
-	return fmt.Sprintf("%slogs: %s", conditions, node(1).path("logs"))
+	return conditions + "logs: " + filepath.Join(stateDir, "node-*", "logs")
 }
 
 // kubectl runs the administrator's kubectl for this program and returns what it
 // prints.
 func kubectl(r *record, input string, args ...string) (string, error) {
-	cmd := exec.Command(r.Binaries["kubectl"], append([]string{"--kubeconfig", adminKubeconfig}, args...)...)
+	cmd := exec.Command(r.Binaries["kubectl"], args...)
+	cmd.Env = clientEnv(os.Environ())
 	cmd.Stdin = strings.NewReader(input)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	err := theControlPlane().inNetns(func() error {
-		return cmd.Run()
-	})
-	if err != nil {
+	if err := theControlPlane().inNetns(cmd.Run); err != nil {
 		return stdout.String(), fmt.Errorf("running kubectl %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
 	}
 	return stdout.String(), nil

@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -116,6 +118,10 @@ func setUpMachine(name string) error {
 		if err := unix.Mount(mount.source, mount.target, mount.kind, mount.flags, mount.data); err != nil {
 			return fmt.Errorf("mounting %s on %s: %w", mount.source, mount.target, err)
 		}
+	}
+	// It was started as /proc/self/exe, and ps would call it "exe".
+	if err := os.WriteFile("/proc/self/comm", []byte("moat-init"), 0o644); err != nil {
+		return fmt.Errorf("setting the process name: %w", err)
 	}
 	return maskTunables()
 }

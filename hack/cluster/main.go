@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command cluster runs a real multi-node Kubernetes cluster on one machine, in
 // network namespaces that it makes, from binaries that it builds out of pinned
 // Go modules. It needs no container engine and no registry.

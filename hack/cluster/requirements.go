@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -5,16 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 
 	"golang.org/x/sys/unix"
 )
 
 // checkMachine says, before anything is made, what this machine lacks.
 func checkMachine() error {
-	if runtime.GOOS != "linux" {
-		return fmt.Errorf("the cluster's nodes are Linux network namespaces: %s has none; use a Linux machine or VM", runtime.GOOS)
-	}
 	if err := requireRoot(); err != nil {
 		return err
 	}

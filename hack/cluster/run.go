@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -5,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 )
 
@@ -40,7 +43,22 @@ func runClient(name string, args []string) error {
 	if err := theControlPlane().enterNetns(); err != nil {
 		return err
 	}
-	return become(path, append([]string{name}, args...), append(os.Environ(), "KUBECONFIG="+adminKubeconfig))
+	return become(path, append([]string{name}, args...), clientEnv(os.Environ()))
+}
+
+// clientEnv is the environment for kubectl and helm: with the cluster's
+// kubeconfig, and without the user's proxies, which no namespace can reach.
+func clientEnv(environ []string) []string {
+	env := []string{"KUBECONFIG=" + adminKubeconfig}
+	for _, variable := range environ {
+		name, _, _ := strings.Cut(variable, "=")
+		switch strings.ToUpper(name) {
+		case "KUBECONFIG", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY":
+		default:
+			env = append(env, variable)
+		}
+	}
+	return env
 }
 
 // become replaces this program; it returns only if that fails.

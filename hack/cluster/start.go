@@ -1,3 +1,5 @@
+//go:build linux
+
 package main
 
 import (
@@ -32,14 +34,6 @@ func (m machine) start(d daemon) error {
 	cmd.Env = append([]string{"PATH=" + daemonPath(d.path), "HOME=/root"}, d.env...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
-	group, err := m.openDaemonGroup()
-	if err != nil {
-		return err
-	}
-	if group != nil {
-		defer group.Close()
-		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
-	}
 	return m.startRecorded(d.name, cmd, m.inside)
 }
 
@@ -52,6 +46,14 @@ func daemonPath(path string) string {
 // startRecorded starts cmd in the namespaces that enter leads to and records it.
 // A process that can't be recorded is ended again: "down" would miss it.
 func (m machine) startRecorded(name string, cmd *exec.Cmd, enter func(func() error) error) error {
+	group, err := m.openDaemonGroup()
+	if err != nil {
+		return err
+	}
+	if group != nil {
+		defer group.Close()
+		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
+	}
 	if err := enter(cmd.Start); err != nil {
 		return fmt.Errorf("starting %s of %s: %w", name, m.name, err)
 	}
