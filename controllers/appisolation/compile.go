@@ -53,7 +53,7 @@ func compilePeer(peer v1alpha1.Peer) networkingv1.NetworkPolicyPeer {
 	switch {
 	case peer.App != nil:
 		return networkingv1.NetworkPolicyPeer{
-			PodSelector:       peer.App.LabelSelector.ToMeta(),
+			PodSelector:       peer.App.ToMeta(),
 			NamespaceSelector: compileNamespaces(peer.App.Namespaces),
 		}
 	case peer.CIDR != nil:

@@ -148,12 +148,12 @@ func TestWhichPodsCount(t *testing.T) {
 
 func TestDisabled(t *testing.T) {
 	c := newCluster(t)
-	app := c.createApp()
+	c.createApp()
 	node := c.node("one")
 	c.agent(node)
 	c.pod("a", node)
 	c.holds(node, c.programmed())
-	app = c.expect("Ready", "True", "AllNodesEnforced", "1/1")
+	app := c.expect("Ready", "True", "AllNodesEnforced", "1/1")
 	app.Spec.Mode = v1alpha1.ModeDisabled
 	require.NoError(t, c.admin.Update(t.Context(), app))
 	c.expect("Ready", "False", "Disabled", "")
