@@ -12,8 +12,8 @@ import (
 
 // compile translates an AppIsolation to the spec of its NetworkPolicy. It is
 // pure: the same spec gives the same policy, in the order of the user's rules,
-// and the two share no memory. mode is none of its business: a disabled
-// AppIsolation has no policy.
+// and the two share no memory. The selector is not nil: the CRD requires it.
+// mode is none of its business: a disabled AppIsolation has no policy.
 func compile(spec *v1alpha1.AppIsolationSpec) networkingv1.NetworkPolicySpec {
 	spec = spec.DeepCopy()
 	policy := networkingv1.NetworkPolicySpec{PodSelector: *spec.Selector.ToMeta()}
