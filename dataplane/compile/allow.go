@@ -20,10 +20,12 @@ type match = []ruleset.Match
 // in this family.
 func (c *compiler) allowed(d policy.Direction, r *policy.Rule, pod *policy.Pod) []match {
 	var alternatives []match
-	ports := c.portMatches(d, r, pod)
-	for _, peer := range c.peerMatches(d, r) {
-		for _, port := range ports {
-			alternatives = append(alternatives, slices.Concat(peer, port))
+	// Without a port there is no rule, and peers must not declare sets for none.
+	if ports := c.portMatches(d, r, pod); len(ports) > 0 {
+		for _, peer := range c.peerMatches(d, r) {
+			for _, port := range ports {
+				alternatives = append(alternatives, slices.Concat(peer, port))
+			}
 		}
 	}
 	if d == policy.Egress {

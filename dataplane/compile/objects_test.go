@@ -1,0 +1,102 @@
+package compile_test
+
+import (
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// objects is a cluster as the API server stores it.
+type objects struct {
+	Pods       []corev1.Pod                 `json:"pods,omitempty"`
+	Namespaces []corev1.Namespace           `json:"namespaces,omitempty"`
+	Policies   []networkingv1.NetworkPolicy `json:"policies,omitempty"`
+}
+
+// String prints the objects as YAML, to reproduce a failure.
+func (o *objects) String() string {
+	text, err := yaml.Marshal(o)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+func (o *objects) cluster() *policy.Cluster {
+	c := &policy.Cluster{Namespaces: policy.Namespaces{}}
+	for i := range o.Pods {
+		c.Pods = append(c.Pods, policy.ParsePod(&o.Pods[i]))
+	}
+	for i := range o.Namespaces {
+		c.Namespaces[o.Namespaces[i].Name] = o.Namespaces[i].Labels
+	}
+	for i := range o.Policies {
+		c.Policies = append(c.Policies, policy.ParseNetworkPolicy(&o.Policies[i]))
+	}
+	return c
+}
+
+// compileNode returns what a node has in its kernel.
+func compileNode(c *policy.Cluster, node string, family ruleset.Family) compile.Output {
+	return compile.Compile(family, policy.Endpoints(podsOf(c, node), c.Policies))
+}
+
+func podsOf(c *policy.Cluster, node string) []*policy.Pod {
+	var local []*policy.Pod
+	for _, pod := range c.Pods {
+		if pod.Node == node {
+			local = append(local, pod)
+		}
+	}
+	return local
+}
+
+func nodesOf(c *policy.Cluster) []string {
+	var nodes []string
+	for _, pod := range c.Pods {
+		if pod.Node != "" {
+			nodes = append(nodes, pod.Node)
+		}
+	}
+	slices.Sort(nodes)
+	return slices.Compact(nodes)
+}
+
+// contents fills the sets of an output with the members that they have while the
+// cluster is as given.
+func contents(out *compile.Output, c *policy.Cluster) map[string]ruleset.Members {
+	sets := map[string]ruleset.Members{}
+	for _, set := range out.Ruleset.Sets {
+		sets[set.Name] = set.Members
+	}
+	for d, members := range out.Isolated {
+		sets[compile.IsolatedSet(out.Ruleset.Family, policy.Direction(d))] = members
+	}
+	for name, peers := range out.Peers {
+		sets[name] = membersOf(&peers, out.Ruleset.Family, c)
+	}
+	return sets
+}
+
+func membersOf(peers *policy.PeerSet, family ruleset.Family, c *policy.Cluster) ruleset.Members {
+	members := ruleset.Members{}
+	for _, pod := range c.Pods {
+		if !peers.Pods.Matches(pod, c.Namespaces) {
+			continue
+		}
+		for _, e := range peers.Elements(pod) {
+			if family.Holds(e.Addr) {
+				member := ruleset.Address(e.Addr)
+				member.Protocol, member.Port = uint8(e.Protocol), e.Port
+				members[member] = struct{}{}
+			}
+		}
+	}
+	return members
+}
