@@ -122,7 +122,7 @@ func writeArchive(file, ref string, command []string, layer []byte) error {
 	if err != nil {
 		return fmt.Errorf("creating the image: %w", err)
 	}
-	defer out.Close()
+	defer func() { _ = out.Close() }()
 	archive := tar.NewWriter(out)
 	for _, entry := range []struct {
 		name    string

@@ -24,7 +24,7 @@ type nodeManifest struct {
 func bootstrap(r *record) error {
 	var list []nodeManifest
 	for _, n := range nodes(r.Options.Nodes) {
-		list = append(list, nodeManifest{n.name, n.podCIDRs(r.Options.dual())})
+		list = append(list, nodeManifest{n.name, n.podCIDRs(r.Options.IPFamily)})
 	}
 	manifest, err := render("bootstrap.yaml", map[string]any{"Nodes": list})
 	if err != nil {

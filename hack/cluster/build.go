@@ -122,10 +122,10 @@ func lockBuild(dir, component string) (func(), error) {
 		})
 	}
 	if err != nil {
-		lock.Close()
+		_ = lock.Close()
 		return nil, fmt.Errorf("taking the build lock: %w", err)
 	}
-	return func() { lock.Close() }, nil
+	return func() { _ = lock.Close() }, nil
 }
 
 // build runs one "go build" for the binaries and moves them into dir when all
@@ -141,7 +141,7 @@ func (c component) build(checkout, version, dir string, binaries []binary) error
 	if err != nil {
 		return fmt.Errorf("making a build folder: %w", err)
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = os.RemoveAll(temp) }()
 
 	begun, names := time.Now(), binaryNames(binaries)
 	log := &buildLog{}

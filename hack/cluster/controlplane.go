@@ -35,12 +35,12 @@ func startAPI(r *record) error {
 }
 
 func apiServerArgs(o options) []string {
-	addresses := theControlPlane().addresses(o.dual())
+	addresses := theControlPlane().addresses(o.IPFamily)
 	return []string{
 		"--etcd-servers=http://127.0.0.1:2379",
 		"--advertise-address=" + addresses[0].Addr().String(),
 		fmt.Sprintf("--secure-port=%d", apiServerPort),
-		"--service-cluster-ip-range=" + joined(serviceCIDRs(o.dual())),
+		"--service-cluster-ip-range=" + joined(serviceCIDRs(o.IPFamily)),
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
 		"--allow-privileged=true",
@@ -68,7 +68,7 @@ func awaitAPI() error {
 		if err != nil {
 			return false, nil
 		}
-		defer response.Body.Close()
+		defer func() { _ = response.Body.Close() }()
 		return response.StatusCode == http.StatusOK, nil
 	})
 }
@@ -81,7 +81,7 @@ func apiClient() (*http.Client, error) {
 	}
 	pool := x509.NewCertPool()
 	pool.AppendCertsFromPEM(ca)
-	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+	dial := func(_ context.Context, network, address string) (conn net.Conn, err error) {
 		enterErr := theControlPlane().inNetns(func() error {
 			endpoint, parseErr := netip.ParseAddrPort(address)
 			if parseErr != nil {
@@ -117,8 +117,8 @@ func startControllers(r *record) error {
 		"--service-account-private-key-file=" + keyFile("service-account"),
 		"--cluster-signing-cert-file=" + certificateFile("ca"),
 		"--cluster-signing-key-file=" + keyFile("ca"),
-		"--cluster-cidr=" + joined(clusterCIDRs(o.dual())),
-		"--service-cluster-ip-range=" + joined(serviceCIDRs(o.dual())),
+		"--cluster-cidr=" + joined(clusterCIDRs(o.IPFamily)),
+		"--service-cluster-ip-range=" + joined(serviceCIDRs(o.IPFamily)),
 		"--flex-volume-plugin-dir=" + cp.path("volume-plugins"), // the default is made below /usr
 		// The nodes get the pod CIDRs of their numbers.
 		"--allocate-node-cidrs=false",

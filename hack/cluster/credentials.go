@@ -56,8 +56,8 @@ func makeCredentials(o options) error {
 }
 
 func (ca *authority) makeServers(o options) error {
-	addresses := append(addrs(theControlPlane().addresses(o.dual())), netip.MustParseAddr("127.0.0.1"))
-	for _, cidr := range serviceCIDRs(o.dual()) {
+	addresses := append(addrs(theControlPlane().addresses(o.IPFamily)), netip.MustParseAddr("127.0.0.1"))
+	for _, cidr := range serviceCIDRs(o.IPFamily) {
 		addresses = append(addresses, cidr.Addr().Next()) // the Service "kubernetes"
 	}
 	names := []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"}
@@ -72,7 +72,7 @@ func (ca *authority) makeServers(o options) error {
 	}
 	for _, n := range nodes(o.Nodes) {
 		name := pkix.Name{CommonName: "system:node:" + n.name, Organization: []string{"system:nodes"}}
-		if err := ca.issueTo(n.name, name, []string{n.name}, addrs(n.addresses(o.dual()))); err != nil {
+		if err := ca.issueTo(n.name, name, []string{n.name}, addrs(n.addresses(o.IPFamily))); err != nil {
 			return err
 		}
 	}
@@ -106,5 +106,5 @@ func (ca *authority) makeKubeconfig(c client) error {
 }
 
 func apiServerURL() string {
-	return fmt.Sprintf("https://%s:%d", theControlPlane().addresses(false)[0].Addr(), apiServerPort)
+	return fmt.Sprintf("https://%s:%d", theControlPlane().addresses(familyIPv4)[0].Addr(), apiServerPort)
 }

@@ -20,7 +20,7 @@ import (
 // installed: the user's machine gets no service.
 type packageFiles struct{ dir string }
 
-func (p packageFiles) remove() { os.RemoveAll(p.dir) }
+func (p packageFiles) remove() { _ = os.RemoveAll(p.dir) }
 
 // downloadPackages fetches the packages and the libraries that they need.
 func downloadPackages(names ...string) (packageFiles, error) {
@@ -43,7 +43,7 @@ func downloadPackages(names ...string) (packageFiles, error) {
 	cmd := exec.Command("apt-get", append([]string{"download", "-q", "-o", "APT::Sandbox::User=root"}, closure...)...)
 	cmd.Dir = dir
 	if out, err := cmd.CombinedOutput(); err != nil {
-		os.RemoveAll(dir)
+		_ = os.RemoveAll(dir)
 		return packageFiles{}, fmt.Errorf("downloading Debian packages: %w\n%s", err, lastLines(string(out), 5))
 	}
 	return packageFiles{dir}, nil
@@ -167,7 +167,7 @@ func busyboxApplets(program []byte) ([]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("writing busybox: %w", err)
 	}
-	defer os.Remove(file.Name())
+	defer func() { _ = os.Remove(file.Name()) }()
 	_, err = file.Write(program)
 	if err := errors.Join(err, file.Chmod(0o755), file.Close()); err != nil {
 		return nil, fmt.Errorf("writing busybox: %w", err)

@@ -32,18 +32,17 @@ func downCommand(args []string) error {
 		return err
 	}
 	defer unlock()
-	if err := mayRemove(*force); err != nil {
-		return err
+	if !*force {
+		if err := checkRemovable(); err != nil {
+			return err
+		}
 	}
 	return down()
 }
 
-// mayRemove refuses to remove another checkout's cluster. Without a record there
+// checkRemovable refuses to remove another checkout's cluster. Without a record there
 // is at most the rest of an interrupted "down".
-func mayRemove(force bool) error {
-	if force {
-		return nil
-	}
+func checkRemovable() error {
 	r, err := readRecord()
 	if err != nil || r == nil {
 		return err

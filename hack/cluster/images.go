@@ -110,7 +110,7 @@ func fillPause(l *layer) error {
 	if err != nil {
 		return fmt.Errorf("making a build folder: %w", err)
 	}
-	defer os.RemoveAll(temp)
+	defer func() { _ = os.RemoveAll(temp) }()
 	out := filepath.Join(temp, "pause")
 	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "./hack/cluster/pause")
 	cmd.Dir = checkout

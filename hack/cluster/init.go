@@ -14,8 +14,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// readyFD is where an init says that it is set up ("ok") or why not.
-const readyFD = 3
+// readyFD is where an init says that it is set up (initReady) or why not.
+const (
+	readyFD   = 3
+	initReady = "ok"
+)
 
 // kernelTunables are the machine-wide settings that kubelet insists on writing.
 // Nodes see files of their own in their place, which hold what kubelet wants:
@@ -36,7 +39,7 @@ func (m machine) startInit() error {
 	if err != nil {
 		return fmt.Errorf("making a pipe: %w", err)
 	}
-	defer ready.Close()
+	defer func() { _ = ready.Close() }()
 	cmd := exec.Command("/proc/self/exe", initCommand, m.name)
 	cmd.Args[0] = "moat-cluster"
 	cmd.Dir = "/"
@@ -46,13 +49,13 @@ func (m machine) startInit() error {
 		Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWUTS,
 	}
 	err = m.startRecorded(initCommand, cmd, m.inNetns)
-	notify.Close()
+	_ = notify.Close()
 	if err != nil {
 		return err
 	}
 	message := make([]byte, 4096)
 	n, _ := ready.Read(message)
-	if text := string(message[:n]); text != "ok" {
+	if text := string(message[:n]); text != initReady {
 		return fmt.Errorf("setting up %s: init says %q", m.name, text)
 	}
 	return nil
@@ -69,12 +72,15 @@ func runInit(args []string) error {
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 
 	notify := os.NewFile(readyFD, "ready")
-	if err := setUpMachine(args[0]); err != nil {
-		fmt.Fprint(notify, err)
+	result := initReady
+	setUpErr := setUpMachine(args[0])
+	if setUpErr != nil {
+		result = setUpErr.Error()
+	}
+	_, err := notify.WriteString(result)
+	if err := errors.Join(setUpErr, err, notify.Close()); err != nil {
 		return err
 	}
-	fmt.Fprint(notify, "ok")
-	notify.Close()
 	for range children {
 		reap()
 	}

@@ -87,11 +87,11 @@ func (m machine) path(elements ...string) string {
 func (m machine) logFile(process string) string { return m.path("logs", process+".log") }
 
 // addresses are the machine's own, with their networks: IPv4 first.
-func (m machine) addresses(dual bool) []netip.Prefix {
+func (m machine) addresses(family ipFamily) []netip.Prefix {
 	v4 := machineNetV4.Addr().As4()
 	v4[3] = byte(m.host)
 	list := []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4(v4), machineNetV4.Bits())}
-	if dual {
+	if family == familyDual {
 		// The host number is written as it reads: node-1 is 172.30.0.11 and fd00:30::11.
 		v6 := netip.MustParseAddr(fmt.Sprintf("fd00:30::%d", m.host))
 		list = append(list, netip.PrefixFrom(v6, machineNetV6.Bits()))
@@ -101,7 +101,7 @@ func (m machine) addresses(dual bool) []netip.Prefix {
 
 // address is the machine's own in the family of like.
 func (m machine) address(like netip.Addr) netip.Addr {
-	for _, p := range m.addresses(true) {
+	for _, p := range m.addresses(familyDual) {
 		if p.Addr().Is4() == like.Is4() {
 			return p.Addr()
 		}
@@ -110,27 +110,31 @@ func (m machine) address(like netip.Addr) netip.Addr {
 }
 
 // podCIDRs are the node's, IPv4 first.
-func (m machine) podCIDRs(dual bool) []netip.Prefix {
+func (m machine) podCIDRs(family ipFamily) []netip.Prefix {
 	list := []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", m.number))}
-	if dual {
+	if family == familyDual {
 		list = append(list, netip.MustParsePrefix(fmt.Sprintf("fd00:10:244:%d::/64", m.number)))
 	}
 	return list
 }
 
 // families keeps the IPv6 prefixes only in a dual-stack cluster.
-func families(dual bool, prefixes ...netip.Prefix) []netip.Prefix {
+func families(family ipFamily, prefixes ...netip.Prefix) []netip.Prefix {
 	var kept []netip.Prefix
 	for _, p := range prefixes {
-		if dual || p.Addr().Is4() {
+		if family == familyDual || p.Addr().Is4() {
 			kept = append(kept, p)
 		}
 	}
 	return kept
 }
 
-func clusterCIDRs(dual bool) []netip.Prefix { return families(dual, clusterCIDRv4, clusterCIDRv6) }
-func serviceCIDRs(dual bool) []netip.Prefix { return families(dual, serviceCIDRv4, serviceCIDRv6) }
+func clusterCIDRs(family ipFamily) []netip.Prefix {
+	return families(family, clusterCIDRv4, clusterCIDRv6)
+}
+func serviceCIDRs(family ipFamily) []netip.Prefix {
+	return families(family, serviceCIDRv4, serviceCIDRv6)
+}
 
 // joined separates values by commas, as the components' flags take them.
 func joined[T fmt.Stringer](list []T) string {

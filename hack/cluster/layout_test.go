@@ -13,9 +13,9 @@ func TestMachineAddresses(t *testing.T) {
 	n := node(2)
 	require.Equal(t, "node-2", n.name)
 	require.Equal(t, "moat-node-2", n.netns())
-	require.Equal(t, "172.30.0.12/24", joined(n.addresses(false)))
-	require.Equal(t, "172.30.0.12/24,fd00:30::12/64", joined(n.addresses(true)))
-	require.Equal(t, "10.244.2.0/24,fd00:10:244:2::/64", joined(n.podCIDRs(true)))
+	require.Equal(t, "172.30.0.12/24", joined(n.addresses(familyIPv4)))
+	require.Equal(t, "172.30.0.12/24,fd00:30::12/64", joined(n.addresses(familyDual)))
+	require.Equal(t, "10.244.2.0/24,fd00:10:244:2::/64", joined(n.podCIDRs(familyDual)))
 	require.Equal(t, netip.MustParseAddr("fd00:30::12"), n.address(clusterCIDRv6.Addr()))
 	require.Equal(t, netip.MustParseAddr("172.30.0.12"), n.address(clusterCIDRv4.Addr()))
 }
@@ -38,14 +38,14 @@ func TestNetworksAreDisjoint(t *testing.T) {
 func TestPodCIDRsAreInTheClusterAndDistinct(t *testing.T) {
 	seen := map[string]bool{}
 	for _, n := range append(nodes(maxNodes), theControlPlane(), theWorld()) {
-		for _, address := range n.addresses(true) {
+		for _, address := range n.addresses(familyDual) {
 			require.False(t, seen[address.String()], address)
 			seen[address.String()] = true
 		}
 	}
 	for _, n := range nodes(maxNodes) {
-		for i, cidr := range n.podCIDRs(true) {
-			require.True(t, clusterCIDRs(true)[i].Contains(cidr.Addr()), cidr)
+		for i, cidr := range n.podCIDRs(familyDual) {
+			require.True(t, clusterCIDRs(familyDual)[i].Contains(cidr.Addr()), cidr)
 			require.False(t, seen[cidr.String()], cidr)
 			seen[cidr.String()] = true
 		}

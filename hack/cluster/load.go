@@ -56,7 +56,7 @@ func importImage(r *record, n machine, file string) error {
 	if err != nil {
 		return fmt.Errorf("opening the image: %w", err)
 	}
-	defer archive.Close()
+	defer func() { _ = archive.Close() }()
 	if err := ctr(r, n, archive, "images", "import", "--local", "--snapshotter", r.Snapshotter, "-"); err != nil {
 		return fmt.Errorf("importing %s on %s: %w", file, n.name, err)
 	}

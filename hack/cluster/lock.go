@@ -17,7 +17,7 @@ const lockName = "@moat-cluster"
 func lockMachine() (func(), error) {
 	listener, err := net.Listen("unix", lockName)
 	if err == nil {
-		return func() { listener.Close() }, nil
+		return func() { _ = listener.Close() }, nil
 	}
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("another up or down runs on this machine%s: wait for it to end", lockHolder())
@@ -31,7 +31,7 @@ func lockHolder() string {
 	if err != nil {
 		return ""
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	raw, err := conn.(*net.UnixConn).SyscallConn()
 	if err != nil {
 		return ""

@@ -58,7 +58,7 @@ func (m machine) enterNetns() error {
 	if err != nil {
 		return fmt.Errorf("opening network namespace %s: %w", m.netns(), err)
 	}
-	defer handle.Close()
+	defer func() { _ = handle.Close() }()
 	if err := netns.Set(handle); err != nil {
 		return fmt.Errorf("entering network namespace %s: %w", m.netns(), err)
 	}
@@ -94,7 +94,7 @@ func enterAll(pid int) error {
 		if err != nil {
 			return fmt.Errorf("opening %s namespace: %w", kind, err)
 		}
-		defer unix.Close(fd)
+		defer func() { _ = unix.Close(fd) }()
 		fds[i] = fd
 	}
 	for i, kind := range kinds {

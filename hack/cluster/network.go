@@ -29,7 +29,7 @@ func makeNetwork(o options, machines []machine) error {
 			return err
 		}
 	}
-	if err := theControlPlane().inNetns(func() error { return makeBridge(o.dual()) }); err != nil {
+	if err := theControlPlane().inNetns(func() error { return makeBridge(o.IPFamily) }); err != nil {
 		return err
 	}
 	for _, m := range machines {
@@ -56,13 +56,13 @@ func loadBridgeFilter() {
 	}
 }
 
-func makeBridge(dual bool) error {
+func makeBridge(family ipFamily) error {
 	snooping := false
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName}, MulticastSnooping: &snooping}
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("adding bridge %s: %w", bridgeName, err)
 	}
-	return configureLink(bridgeName, theControlPlane().addresses(dual))
+	return configureLink(bridgeName, theControlPlane().addresses(family))
 }
 
 // plugIn links the machine's namespace to the bridge of the current one.
@@ -75,7 +75,7 @@ func plugIn(m machine) error {
 	if err != nil {
 		return fmt.Errorf("opening network namespace %s: %w", m.netns(), err)
 	}
-	defer handle.Close()
+	defer func() { _ = handle.Close() }()
 	port := &netlink.Veth{
 		LinkAttrs:     netlink.LinkAttrs{Name: m.name, MasterIndex: bridge.Attrs().Index},
 		PeerName:      linkName,
@@ -98,20 +98,20 @@ func (m machine) configureNetwork(o options) error {
 	}
 	switch {
 	case m.isNode():
-		if err := forward(o.dual()); err != nil {
+		if err := forward(o.IPFamily); err != nil {
 			return err
 		}
-		if err := configureLink(linkName, m.addresses(o.dual())); err != nil {
+		if err := configureLink(linkName, m.addresses(o.IPFamily)); err != nil {
 			return err
 		}
-		return routesToWorld(o.dual())
+		return routesToWorld(o.IPFamily)
 	case m.name == world:
-		if err := configureLink(linkName, append(m.addresses(o.dual()), families(o.dual(), worldAddresses...)...)); err != nil {
+		if err := configureLink(linkName, append(m.addresses(o.IPFamily), families(o.IPFamily, worldAddresses...)...)); err != nil {
 			return err
 		}
 	}
 	// Packets to a pod go to its node as they are, so that pods see the real source.
-	return routesToPods(nodes(o.Nodes), o.dual())
+	return routesToPods(nodes(o.Nodes), o.IPFamily)
 }
 
 func configureLink(name string, addresses []netip.Prefix) error {
@@ -135,9 +135,9 @@ func configureLink(name string, addresses []netip.Prefix) error {
 	return nil
 }
 
-func forward(dual bool) error {
+func forward(family ipFamily) error {
 	settings := []string{"ipv4/ip_forward"}
-	if dual {
+	if family == familyDual {
 		settings = append(settings, "ipv6/conf/all/forwarding")
 	}
 	for _, setting := range settings {
@@ -148,8 +148,8 @@ func forward(dual bool) error {
 	return nil
 }
 
-func routesToWorld(dual bool) error {
-	for _, address := range families(dual, worldAddresses...) {
+func routesToWorld(family ipFamily) error {
+	for _, address := range families(family, worldAddresses...) {
 		network := address.Masked()
 		if network.IsSingleIP() {
 			continue
@@ -162,9 +162,9 @@ func routesToWorld(dual bool) error {
 }
 
 // routesToPods adds a route to each node's pods by way of that node.
-func routesToPods(targets []machine, dual bool) error {
+func routesToPods(targets []machine, family ipFamily) error {
 	for _, target := range targets {
-		for _, cidr := range target.podCIDRs(dual) {
+		for _, cidr := range target.podCIDRs(family) {
 			if err := addRoute(cidr, target.address(cidr.Addr())); err != nil {
 				return err
 			}

@@ -34,7 +34,7 @@ func configureNode(r *record, n machine) error {
 		}},
 		{"kube-proxy.yaml", "kube-proxy.yaml", map[string]any{
 			"Mode":         r.Options.ProxyMode,
-			"ClusterCIDRs": joined(clusterCIDRs(r.Options.dual())),
+			"ClusterCIDRs": joined(clusterCIDRs(r.Options.IPFamily)),
 			"Node":         n.name,
 			"Kubeconfig":   n.kubeconfig("kube-proxy"),
 		}},
@@ -89,12 +89,11 @@ func startContainerd(r *record, n machine, images []string) error {
 
 // startKubelet starts kubelet and kube-proxy, which need the Node object.
 func startKubelet(r *record, n machine) error {
-	dual := r.Options.dual()
 	err := n.start(daemon{name: "kubelet", path: r.Binaries["kubelet"], args: []string{
 		"--config=" + n.path("config", "kubelet.yaml"),
 		"--kubeconfig=" + n.kubeconfig("kubelet"),
 		"--hostname-override=" + n.name,
-		"--node-ip=" + joined(addrs(n.addresses(dual))),
+		"--node-ip=" + joined(addrs(n.addresses(r.Options.IPFamily))),
 	}})
 	if err != nil {
 		return err

@@ -8,11 +8,17 @@ import (
 	"strings"
 )
 
+// ipFamily says which addresses pods and services have.
+type ipFamily string
+
+const (
+	familyIPv4 ipFamily = "ipv4"
+	familyDual ipFamily = "dual" // IPv4 and IPv6
+)
+
 const (
 	networkVXLAN   = "vxlan"  // real flanneld
 	networkHostGW  = "hostgw" // static routes, no flanneld
-	familyIPv4     = "ipv4"
-	familyDual     = "dual"
 	proxyIPTables  = "iptables"
 	proxyNFTables  = "nftables"
 	maxNodes       = 20 // the nodes' addresses are 172.30.0.11 and up
@@ -23,10 +29,10 @@ const (
 // options is what "up" can be told; it is recorded, so that a second "up" can
 // tell whether it asks for the same cluster.
 type options struct {
-	Nodes     int    `json:"nodes"`
-	Network   string `json:"network"`
-	IPFamily  string `json:"ipFamily"`
-	ProxyMode string `json:"proxyMode"`
+	Nodes     int      `json:"nodes"`
+	Network   string   `json:"network"`
+	IPFamily  ipFamily `json:"ipFamily"`
+	ProxyMode string   `json:"proxyMode"`
 }
 
 func parseOptions(args []string) (options, error) {
@@ -34,7 +40,7 @@ func parseOptions(args []string) (options, error) {
 	flags := newFlags("up")
 	flags.IntVar(&o.Nodes, "nodes", 3, "number of nodes")
 	flags.StringVar(&o.Network, "network", networkVXLAN, "pod network: vxlan (flanneld) or hostgw (static routes)")
-	flags.StringVar(&o.IPFamily, "ip-family", familyIPv4, "address families of pods and services: ipv4 or dual")
+	flags.StringVar((*string)(&o.IPFamily), "ip-family", string(familyIPv4), "address families of pods and services: ipv4 or dual")
 	flags.StringVar(&o.ProxyMode, "proxy-mode", proxyIPTables, "kube-proxy's mode: iptables or nftables")
 	if err := parseNoArguments(flags, args); err != nil {
 		return o, err
@@ -51,7 +57,7 @@ func (o options) validate() error {
 		allowed     []string
 	}{
 		{"network", o.Network, []string{networkVXLAN, networkHostGW}},
-		{"ip-family", o.IPFamily, []string{familyIPv4, familyDual}},
+		{"ip-family", string(o.IPFamily), []string{string(familyIPv4), string(familyDual)}},
 		{"proxy-mode", o.ProxyMode, []string{proxyIPTables, proxyNFTables}},
 	} {
 		if !slices.Contains(choice.allowed, choice.value) {
@@ -60,8 +66,6 @@ func (o options) validate() error {
 	}
 	return nil
 }
-
-func (o options) dual() bool { return o.IPFamily == familyDual }
 
 // String is the command line that gives these options.
 func (o options) String() string {

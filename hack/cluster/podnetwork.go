@@ -39,7 +39,7 @@ func subnetFile(n machine) string { return n.path("flannel", "subnet.env") }
 // file, as flannel's CNI plugin would.
 func startFlannel(r *record, n machine) error {
 	values := map[string]string{"NetworkV4": clusterCIDRv4.String(), "NetworkV6": ""}
-	if r.Options.dual() {
+	if r.Options.IPFamily == familyDual {
 		values["NetworkV6"] = clusterCIDRv6.String()
 	}
 	if err := writeTemplate(n.path("config", "flannel.json"), "flannel.json", values); err != nil {
@@ -84,11 +84,11 @@ func readEnv(path string) map[string]string {
 
 // writeCNIConfig tells containerd how to connect pods; the node is Ready then.
 func writeCNIConfig(r *record, n machine, mtu string) error {
-	dual := r.Options.dual()
+	family := r.Options.IPFamily
 	return writeTemplate(n.path("cni", "10-cluster.conflist"), "cni.json", map[string]any{
 		"MTU":      mtu,
-		"Subnets":  n.podCIDRs(dual),
-		"Networks": clusterCIDRs(dual),
+		"Subnets":  n.podCIDRs(family),
+		"Networks": clusterCIDRs(family),
 	})
 }
 
@@ -110,17 +110,17 @@ func stopFlannel(n machine) error {
 // startHostGateway routes to the other nodes' pods and hides the node's pods
 // behind its address when they leave the cluster, as flanneld -ip-masq does.
 func startHostGateway(r *record, n machine) error {
-	dual := r.Options.dual()
+	family := r.Options.IPFamily
 	var others []machine
 	for _, other := range nodes(r.Options.Nodes) {
 		if other != n {
 			others = append(others, other)
 		}
 	}
-	if err := n.inNetns(func() error { return routesToPods(others, dual) }); err != nil {
+	if err := n.inNetns(func() error { return routesToPods(others, family) }); err != nil {
 		return err
 	}
-	for _, cidr := range clusterCIDRs(dual) {
+	for _, cidr := range clusterCIDRs(family) {
 		iptables := "iptables"
 		if cidr.Addr().Is6() {
 			iptables = "ip6tables"

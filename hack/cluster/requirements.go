@@ -52,7 +52,7 @@ func chooseSnapshotter() string {
 
 // mountOverlay leaves the mount to end with the thread's mount namespace.
 func mountOverlay(dir string) error {
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	for _, sub := range []string{"lower", "upper", "work", "merged"} {
 		if err := os.MkdirAll(filepath.Join(dir, sub), 0o755); err != nil {
 			return err

@@ -28,7 +28,7 @@ func (m machine) start(d daemon) error {
 	if err != nil {
 		return fmt.Errorf("opening the log of %s: %w", d.name, err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	cmd := exec.Command(d.path, d.args...)
 	cmd.Dir = "/"
 	cmd.Env = append([]string{"PATH=" + daemonPath(d.path), "HOME=/root"}, d.env...)
@@ -51,7 +51,7 @@ func (m machine) startRecorded(name string, cmd *exec.Cmd, enter func(func() err
 		return err
 	}
 	if group != nil {
-		defer group.Close()
+		defer func() { _ = group.Close() }()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(group.Fd())
 	}
 	if err := enter(cmd.Start); err != nil {

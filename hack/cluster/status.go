@@ -59,7 +59,7 @@ func printProcesses(r *record) error {
 		return err
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(table, "MACHINE\tPROCESS\tPID\tSTATE\tLOG")
+	_, _ = fmt.Fprintln(table, "MACHINE\tPROCESS\tPID\tSTATE\tLOG")
 	for _, p := range processes {
 		state, log := "dead", machine{name: p.machine}.logFile(p.name)
 		if p.alive() && r.BootID == bootID() {
@@ -68,7 +68,7 @@ func printProcesses(r *record) error {
 		if p.name == initCommand {
 			log = ""
 		}
-		fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\n", p.machine, p.name, p.pid, state, log)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\n", p.machine, p.name, p.pid, state, log)
 	}
 	return table.Flush()
 }

@@ -31,7 +31,7 @@ func TestTemplatesRefuseMissingValues(t *testing.T) {
 
 func TestKubeProxyTemplate(t *testing.T) {
 	text, err := render("kube-proxy.yaml", map[string]any{
-		"Mode": proxyNFTables, "ClusterCIDRs": joined(clusterCIDRs(true)), "Node": "node-1", "Kubeconfig": "/k",
+		"Mode": proxyNFTables, "ClusterCIDRs": joined(clusterCIDRs(familyDual)), "Node": "node-1", "Kubeconfig": "/k",
 	})
 	require.NoError(t, err)
 	var config map[string]any
@@ -41,7 +41,7 @@ func TestKubeProxyTemplate(t *testing.T) {
 }
 
 func TestBootstrapTemplate(t *testing.T) {
-	list := []nodeManifest{{"node-1", node(1).podCIDRs(true)}, {"node-2", node(2).podCIDRs(true)}}
+	list := []nodeManifest{{"node-1", node(1).podCIDRs(familyDual)}, {"node-2", node(2).podCIDRs(familyDual)}}
 	text, err := render("bootstrap.yaml", map[string]any{"Nodes": list})
 	require.NoError(t, err)
 	documents := strings.Split(text, "---\n")
@@ -55,9 +55,9 @@ func TestBootstrapTemplate(t *testing.T) {
 }
 
 func TestCNITemplate(t *testing.T) {
-	for _, dual := range []bool{false, true} {
+	for _, family := range []ipFamily{familyIPv4, familyDual} {
 		text, err := render("cni.json", map[string]any{
-			"MTU": "1450", "Subnets": node(1).podCIDRs(dual), "Networks": clusterCIDRs(dual),
+			"MTU": "1450", "Subnets": node(1).podCIDRs(family), "Networks": clusterCIDRs(family),
 		})
 		require.NoError(t, err)
 		var config struct {
@@ -74,7 +74,7 @@ func TestCNITemplate(t *testing.T) {
 		require.Equal(t, "bridge", config.Plugins[0].Type)
 		require.Equal(t, 1450, config.Plugins[0].MTU)
 		ranges := config.Plugins[0].IPAM.Ranges
-		require.Len(t, ranges, len(families(dual, clusterCIDRv4, clusterCIDRv6)), "one range for each family")
+		require.Len(t, ranges, len(families(family, clusterCIDRv4, clusterCIDRv6)), "one range for each family")
 		require.Equal(t, "10.244.1.0/24", ranges[0][0].Subnet)
 		require.Len(t, config.Plugins[0].IPAM.Routes, len(ranges))
 	}
