@@ -80,9 +80,12 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 			return err
 		}
 	}
-	verify := !e.trusted
+	apply := e.apply
+	if !e.trusted {
+		apply = e.applyAndReread
+	}
 	e.trusted = false
-	if err := e.write(ctx, plan, verify); err != nil {
+	if err := e.write(ctx, plan, apply); err != nil {
 		return err
 	}
 	e.trusted = true
@@ -183,13 +186,13 @@ func (e *enforcer) readTables(ctx context.Context) error {
 
 // write does the five steps that the enforcer's comment explains. It goes on
 // after an error as far as going on can only close.
-func (e *enforcer) write(ctx context.Context, plan ipset.Plan, verify bool) error {
+func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) error {
 	wantIsolated := isolatedState(e.outputs)
 	isolated := ipset.Diff(e.isolated, wantIsolated)
 	errs := []error{
 		e.sets.Grow(&plan),
 		e.sets.Delete(isolated.Delete),
-		e.restore(ctx, verify),
+		e.restore(ctx, apply),
 		e.sets.Add(isolated.Add),
 	}
 	if err := errors.Join(errs...); err != nil {
@@ -207,8 +210,11 @@ func (e *enforcer) write(ctx context.Context, plan ipset.Plan, verify bool) erro
 	return nil
 }
 
+// applier makes one change of one family.
+type applier func(ctx context.Context, family ruleset.Family, change iptables.Change) error
+
 // restore brings the rules of each family up to date.
-func (e *enforcer) restore(ctx context.Context, verify bool) error {
+func (e *enforcer) restore(ctx context.Context, apply applier) error {
 	var errs []error
 	for i := range e.outputs {
 		rs := &e.outputs[i].Ruleset
@@ -217,7 +223,7 @@ func (e *enforcer) restore(ctx context.Context, verify bool) error {
 		if change.Empty() {
 			continue
 		}
-		if err := e.apply(ctx, rs.Family, change, verify); err != nil {
+		if err := apply(ctx, rs.Family, change); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", rs.Family, err))
 			continue
 		}
@@ -226,18 +232,18 @@ func (e *enforcer) restore(ctx context.Context, verify bool) error {
 	return errors.Join(errs...)
 }
 
-// apply makes one change. Where the table was just read it is read once more:
-// rules that don't read back as they were written would be repaired for ever, and
-// nobody could say what they do.
-func (e *enforcer) apply(ctx context.Context, family ruleset.Family, change iptables.Change, verify bool) error {
-	runner := e.runners[family]
-	if err := runner.Apply(ctx, change); err != nil {
+func (e *enforcer) apply(ctx context.Context, family ruleset.Family, change iptables.Change) error {
+	return e.runners[family].Apply(ctx, change)
+}
+
+// applyAndReread is for a table that was just read: it reads it once more. Rules
+// that don't read back as they were written would be repaired for ever, and nobody
+// could say what they do.
+func (e *enforcer) applyAndReread(ctx context.Context, family ruleset.Family, change iptables.Change) error {
+	if err := e.apply(ctx, family, change); err != nil {
 		return err
 	}
-	if !verify {
-		return nil
-	}
-	table, err := runner.Read(ctx)
+	table, err := e.runners[family].Read(ctx)
 	if err != nil {
 		return err
 	}
