@@ -35,9 +35,7 @@ func Diff(have, want Table) Change {
 			c.Delete = append(c.Delete, name)
 		}
 	}
-	builtins := maps.Clone(want.Hooks)
-	maps.Copy(builtins, have.Hooks)
-	for _, builtin := range slices.Sorted(maps.Keys(builtins)) {
+	for _, builtin := range builtins {
 		if !slices.Equal(have.Hooks[builtin], want.Hooks[builtin]) {
 			c.Rehook = append(c.Rehook, builtin)
 		}

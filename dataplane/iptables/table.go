@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"bufio"
 	"slices"
 	"strings"
 
@@ -19,6 +18,10 @@ type Table struct {
 	// the list of those jumps.
 	Hooks map[string][]HookPosition
 }
+
+// builtins are the built-in chains of the filter table, in the order in which
+// they are put right.
+var builtins = []string{"FORWARD", "INPUT", "OUTPUT"}
 
 // HookPosition is a jump from a built-in chain to one of Moat's.
 type HookPosition struct {
@@ -47,11 +50,8 @@ func Desired(rs *ruleset.Ruleset) Table {
 func ParseSave(output, prefix string) Table {
 	t := Table{Chains: map[string][]string{}, Hooks: map[string][]HookPosition{}}
 	length := map[string]int{}
-	lines := bufio.NewScanner(strings.NewReader(output))
-	// A rule with a long comment or many matches exceeds the scanner's default.
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		line := strings.TrimSpace(lines.Text())
+	for line := range strings.Lines(output) {
+		line = strings.TrimSpace(line)
 		if name, ok := strings.CutPrefix(line, ":"); ok {
 			name, _, _ = strings.Cut(name, " ")
 			if strings.HasPrefix(name, prefix) {
@@ -66,7 +66,7 @@ func ParseSave(output, prefix string) Table {
 		chain, rule, _ := strings.Cut(rest, " ")
 		if strings.HasPrefix(chain, prefix) {
 			t.Chains[chain] = append(t.Chains[chain], rule)
-		} else if target := jumpTarget(rule); strings.HasPrefix(target, prefix) {
+		} else if target := hookTarget(chain, rule); strings.HasPrefix(target, prefix) {
 			t.Hooks[chain] = append(t.Hooks[chain], HookPosition{Chain: target, Index: length[chain]})
 		}
 		length[chain]++
@@ -74,12 +74,13 @@ func ParseSave(output, prefix string) Table {
 	return t
 }
 
-// jumpTarget returns the chain that a rule jumps to.
-func jumpTarget(rule string) string {
+// hookTarget returns the chain that a rule of a built-in chain jumps to, if it
+// does so without a condition. A hook is deleted by its text, so a rule of another
+// text is no hook, not even one whose comment quotes a hook.
+func hookTarget(chain, rule string) string {
 	words := strings.Fields(rule)
-	i := slices.Index(words, "-j")
-	if i < 0 || i+1 == len(words) {
+	if len(words) != 2 || words[0] != "-j" || !slices.Contains(builtins, chain) {
 		return ""
 	}
-	return words[i+1]
+	return words[1]
 }

@@ -1,0 +1,87 @@
+package iptables_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+type matches = []ruleset.Match
+
+func address(side ruleset.Side, addr, mask string) ruleset.AddressMatch {
+	return ruleset.AddressMatch{Side: side, Addr: netip.MustParseAddr(addr), Mask: netip.MustParseAddr(mask)}
+}
+
+func protocol(number uint8) ruleset.ProtocolMatch { return ruleset.ProtocolMatch{Protocol: number} }
+
+func ports(ranges ...ruleset.PortRange) ruleset.PortMatch { return ruleset.PortMatch{Ranges: ranges} }
+
+// render renders one rule.
+func render(rule ruleset.Rule) string {
+	rs := &ruleset.Ruleset{Chains: []ruleset.Chain{{Name: "MOAT-X", Rules: []ruleset.Rule{rule}}}}
+	return iptables.Desired(rs).Chains["MOAT-X"][0]
+}
+
+// The texts are what iptables-save 1.8.9 prints: rules are read back and compared.
+func TestRenderMatches(t *testing.T) {
+	set := func(kind ruleset.SetType, side ruleset.Side) ruleset.SetMatch {
+		return ruleset.SetMatch{Set: "moat-4-s", Type: kind, Side: side}
+	}
+	one, many := ruleset.PortRange{First: 80, Last: 80}, ruleset.PortRange{First: 100, Last: 200}
+	for want, m := range map[string]matches{
+		"-j RETURN":                                                          nil,
+		"-s 10.0.0.1/32 -j RETURN":                                           {ruleset.HostMatch(ruleset.Source, netip.MustParseAddr("10.0.0.1"))},
+		"-d fd00::1/128 -j RETURN":                                           {ruleset.HostMatch(ruleset.Destination, netip.MustParseAddr("fd00::1"))},
+		"-s 10.0.0.0/8 -j RETURN":                                            {ruleset.PrefixMatch(ruleset.Source, netip.MustParsePrefix("10.1.2.3/8"))},
+		"-d 128.0.0.0/1 -j RETURN":                                           {address(ruleset.Destination, "128.0.0.0", "128.0.0.0")},
+		"-s 0.0.0.5/0.0.0.15 -j RETURN":                                      {address(ruleset.Source, "0.0.0.5", "0.0.0.15")},
+		"-d ::5/::f -j RETURN":                                               {address(ruleset.Destination, "::5", "::f")},
+		"-s 1.0.0.0/255.0.255.0 -j RETURN":                                   {address(ruleset.Source, "1.0.0.0", "255.0.255.0")},
+		"-s 10.0.0.1/32 -d 10.0.0.2/32 -j RETURN":                            {address(ruleset.Destination, "10.0.0.2", "255.255.255.255"), address(ruleset.Source, "10.0.0.1", "255.255.255.255")},
+		"-p tcp -j RETURN":                                                   {protocol(6)},
+		"-p udp -j RETURN":                                                   {protocol(17)},
+		"-p sctp -j RETURN":                                                  {protocol(132)},
+		"-p icmp -j RETURN":                                                  {protocol(1)},
+		"-p ipv6-icmp -j RETURN":                                             {protocol(58)},
+		"-p 99 -j RETURN":                                                    {protocol(99)},
+		"-p tcp -m tcp --dport 80 -j RETURN":                                 {protocol(6), ports(one)},
+		"-p udp -m udp --dport 100:200 -j RETURN":                            {protocol(17), ports(many)},
+		"-p sctp -m sctp --dport 80 -j RETURN":                               {protocol(132), ports(one)},
+		"-p tcp -m multiport --dports 80,100:200 -j RETURN":                  {protocol(6), ports(one, many)},
+		"-p ipv6-icmp -m icmp6 --icmpv6-type 135 -j RETURN":                  {protocol(58), ruleset.ICMPv6TypeMatch{Type: 135}},
+		"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN":               {ruleset.EstablishedMatch{}},
+		"-m set --match-set moat-4-s src -j RETURN":                          {set(ruleset.HashIP, ruleset.Source)},
+		"-m set --match-set moat-4-s dst -j RETURN":                          {set(ruleset.HashNet, ruleset.Destination)},
+		"-m set --match-set moat-4-s dst,dst -j RETURN":                      {set(ruleset.HashIPPort, ruleset.Destination)},
+		"-p tcp -m set --match-set moat-4-s src -m tcp --dport 80 -j RETURN": {set(ruleset.HashIP, ruleset.Source), protocol(6), ports(one)},
+		"-d 10.0.0.0/8 -m set --match-set moat-4-s dst,dst -j RETURN":        {set(ruleset.HashIPPort, ruleset.Destination), ruleset.PrefixMatch(ruleset.Destination, netip.MustParsePrefix("10.0.0.0/8"))},
+	} {
+		require.Equal(t, want, render(ruleset.Rule{Match: m, Action: ruleset.Return}))
+	}
+}
+
+func TestRenderActions(t *testing.T) {
+	require.Equal(t, "-j RETURN", render(ruleset.Rule{Action: ruleset.Return}))
+	require.Equal(t, "-j DROP", render(ruleset.Rule{Action: ruleset.Drop}))
+	require.Equal(t, "-j MOAT-Y", render(ruleset.Rule{Action: ruleset.Jump, Target: "MOAT-Y"}))
+	require.Equal(t, "-g MOAT-Y", render(ruleset.Rule{Action: ruleset.Goto, Target: "MOAT-Y"}))
+	require.Equal(t, "-j DROP", render(ruleset.Rule{Action: 99}), "what isn't known closes")
+}
+
+func TestDesired(t *testing.T) {
+	table := iptables.Desired(&ruleset.Ruleset{
+		Hooks: []ruleset.Hook{{Builtin: "FORWARD", Chain: "MOAT-FORWARD"}, {Builtin: "INPUT", Chain: "MOAT-INPUT"}},
+		Chains: []ruleset.Chain{
+			{Name: "MOAT-FORWARD", Rules: []ruleset.Rule{{Action: ruleset.Return}, {Action: ruleset.Drop}}},
+			{Name: "MOAT-INPUT"},
+		},
+	})
+	require.Equal(t, iptables.Table{
+		Chains: map[string][]string{"MOAT-FORWARD": {"-j RETURN", "-j DROP"}, "MOAT-INPUT": {}},
+		Hooks:  map[string][]iptables.HookPosition{"FORWARD": {{Chain: "MOAT-FORWARD"}}, "INPUT": {{Chain: "MOAT-INPUT"}}},
+	}, table)
+}
