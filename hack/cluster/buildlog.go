@@ -22,13 +22,21 @@ func (l *buildLog) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+// progress says how many packages are compiled, and which line came last: a
+// package, or a module that is being downloaded.
 func (l *buildLog) progress() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if len(l.lines) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d packages, now %s", len(l.lines), l.lines[len(l.lines)-1])
+	packages := 0
+	for _, line := range l.lines {
+		if !strings.HasPrefix(line, "go: ") {
+			packages++
+		}
+	}
+	return fmt.Sprintf("%d packages, last %s", packages, strings.TrimPrefix(l.lines[len(l.lines)-1], "go: "))
 }
 
 func (l *buildLog) tail() string {

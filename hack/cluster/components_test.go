@@ -104,3 +104,14 @@ func TestReadyBinaryNeedsTheExactVersion(t *testing.T) {
 	_, ok = readyBinary(c, c.binaries[0], "v3.7.4")
 	require.False(t, ok)
 }
+
+func TestBuildLogTellsProgress(t *testing.T) {
+	log := &buildLog{}
+	require.Empty(t, log.progress())
+	for _, text := range []string{"go: downloading example.com/m v1.0.0\n", "example.com/m/a\nexample.com/m/b\n"} {
+		_, err := log.Write([]byte(text))
+		require.NoError(t, err)
+	}
+	require.Equal(t, "2 packages, last example.com/m/b", log.progress())
+	require.Equal(t, "go: downloading example.com/m v1.0.0\nexample.com/m/a\nexample.com/m/b", log.tail())
+}

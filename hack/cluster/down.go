@@ -199,11 +199,7 @@ func removeNamespaces() (int, error) {
 
 // removeState removes the files, the cluster's record last.
 func removeState() error {
-	if r, err := readRecord(); err == nil && r != nil {
-		for _, folder := range r.MountPoints {
-			_ = os.Remove(folder) // stays if somebody has put something in
-		}
-	}
+	removeMountPoints()
 	entries, err := os.ReadDir(stateDir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -228,4 +224,19 @@ func removeState() error {
 		return fmt.Errorf("removing the state folder: %w", err)
 	}
 	return nil
+}
+
+// removeMountPoints removes what "up" had to make outside of the state folder.
+// What others have begun to use stays.
+func removeMountPoints() {
+	r, err := readRecord()
+	if err != nil || r == nil {
+		return
+	}
+	if r.MountedNetnsDir {
+		unshareNetnsDir()
+	}
+	for _, folder := range r.MountPoints {
+		_ = os.Remove(folder)
+	}
 }

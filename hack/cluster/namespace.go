@@ -16,6 +16,38 @@ import (
 
 const netnsDir = "/run/netns"
 
+// shareNetnsDir makes the folder of named namespaces a mount, as the first "ip
+// netns add" does. If that came later than our namespaces, each of them would be
+// mounted twice, one of them out of reach.
+func shareNetnsDir(r *record) error {
+	if err := os.MkdirAll(netnsDir, 0o755); err != nil {
+		return fmt.Errorf("making %s: %w", netnsDir, err)
+	}
+	err := unix.Mount("", netnsDir, "", unix.MS_SHARED|unix.MS_REC, "")
+	if !errors.Is(err, unix.EINVAL) { // EINVAL: it is no mount
+		return err
+	}
+	if err := unix.Mount(netnsDir, netnsDir, "", unix.MS_BIND|unix.MS_REC, ""); err != nil {
+		return fmt.Errorf("mounting %s: %w", netnsDir, err)
+	}
+	r.MountedNetnsDir = true
+	if err := r.write(); err != nil {
+		return err
+	}
+	return unix.Mount("", netnsDir, "", unix.MS_SHARED|unix.MS_REC, "")
+}
+
+// unshareNetnsDir takes the mount away again, unless others use it by now.
+func unshareNetnsDir() {
+	entries, err := os.ReadDir(netnsDir)
+	if err != nil || len(entries) > 0 {
+		return
+	}
+	if err := unix.Unmount(netnsDir, 0); err == nil {
+		_ = os.Remove(netnsDir)
+	}
+}
+
 // makeNetns makes the machine's network namespace under its name, as
 // "ip netns add" would.
 func (m machine) makeNetns() error {

@@ -30,6 +30,8 @@ type record struct {
 	// MountPoints are empty folders that "up" had to make outside of the state
 	// folder, for the machines to mount their own over.
 	MountPoints []string `json:"mountPoints,omitempty"`
+	// MountedNetnsDir says that "up" made /run/netns a mount.
+	MountedNetnsDir bool `json:"mountedNetnsDir,omitempty"`
 	// Binaries are the programs that the cluster runs, by name.
 	Binaries map[string]string `json:"binaries"`
 }

@@ -117,6 +117,9 @@ func provide(r *record) error {
 // startCluster makes and starts everything. What doesn't depend on each other
 // runs at the same time.
 func startCluster(r *record, images []string) error {
+	if err := shareNetnsDir(r); err != nil {
+		return err
+	}
 	machines := r.machines()
 	say("making %d network namespaces: %s", len(machines), machineNames(machines))
 	if err := makeNetwork(r.Options, machines); err != nil {
