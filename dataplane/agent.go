@@ -53,6 +53,9 @@ type Options struct {
 
 	// SysctlDir is where /proc/sys/net of the node can be written.
 	SysctlDir string
+
+	// HealthAddress is where /healthz and /readyz are served.
+	HealthAddress string
 }
 
 // Agent enforces policies on one node. It runs in the node's network namespace
@@ -80,8 +83,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 		return err
 	}
 	return errors.Join(
-		mgr.AddReadyzCheck("dataplane", a.health.ready),
-		mgr.AddHealthzCheck("loop", a.health.alive),
+		mgr.Add(a.health.server(options.HealthAddress)),
 		mgr.Add(a.reporter),
 		mgr.Add(a),
 	)

@@ -2,6 +2,8 @@ package dataplane
 
 import (
 	"context"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"testing"
 	"time"
@@ -142,7 +144,7 @@ spec:
 	require.NoError(t, s.admin.Create(t.Context(), np))
 	s.eventually(func() bool { return s.enforces(np) }, "the report names the policy")
 	require.False(t, reaches(), "what is reported is in force")
-	require.NoError(t, s.agent.health.ready(nil))
+	require.NoError(t, s.agent.health.ready())
 
 	report := s.report()
 	require.Equal(t, "iptables-nft", report.Status.Backend)
@@ -215,7 +217,10 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 	ended := make(chan error)
 	go func() { ended <- s.node.Do(func() error { return agent.Start(ctx) }) }()
 	time.Sleep(200 * time.Millisecond)
-	require.ErrorContains(t, agent.health.ready(nil), "waiting for the API server to list pods, namespaces, networkpolicies")
+	answer := httptest.NewRecorder()
+	agent.health.server("").Server.Handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	require.Equal(t, http.StatusServiceUnavailable, answer.Code)
+	require.Equal(t, "waiting for the API server to list pods, namespaces, networkpolicies\n", answer.Body.String())
 	require.NotContains(t, runIn(t, s.node, "iptables-nft-save", "-t", "filter"), "MOAT-", "nothing is written before the caches are synced")
 	cancel()
 	require.NoError(t, <-ended)

@@ -3,10 +3,13 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"strings"
 	"sync"
 	"time"
+
+	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
 // Bounds of the health checks.
@@ -45,8 +48,30 @@ func (h *health) end(err error) {
 	}
 }
 
+// server serves /healthz and /readyz. They answer 200 and "ok", or 503 and what
+// is wrong: controller-runtime's own server withholds the reason.
+func (h *health) server(address string) *manager.Server {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", answer(h.alive))
+	mux.HandleFunc("/readyz", answer(h.ready))
+	return &manager.Server{
+		Name:   "health",
+		Server: &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 10 * time.Second},
+	}
+}
+
+func answer(check func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := check(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	}
+}
+
 // ready returns nil while the kernel holds what the API server holds.
-func (h *health) ready(*http.Request) error {
+func (h *health) ready() error {
 	if missing := h.unsynced(); len(missing) > 0 {
 		return fmt.Errorf("waiting for the API server to list %s", strings.Join(missing, ", "))
 	}
@@ -64,7 +89,7 @@ func (h *health) ready(*http.Request) error {
 }
 
 // alive returns nil while the sync loop moves on.
-func (h *health) alive(*http.Request) error {
+func (h *health) alive() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.running.IsZero() && time.Since(h.running) > stuckAfter {

@@ -98,15 +98,15 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 	}
 	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName)
 	managerOptions.Metrics = server.Options{BindAddress: options.metricsAddress}
-	managerOptions.HealthProbeBindAddress = options.healthAddress
 	mgr, err := manager.New(kubeconfig, managerOptions)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the agent: %w", err)
 	}
 	err = dataplane.Setup(ctx, mgr, dataplane.Options{
-		NodeName:  options.nodeName,
-		Backend:   backends[options.backend],
-		SysctlDir: options.sysctlDir,
+		NodeName:      options.nodeName,
+		Backend:       backends[options.backend],
+		SysctlDir:     options.sysctlDir,
+		HealthAddress: options.healthAddress,
 	})
 	return mgr, err
 }
