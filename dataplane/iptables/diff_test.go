@@ -43,8 +43,12 @@ func bring(t *testing.T, f *fakeFilter, want iptables.Table) iptables.Change {
 	change := iptables.Diff(iptables.ParseSave(f.save(), prefix), want)
 	requireOwnLinesOnly(t, change.Script())
 	require.NoError(t, f.restore(change.Script()), change.Script())
-	rest := change.Missing(iptables.ParseSave(f.save(), prefix))
+	got := iptables.ParseSave(f.save(), prefix)
+	rest := change.Missing(got)
 	require.True(t, rest.Empty(), "missing afterwards: %s", rest)
+	if want.Chains != nil {
+		require.Equal(t, want, got, "what was written reads back")
+	}
 	for builtin := range want.Hooks {
 		require.Equal(t, "-j "+want.Hooks[builtin][0].Chain, f.chains[builtin][0], "the hook of %s comes first", builtin)
 	}

@@ -36,6 +36,13 @@ const (
 // ErrMissing means that the programs of a backend are not installed.
 var ErrMissing = errors.New("iptables is not installed")
 
+// ErrIncompatible means that the table holds rules that other programs made with
+// nft and that iptables can't print. iptables-nft-save says so in a comment and
+// ends with success.
+var ErrIncompatible = errors.New("the table holds native nft rules; move them to a table of their own")
+
+const incompatible = "# Table `filter' is incompatible"
+
 // Runner runs the programs of one backend for one family, in the network
 // namespace of the calling thread.
 type Runner struct {
@@ -70,6 +77,9 @@ func (r *Runner) Read(ctx context.Context) (Table, error) {
 	output, err := run(ctx, "", r.save, "-t", "filter")
 	if err != nil {
 		return Table{}, fmt.Errorf("reading the filter table: %w", err)
+	}
+	if strings.HasPrefix(output, incompatible) || strings.Contains(output, "\n"+incompatible) {
+		return Table{}, fmt.Errorf("reading the filter table: %w", ErrIncompatible)
 	}
 	return ParseSave(output, r.prefix), nil
 }

@@ -1,0 +1,133 @@
+package iptables_test
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// fakePrograms puts shell scripts of the given names first, and alone, in PATH.
+func fakePrograms(t *testing.T, scripts map[string]string) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, script := range scripts {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\n"+script+"\n"), 0o755))
+	}
+	t.Setenv("PATH", dir)
+	return dir
+}
+
+// fakeRunner has programs that behave as the scripts say.
+func fakeRunner(t *testing.T, save, restore string) (*iptables.Runner, string) {
+	t.Helper()
+	dir := fakePrograms(t, map[string]string{
+		"iptables-nft":         `echo "iptables v1.8.9 (nf_tables)"`,
+		"iptables-nft-save":    save,
+		"iptables-nft-restore": restore,
+	})
+	runner, err := iptables.NewRunner(iptables.NFT, ruleset.IPv4, prefix)
+	require.NoError(t, err)
+	return runner, dir
+}
+
+func TestMissingPrograms(t *testing.T) {
+	const version = `echo "iptables v1.8.9 (nf_tables)"`
+	for name, scripts := range map[string]map[string]string{
+		"none":       {},
+		"no save":    {"iptables-nft": version, "iptables-nft-restore": ""},
+		"no restore": {"iptables-nft": version, "iptables-nft-save": ""},
+		"other one":  {"iptables-legacy": version, "iptables-legacy-save": "", "iptables-legacy-restore": ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fakePrograms(t, scripts)
+			_, err := iptables.NewRunner(iptables.NFT, ruleset.IPv4, prefix)
+			require.ErrorIs(t, err, iptables.ErrMissing)
+			require.ErrorContains(t, err, "iptables-nft")
+		})
+	}
+}
+
+func TestReadFails(t *testing.T) {
+	runner, _ := fakeRunner(t, `for i in 1 2 3 4 5; do echo "line $i" >&2; done; exit 4`, "")
+	_, err := runner.Read(context.Background())
+	require.ErrorContains(t, err, "reading the filter table: ")
+	require.ErrorContains(t, err, "line 1; line 2; line 3")
+	require.NotContains(t, err.Error(), "line 4")
+	require.True(t, iptables.IsFailure(err))
+	require.False(t, iptables.IsPermission(err))
+}
+
+func TestPermissionDenied(t *testing.T) {
+	for _, message := range []string{
+		"iptables-nft-save: Could not fetch rule set generation id: Permission denied (you must be root)",
+		"getsockopt failed strangely: Permission denied",
+	} {
+		runner, _ := fakeRunner(t, `echo "`+message+`" >&2; exit 4`, "")
+		_, err := runner.Read(context.Background())
+		require.True(t, iptables.IsPermission(err), message)
+	}
+	require.False(t, iptables.IsPermission(nil))
+}
+
+// iptables-nft-save ends well where it can't print the table. Taken for an empty
+// one, the hooks would be inserted once more with every pass.
+func TestReadRefusesATableThatCannotBePrinted(t *testing.T) {
+	runner, _ := fakeRunner(t, "echo \"# Table \\`filter' is incompatible, use 'nft' tool.\"", "")
+	_, err := runner.Read(context.Background())
+	require.ErrorIs(t, err, iptables.ErrIncompatible)
+	require.ErrorContains(t, err, "nft")
+}
+
+func TestApplyIsOneRestore(t *testing.T) {
+	runner, dir := fakeRunner(t, "", `cat="$(while IFS= read -r line; do echo "$line"; done)"; echo "$@" > "${0%/*}/args"; echo "$cat" > "${0%/*}/stdin"`)
+	change := iptables.Diff(iptables.Table{}, someTable("a"))
+	require.NoError(t, runner.Apply(context.Background(), change))
+
+	args, err := os.ReadFile(filepath.Join(dir, "args"))
+	require.NoError(t, err)
+	require.Equal(t, "--noflush --wait 10\n", string(args))
+	stdin, err := os.ReadFile(filepath.Join(dir, "stdin"))
+	require.NoError(t, err)
+	require.Equal(t, change.Script(), string(stdin))
+}
+
+func TestApplyFails(t *testing.T) {
+	runner, _ := fakeRunner(t, "", `echo "iptables-restore v1.8.9: unknown option" >&2; exit 2`)
+	err := runner.Apply(context.Background(), iptables.Diff(iptables.Table{}, someTable("a")))
+	require.ErrorContains(t, err, "restoring the filter table: ")
+	require.ErrorContains(t, err, "unknown option")
+	require.True(t, iptables.IsFailure(err))
+}
+
+// The node's other programs decide: two variants in one kernel filter unseen.
+func TestDetect(t *testing.T) {
+	const hint, rule = "echo :KUBE-IPTABLES-HINT - [0:0]", "echo; echo -A PREROUTING -j ACCEPT"
+	for name, test := range map[string]struct {
+		nft, legacy string
+		want        iptables.Backend
+	}{
+		"nothing anywhere":      {"", "", iptables.NFT},
+		"hint in nft":           {hint, rule + ";" + rule, iptables.NFT},
+		"hint in legacy":        {rule + ";" + rule, hint, iptables.Legacy},
+		"hint in both":          {hint, hint, iptables.NFT},
+		"canary of old kubelet": {"", "echo :KUBE-KUBELET-CANARY - [0:0]", iptables.Legacy},
+		"more rules in legacy":  {rule, rule + ";" + rule, iptables.Legacy},
+		"more rules in nft":     {rule + ";" + rule, rule, iptables.NFT},
+		"legacy fails":          {"", hint + "; exit 3", iptables.NFT},
+	} {
+		t.Run(name, func(t *testing.T) {
+			fakePrograms(t, map[string]string{"iptables-nft-save": test.nft, "iptables-legacy-save": test.legacy})
+			require.Equal(t, test.want, iptables.Detect(context.Background()))
+		})
+	}
+	t.Run("no programs", func(t *testing.T) {
+		fakePrograms(t, nil)
+		require.Equal(t, iptables.NFT, iptables.Detect(context.Background()))
+	})
+}
