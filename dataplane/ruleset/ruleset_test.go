@@ -1,0 +1,86 @@
+package ruleset_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+func TestFamily(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
+	require.True(t, ruleset.IPv4.Holds(v4) && !ruleset.IPv4.Holds(v6))
+	require.True(t, ruleset.IPv6.Holds(v6) && !ruleset.IPv6.Holds(v4))
+	for _, family := range ruleset.Families() {
+		addr := map[ruleset.Family]netip.Addr{ruleset.IPv4: v4, ruleset.IPv6: v6}[family]
+		require.Equal(t, addr.BitLen(), family.Bits())
+	}
+	require.Equal(t, "IPv4 IPv6", ruleset.IPv4.String()+" "+ruleset.IPv6.String())
+}
+
+func TestPrefixMatch(t *testing.T) {
+	for text, want := range map[string][2]string{
+		"10.1.2.3/8":       {"10.0.0.0", "255.0.0.0"},
+		"10.1.2.3/32":      {"10.1.2.3", "255.255.255.255"},
+		"10.1.2.3/31":      {"10.1.2.2", "255.255.255.254"},
+		"0.0.0.0/0":        {"0.0.0.0", "0.0.0.0"},
+		"128.0.0.0/1":      {"128.0.0.0", "128.0.0.0"},
+		"fd00:1::5/64":     {"fd00:1::", "ffff:ffff:ffff:ffff::"},
+		"2001:db8:f::1/45": {"2001:db8:8::", "ffff:ffff:fff8::"},
+	} {
+		m := ruleset.PrefixMatch(ruleset.Source, netip.MustParsePrefix(text))
+		require.Equal(t, want, [2]string{m.Addr.String(), m.Mask.String()}, text)
+	}
+	m := ruleset.HostMatch(ruleset.Destination, netip.MustParseAddr("fd00::1"))
+	require.Equal(t, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", m.Mask.String())
+	require.Equal(t, ruleset.Destination, m.Side)
+}
+
+func TestSlots(t *testing.T) {
+	require.Equal(t, 1, ruleset.PortRange{First: 80, Last: 80}.Slots())
+	require.Equal(t, 2, ruleset.PortRange{First: 80, Last: 81}.Slots())
+}
+
+// Every rule of the list differs from every other.
+func TestEqual(t *testing.T) {
+	protocol := ruleset.ProtocolMatch{Protocol: 6}
+	ports := func(ranges ...ruleset.PortRange) []ruleset.Match {
+		return []ruleset.Match{protocol, ruleset.PortMatch{Ranges: ranges}}
+	}
+	set := ruleset.SetMatch{Set: "s", Type: ruleset.HashIP, Side: ruleset.Source}
+	otherSide, otherType := set, set
+	otherSide.Side, otherType.Type = ruleset.Destination, ruleset.HashNet
+	rules := []ruleset.Rule{
+		{},
+		{Action: ruleset.Drop},
+		{Action: ruleset.Jump, Target: "a"},
+		{Action: ruleset.Goto, Target: "a"},
+		{Action: ruleset.Jump, Target: "b"},
+		{Match: []ruleset.Match{protocol}},
+		{Match: []ruleset.Match{ruleset.ProtocolMatch{Protocol: 17}}},
+		{Match: []ruleset.Match{ruleset.ICMPv6TypeMatch{Type: 6}}},
+		{Match: []ruleset.Match{set}},
+		{Match: []ruleset.Match{otherSide}},
+		{Match: []ruleset.Match{otherType}},
+		{Match: []ruleset.Match{set, protocol}},
+		{Match: []ruleset.Match{protocol, set}},
+		{Match: []ruleset.Match{ruleset.EstablishedMatch{}}},
+		{Match: []ruleset.Match{ruleset.PrefixMatch(ruleset.Source, netip.MustParsePrefix("10.0.0.0/8"))}},
+		{Match: []ruleset.Match{ruleset.PrefixMatch(ruleset.Source, netip.MustParsePrefix("10.0.0.0/9"))}},
+		{Match: ports()},
+		{Match: ports(ruleset.PortRange{First: 1, Last: 2})},
+		{Match: ports(ruleset.PortRange{First: 1, Last: 3})},
+		{Match: ports(ruleset.PortRange{First: 1, Last: 2}, ruleset.PortRange{First: 5, Last: 5})},
+	}
+	for i, a := range rules {
+		for j, b := range rules {
+			require.Equal(t, i == j, a.Equal(b), "%d and %d", i, j)
+			chainA, chainB := ruleset.Chain{Name: "c", Rules: []ruleset.Rule{a}}, ruleset.Chain{Name: "c", Rules: []ruleset.Rule{b}}
+			require.Equal(t, i == j, chainA.Equal(chainB), "%d and %d", i, j)
+		}
+	}
+	require.False(t, ruleset.Chain{Name: "a"}.Equal(ruleset.Chain{Name: "b"}))
+	require.False(t, ruleset.Chain{Name: "a"}.Equal(ruleset.Chain{Name: "a", Rules: rules}))
+}
