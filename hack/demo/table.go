@@ -1,0 +1,108 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// row is one line of the table. A row with a step only is that step's title.
+type row struct {
+	step             string
+	what, want, seen string
+}
+
+// differs takes a measured time, which follows what was expected of it, for equal.
+func (r row) differs() bool {
+	return r.step == "" && r.seen != r.want && !strings.HasPrefix(r.seen, r.want+" (")
+}
+
+// step starts a numbered step of the walk-through.
+func (d *demo) step(title string) {
+	if d.err != nil {
+		return
+	}
+	number := 1
+	for _, r := range d.rows {
+		if r.step != "" {
+			number++
+		}
+	}
+	title = fmt.Sprintf("%d. %s", number, title)
+	d.heading(title)
+	d.rows = append(d.rows, row{step: title})
+}
+
+// compare enters one fact that is no packet's fate.
+func (d *demo) compare(what, want, seen string) {
+	if d.err != nil {
+		return
+	}
+	d.rows = append(d.rows, row{what: what, want: want, seen: seen})
+}
+
+func (d *demo) differences() int {
+	count := 0
+	for _, r := range d.rows {
+		if r.differs() {
+			count++
+		}
+	}
+	return count
+}
+
+func (d *demo) printTable() {
+	if len(d.rows) == 0 {
+		return
+	}
+	fmt.Println()
+	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
+	fmt.Fprintln(table, "STEP\tEXPECTED\tSEEN\t")
+	for _, r := range d.rows {
+		mark := ""
+		if r.differs() {
+			mark = "<- DIFFERS"
+		}
+		if r.step != "" {
+			fmt.Fprintf(table, "%s\t\t\t\n", r.step)
+		} else {
+			fmt.Fprintf(table, "   %s\t%s\t%s\t%s\n", r.what, r.want, r.seen, mark)
+		}
+	}
+	_ = table.Flush()
+}
+
+// diagnose shows what is needed to find out why a step went wrong.
+func (d *demo) diagnose() {
+	if d.ctx.Err() != nil {
+		return
+	}
+	fmt.Print("\nFor finding out why:\n")
+	for _, command := range [][]string{
+		{"kubectl", "get", "pods", "-A", "-o", "wide"},
+		{"kubectl", "get", "appisolations,networkpolicies", "-A", "-o", "yaml"},
+		{"kubectl", "get", "nodeenforcements", "-o", "yaml"},
+		{"kubectl", "-n", systemNamespace, "logs", "deployment/moat-operator", "--tail=40"},
+		{"kubectl", "-n", systemNamespace, "logs", "-l", "app.kubernetes.io/component=agent", "--prefix", "--tail=15"},
+		{"kubectl", "-n", systemNamespace, "get", "events"},
+		{"exec", "node-1", "--", "sh", "-c", "iptables-save -t filter | grep MOAT"},
+		{"exec", "node-1", "--", "sh", "-c", "iptables-legacy-save -t filter | grep MOAT"},
+		{"exec", "node-1", "--", "ipset", "list"},
+	} {
+		// A shell of its own: these run though the walk-through failed.
+		s := shell{ctx: d.ctx}
+		s.show(command...)
+	}
+}
+
+func (d *demo) printNext() {
+	fmt.Printf(`
+Everything went as expected, in %.0f s. The cluster stays up. Try next:
+  go run ./hack/cluster kubectl apply -f hack/demo/manifests/appisolation.yaml
+  go run ./hack/cluster kubectl get appisolations,nodeenforcements
+  go run ./hack/cluster exec node-1 -- sh -c 'iptables-save -t filter | grep MOAT'
+Remove it with: make demo-down
+`, time.Since(d.begun).Seconds())
+}
