@@ -74,10 +74,11 @@ func inPod(pod string) []string {
 
 var lossPattern = regexp.MustCompile(`(\d+)% packet loss`)
 
-// judgePing knows a loss of all and of none; anything between is neither.
+// judgePing knows a loss of all and of none. Anything between is neither, and so
+// is an error that the network sends back: Moat drops without a word.
 func judgePing(output string) (outcome, bool) {
 	loss := lossPattern.FindStringSubmatch(output)
-	if loss == nil {
+	if loss == nil || strings.Contains(output, " errors,") {
 		return "", false
 	}
 	switch loss[1] {

@@ -57,21 +57,23 @@ func (d *demo) printTable() {
 	if len(d.rows) == 0 {
 		return
 	}
-	fmt.Println()
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
-	fmt.Fprintln(table, "STEP\tEXPECTED\tSEEN\t")
+	_, _ = fmt.Fprint(table, "\nSTEP\tEXPECTED\tSEEN\n")
 	for _, r := range d.rows {
-		mark := ""
-		if r.differs() {
-			mark = "<- DIFFERS"
-		}
-		if r.step != "" {
-			fmt.Fprintf(table, "%s\t\t\t\n", r.step)
-		} else {
-			fmt.Fprintf(table, "   %s\t%s\t%s\t%s\n", r.what, r.want, r.seen, mark)
-		}
+		_, _ = fmt.Fprintln(table, r)
 	}
 	_ = table.Flush()
+}
+
+// String separates the columns by tabs.
+func (r row) String() string {
+	switch {
+	case r.step != "":
+		return r.step + "\t\t"
+	case r.differs():
+		return fmt.Sprintf("   %s\t%s\t%s   <- DIFFERS", r.what, r.want, r.seen)
+	}
+	return fmt.Sprintf("   %s\t%s\t%s", r.what, r.want, r.seen)
 }
 
 // diagnose shows what is needed to find out why a step went wrong.

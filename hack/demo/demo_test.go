@@ -1,0 +1,69 @@
+package main
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestJudgePing(t *testing.T) {
+	for output, want := range map[string]outcome{
+		"2 packets transmitted, 2 packets received, 0% packet loss":                 answered,
+		"2 packets transmitted, 2 received, 0% packet loss, time 205ms":             answered,
+		"2 packets transmitted, 0 packets received, 100% packet loss":               blocked,
+		"2 packets transmitted, 1 packets received, 50% packet loss":                "",
+		"Error from server (NotFound): pods \"busybox\" not found":                  "",
+		"ping: sendto: Network is unreachable":                                      "",
+		"command terminated with exit code 143":                                     "",
+		"10 packets transmitted, 9 received, 10% packet loss":                       "",
+		"2 packets transmitted, 0 received, +2 errors, 100% packet loss, time 10ms": "",
+	} {
+		seen, known := judgePing(output)
+		require.Equal(t, want, seen, output)
+		require.Equal(t, want != "", known, output)
+	}
+}
+
+func TestJudgeGet(t *testing.T) {
+	for output, want := range map[string]outcome{
+		"Welcome to nginx!\n":                                                 answered,
+		"Hello from outside of the cluster\n":                                 answered,
+		"command terminated with exit code 143":                               blocked,
+		"wget: can't connect to remote host (10.244.1.4): Connection refused": "",
+		"command terminated with exit code 139":                               "",
+		"":                                                                    "",
+	} {
+		seen, known := judgeGet(output)
+		require.Equal(t, want, seen, output)
+		require.Equal(t, want != "", known, output)
+	}
+}
+
+func TestRowDiffers(t *testing.T) {
+	require.False(t, row{what: "ping", want: "blocked", seen: "blocked"}.differs())
+	require.True(t, row{what: "ping", want: "blocked", seen: "answers"}.differs())
+	require.True(t, row{what: "ping", want: "blocked", seen: ""}.differs())
+	require.False(t, row{step: "1. A title"}.differs())
+
+	require.False(t, row{what: "in force", want: inTime, seen: took(999 * time.Millisecond)}.differs())
+	require.True(t, row{what: "in force", want: inTime, seen: took(1100 * time.Millisecond)}.differs())
+}
+
+func TestFirstSight(t *testing.T) {
+	changed := time.Now()
+	sightings := make(chan sighting, 4)
+	sightings <- sighting{answered, changed.Add(-time.Second)}
+	sightings <- sighting{answered, changed.Add(100 * time.Millisecond)}
+	sightings <- sighting{blocked, changed.Add(300 * time.Millisecond)}
+	require.Equal(t, "within 1 s (0.3 s)", firstSight(sightings, blocked, changed))
+
+	close(sightings)
+	require.Equal(t, "the watcher ended early", firstSight(sightings, blocked, changed))
+}
+
+func TestTypedIsWhatAUserTypes(t *testing.T) {
+	require.Equal(t, "kubectl label pod busybox role=frontend", typed([]string{"kubectl", "label", "pod", "busybox", "role=frontend"}))
+	require.Equal(t, "go run ./hack/cluster exec world -- ping 10.244.1.4", typed([]string{"exec", "world", "--", "ping", "10.244.1.4"}))
+	require.Equal(t, `kubectl patch -p '[{"op": "remove"}]'`, typed([]string{"kubectl", "patch", "-p", `[{"op": "remove"}]`}))
+}
