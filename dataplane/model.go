@@ -55,8 +55,12 @@ func (m *model) setPod(object *corev1.Pod) {
 	pod := policy.ParsePod(object)
 	m.change(func() {
 		m.index.SetPod(pod)
+		_, was := m.local[pod.Key()]
 		if pod.Node == m.node {
 			m.local[pod.Key()] = pod
+			m.revision++
+		} else if was { // made again elsewhere under the same name
+			delete(m.local, pod.Key())
 			m.revision++
 		}
 	})
