@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -165,10 +166,12 @@ func reasonOf(err error) string {
 	return v1alpha1.NodeReasonSyncFailed
 }
 
+// message is cut between characters: the API server replaces what is no UTF-8, and
+// the stored report would differ from the wanted one for ever.
 func message(err error) string {
-	text := fmt.Sprint(err)
+	text := strings.ToValidUTF8(fmt.Sprint(err), "?")
 	if len(text) > maxMessage {
-		text = text[:maxMessage-3] + "..."
+		text = strings.ToValidUTF8(text[:maxMessage-3], "") + "..."
 	}
 	return text
 }

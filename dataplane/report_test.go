@@ -1,0 +1,242 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	corev1 "k8s.io/api/core/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/policy"
+)
+
+func policyAt(uid string, generation int64) *policy.Policy {
+	return &policy.Policy{UID: types.UID(uid), Generation: generation}
+}
+
+func viewOf(selecting ...*policy.Policy) *view { return &view{selecting: selecting} }
+
+// observed returns what the reporter would write after an observation.
+func observed(r *reporter, v *view, syncErr error) *v1alpha1.NodeEnforcementStatus {
+	r.observe(iptables.NFT, v, syncErr, nil)
+	return r.wanted
+}
+
+func newTestReporter() *reporter { return newReporter(nil, nil, "node-1", logr.Discard()) }
+
+// lists writes "uid@generation" for what is enforced and "uid!reason" for what
+// isn't.
+func lists(status *v1alpha1.NodeEnforcementStatus) string {
+	var words []string
+	for _, p := range status.Policies {
+		words = append(words, fmt.Sprintf("%s@%d", p.UID, p.Generation))
+	}
+	for _, f := range status.Failures {
+		words = append(words, fmt.Sprintf("%s!%s", f.UID, f.Reason))
+	}
+	return strings.Join(words, " ")
+}
+
+// The report says of a generation that it is enforced only after a sync that held
+// it has ended well.
+func TestReportIsTruthful(t *testing.T) {
+	r, broken := newTestReporter(), errors.New("broken")
+
+	require.Equal(t, "a!SyncFailed", lists(observed(r, viewOf(policyAt("a", 1)), broken)), "never in force")
+	require.Equal(t, "a@1", lists(observed(r, viewOf(policyAt("a", 1)), nil)))
+	require.Equal(t, "a@2", lists(observed(r, viewOf(policyAt("a", 2)), nil)), "a new generation is confirmed even if no rule changed")
+
+	status := observed(r, viewOf(policyAt("b", 1), policyAt("a", 3), policyAt("c", 1)), nil)
+	require.Equal(t, "a@3 b@1 c@1", lists(status), "sorted")
+	require.EqualValues(t, 3, status.PolicyCount)
+
+	status = observed(r, viewOf(policyAt("a", 4), policyAt("b", 1), policyAt("d", 1)), broken)
+	require.Equal(t, "b@1 a!SyncFailed d!SyncFailed", lists(status), "b is as it was; of a only an older generation is in force")
+	require.EqualValues(t, 1, status.PolicyCount)
+
+	status = observed(r, viewOf(policyAt("a", 3)), broken)
+	require.Equal(t, "a@3", lists(status), "back at what the kernel holds")
+	require.Empty(t, lists(observed(r, viewOf(), nil)))
+	require.Equal(t, "a!SyncFailed", lists(observed(r, viewOf(policyAt("a", 3)), broken)), "what was taken out is no longer in force")
+}
+
+func TestReportWithoutView(t *testing.T) {
+	status := observed(newTestReporter(), nil, iptables.ErrMissing)
+	require.Empty(t, lists(status))
+	synced := apimeta.FindStatusCondition(status.Conditions, v1alpha1.NodeConditionDataplaneSynced)
+	require.Equal(t, metav1.ConditionFalse, synced.Status)
+	require.Equal(t, v1alpha1.NodeReasonIptablesMissing, synced.Reason)
+}
+
+func TestReportUnreadablePolicy(t *testing.T) {
+	p := policyAt("a", 1)
+	p.Unreadable = []error{errors.New("spec.ingress[0].from[1]: odd"), errors.New("spec.podSelector: odder")}
+	status := observed(newTestReporter(), viewOf(p, policyAt("b", 1)), nil)
+	require.Equal(t, "b@1 a!PolicyUnreadable", lists(status))
+	require.Contains(t, status.Failures[0].Message, "spec.ingress[0].from[1]: odd")
+	require.Contains(t, status.Failures[0].Message, "spec.podSelector: odder")
+}
+
+func TestReportIsBounded(t *testing.T) {
+	var many []*policy.Policy
+	for i := range v1alpha1.MaxReportedPolicies + 1 {
+		many = append(many, policyAt(fmt.Sprintf("%04d", i), 1))
+	}
+	status := observed(newTestReporter(), viewOf(many...), nil)
+	require.Len(t, status.Policies, v1alpha1.MaxReportedPolicies)
+	require.True(t, status.Truncated)
+	require.EqualValues(t, v1alpha1.MaxReportedPolicies+1, status.PolicyCount)
+
+	status = observed(newTestReporter(), viewOf(many[1:]...), nil)
+	require.Len(t, status.Policies, v1alpha1.MaxReportedPolicies)
+	require.False(t, status.Truncated)
+
+	status = observed(newTestReporter(), viewOf(many...), errors.New("broken"))
+	require.Len(t, status.Failures, maxFailures)
+}
+
+func TestReportConditions(t *testing.T) {
+	for _, test := range []struct {
+		name               string
+		syncErr, degraded  error
+		synced, isDegraded metav1.ConditionStatus
+		reason             string
+	}{
+		{"all is well", nil, nil, "True", "False", v1alpha1.NodeReasonSynced},
+		{"some failure", errors.New("x"), nil, "False", "False", v1alpha1.NodeReasonSyncFailed},
+		{"no iptables", fmt.Errorf("a: %w", iptables.ErrMissing), nil, "False", "False", v1alpha1.NodeReasonIptablesMissing},
+		{"iptables not permitted", &iptables.Error{Stderr: "Permission denied (you must be root)"}, nil, "False", "False", v1alpha1.NodeReasonPermissionDenied},
+		{"ipset not permitted", fmt.Errorf("a: %w", unix.EPERM), nil, "False", "False", v1alpha1.NodeReasonPermissionDenied},
+		{"restore fails", fmt.Errorf("a: %w", &iptables.Error{Stderr: "line 3 failed"}), nil, "False", "False", v1alpha1.NodeReasonRestoreFailed},
+		{"bridge unfiltered", nil, errors.New("load br_netfilter"), "True", "True", v1alpha1.NodeReasonSynced},
+	} {
+		conditions := conditionsOf(test.syncErr, test.degraded)
+		synced := apimeta.FindStatusCondition(conditions, v1alpha1.NodeConditionDataplaneSynced)
+		degraded := apimeta.FindStatusCondition(conditions, v1alpha1.NodeConditionDegraded)
+		require.Equal(t, test.synced, synced.Status, test.name)
+		require.Equal(t, test.reason, synced.Reason, test.name)
+		require.Equal(t, test.isDegraded, degraded.Status, test.name)
+		for _, c := range []error{test.syncErr, test.degraded} {
+			if c != nil {
+				require.Contains(t, synced.Message+degraded.Message, c.Error(), test.name)
+			}
+		}
+	}
+}
+
+func TestReportWakesOnChangeOnly(t *testing.T) {
+	r := newTestReporter()
+	v := viewOf(policyAt("a", 1))
+	observed(r, v, nil)
+	require.Len(t, r.wake, 1)
+	<-r.wake
+	observed(r, v, nil)
+	require.Empty(t, r.wake, "nothing is new")
+	observed(r, viewOf(policyAt("a", 2)), nil)
+	require.Len(t, r.wake, 1)
+}
+
+func TestMessageIsBoundedAndReadable(t *testing.T) {
+	require.Equal(t, "short", message(errors.New("short")))
+	exact := strings.Repeat("x", maxMessage)
+	require.Equal(t, exact, message(errors.New(exact)))
+
+	for shift := range 4 {
+		cut := message(errors.New(strings.Repeat("x", shift) + strings.Repeat("€", 200)))
+		require.LessOrEqual(t, len(cut), maxMessage)
+		require.True(t, utf8.ValidString(cut), "cut inside a character: %q", cut)
+		require.True(t, strings.HasSuffix(cut, "€..."), cut)
+	}
+	require.True(t, utf8.ValidString(message(errors.New("bad byte \xff"))), "stored as it is compared")
+}
+
+func TestSameStatusIgnoresTimes(t *testing.T) {
+	a := &v1alpha1.NodeEnforcementStatus{Backend: "x", Conditions: conditionsOf(nil, nil)}
+	b := a.DeepCopy()
+	b.Conditions[0].LastTransitionTime = metav1.Now()
+	require.True(t, sameStatus(a, b))
+	require.False(t, b.Conditions[0].LastTransitionTime.IsZero(), "the arguments stay as they are")
+	b.Conditions[0].Status = metav1.ConditionFalse
+	require.False(t, sameStatus(a, b))
+}
+
+// store is a reporter with an API server that counts writes.
+func store(t *testing.T, objects ...client.Object) (*reporter, client.Client, *int) {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	require.NoError(t, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
+	writes := new(int)
+	stored := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.NodeEnforcement{}).
+		WithInterceptorFuncs(interceptor.Funcs{
+			SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, options ...client.SubResourceUpdateOption) error {
+				*writes++
+				return c.SubResource(sub).Update(ctx, o, options...)
+			},
+		}).Build()
+	return newReporter(stored, stored, "node-1", logr.Discard()), stored, writes
+}
+
+func TestReportIsWrittenOnce(t *testing.T) {
+	ctx := context.Background()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1", UID: "node-uid"}}
+	r, stored, writes := store(t, node)
+	require.NoError(t, r.write(ctx))
+	require.Zero(t, *writes, "nothing was observed yet")
+
+	r.observe(iptables.NFT, viewOf(policyAt("a", 1)), nil, nil)
+	require.NoError(t, r.write(ctx))
+	require.NoError(t, r.write(ctx))
+	require.Equal(t, 1, *writes)
+
+	report := &v1alpha1.NodeEnforcement{}
+	require.NoError(t, stored.Get(ctx, client.ObjectKey{Name: "node-1"}, report))
+	require.Equal(t, "a@1", lists(&report.Status))
+	require.Equal(t, "iptables-nft", report.Status.Backend)
+	require.Equal(t, types.UID("node-uid"), report.OwnerReferences[0].UID)
+	since := report.Status.Conditions[0].LastTransitionTime
+	require.False(t, since.IsZero())
+
+	r.observe(iptables.NFT, viewOf(policyAt("a", 2)), nil, nil)
+	require.NoError(t, r.write(ctx))
+	require.NoError(t, stored.Get(ctx, client.ObjectKey{Name: "node-1"}, report))
+	require.Equal(t, "a@2", lists(&report.Status))
+	require.Equal(t, since, report.Status.Conditions[0].LastTransitionTime, "a condition that stays keeps its time")
+}
+
+// A Node that was made again owns the report that its predecessor left.
+func TestReportChangesItsOwner(t *testing.T) {
+	ctx := context.Background()
+	left := &v1alpha1.NodeEnforcement{ObjectMeta: metav1.ObjectMeta{
+		Name:            "node-1",
+		OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "node-1", UID: "old-uid"}},
+	}}
+	r, stored, _ := store(t, left, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1", UID: "new-uid"}})
+	r.observe(iptables.NFT, viewOf(), nil, nil)
+	require.NoError(t, r.write(ctx))
+	report := &v1alpha1.NodeEnforcement{}
+	require.NoError(t, stored.Get(ctx, client.ObjectKey{Name: "node-1"}, report))
+	require.Len(t, report.OwnerReferences, 1)
+	require.Equal(t, types.UID("new-uid"), report.OwnerReferences[0].UID)
+}
+
+func TestReportNeedsItsNode(t *testing.T) {
+	r, _, _ := store(t)
+	r.observe(iptables.NFT, viewOf(), nil, nil)
+	require.ErrorContains(t, r.write(context.Background()), "getting Node node-1")
+}
