@@ -63,13 +63,15 @@ func demonstrate(ctx context.Context) error {
 	d.withNetworkPolicy()
 	d.withAppIsolation()
 
+	if d.interrupted() {
+		return d.err
+	}
 	d.printTable()
 	switch {
 	case d.err != nil:
 		d.diagnose()
 		return d.err
 	case d.differences() > 0:
-		d.diagnose()
 		return errDifference
 	}
 	d.printNext()

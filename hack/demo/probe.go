@@ -133,14 +133,19 @@ func (d *demo) check(expectations ...expectation) {
 		wg.Go(func() { results[i] = d.try(e.probe) })
 	}
 	wg.Wait()
+	if d.interrupted() {
+		return
+	}
+	rows := make([]row, len(expectations))
 	for i, e := range expectations {
 		verdict := "as expected"
 		if results[i].seen != string(e.want) {
 			verdict = fmt.Sprintf("BUT EXPECTED: %s", e.want)
 		}
 		d.say("\n$ %s\n%s\n  -> %s, %s", typed(e.command), results[i].evidence, results[i].seen, verdict)
-		d.rows = append(d.rows, row{what: e.what, want: string(e.want), seen: results[i].seen})
+		rows[i] = row{what: e.what, want: string(e.want), seen: results[i].seen}
 	}
+	d.enter(rows...)
 }
 
 func (d *demo) try(p probe) result {

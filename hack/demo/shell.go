@@ -110,11 +110,22 @@ func (s *shell) output(command ...string) string {
 	return strings.TrimSpace(string(out))
 }
 
+// interrupted says whether the user has ended the demonstration. What was seen
+// since then means nothing.
+func (s *shell) interrupted() bool {
+	if s.ctx.Err() == nil {
+		return false
+	}
+	s.err = errInterrupted
+	return true
+}
+
+var errInterrupted = errors.New("interrupted")
+
 func (s *shell) fail(command []string, err error, output string) {
 	switch {
 	case s.err != nil || err == nil:
-	case s.ctx.Err() != nil:
-		s.err = errors.New("interrupted")
+	case s.interrupted():
 	default:
 		s.err = fmt.Errorf("running %s: %w\n%s", typed(command), err, output)
 	}

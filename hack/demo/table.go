@@ -35,12 +35,22 @@ func (d *demo) step(title string) {
 	d.rows = append(d.rows, row{step: title})
 }
 
-// compare enters one fact that is no packet's fate.
-func (d *demo) compare(what, want, seen string) {
+// enter puts rows into the table. The first that differs is the moment to look
+// for the cause: later steps change what there is to see.
+func (d *demo) enter(rows ...row) {
 	if d.err != nil {
 		return
 	}
-	d.rows = append(d.rows, row{what: what, want: want, seen: seen})
+	before := d.differences()
+	d.rows = append(d.rows, rows...)
+	if before == 0 && d.differences() > 0 {
+		d.diagnose()
+	}
+}
+
+// compare enters one fact that is no packet's fate.
+func (d *demo) compare(what, want, seen string) {
+	d.enter(row{what: what, want: want, seen: seen})
 }
 
 func (d *demo) differences() int {
@@ -78,22 +88,19 @@ func (r row) String() string {
 
 // diagnose shows what is needed to find out why a step went wrong.
 func (d *demo) diagnose() {
-	if d.ctx.Err() != nil {
-		return
-	}
-	fmt.Print("\nFor finding out why:\n")
+	fmt.Print("\nThis went otherwise than expected. For finding out why:\n")
 	for _, command := range [][]string{
 		{"kubectl", "get", "pods", "-A", "-o", "wide"},
 		{"kubectl", "get", "appisolations,networkpolicies", "-A", "-o", "yaml"},
 		{"kubectl", "get", "nodeenforcements", "-o", "yaml"},
 		{"kubectl", "-n", systemNamespace, "logs", "deployment/moat-operator", "--tail=40"},
 		{"kubectl", "-n", systemNamespace, "logs", "-l", "app.kubernetes.io/component=agent", "--prefix", "--tail=15"},
-		{"kubectl", "-n", systemNamespace, "get", "events"},
+		{"kubectl", "-n", systemNamespace, "get", "events", "--field-selector", "type=Warning"},
 		{"exec", "node-1", "--", "sh", "-c", "iptables-save -t filter | grep MOAT"},
 		{"exec", "node-1", "--", "sh", "-c", "iptables-legacy-save -t filter | grep MOAT"},
 		{"exec", "node-1", "--", "ipset", "list"},
 	} {
-		// A shell of its own: these run though the walk-through failed.
+		// A shell of its own: these run though a command failed before.
 		s := shell{ctx: d.ctx}
 		s.show(command...)
 	}

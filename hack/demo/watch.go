@@ -50,19 +50,26 @@ func (d *demo) timeChange(pod string, want outcome, change func()) {
 	cmd := d.command(append(inPod(pod), "sh", "-c", script))
 	sightings, err := startWatching(cmd)
 	if err != nil {
-		d.err = fmt.Errorf("watching from %s: %w", pod, err)
+		d.fail(cmd.Args, err, "")
 		return
 	}
 	defer func() { _ = cmd.Wait() }()
 	defer func() { _ = cmd.Process.Kill() }()
 
 	// The first ping shows that the watcher watches, and from which state on.
-	if first, ok := <-sightings; !ok || first.outcome == want {
+	first, ok := <-sightings
+	switch {
+	case d.interrupted():
+		return
+	case !ok || first.outcome == want:
 		d.enterTime("no change seen: it was so before")
 		return
 	}
 	change()
-	d.enterTime(firstSight(sightings, want, time.Now()))
+	seen := firstSight(sightings, want, time.Now())
+	if !d.interrupted() {
+		d.enterTime(seen)
+	}
 }
 
 func startWatching(cmd *exec.Cmd) (<-chan sighting, error) {
@@ -117,5 +124,5 @@ const inTime = "within 1 s"
 
 func (d *demo) enterTime(seen string) {
 	d.say("  -> in force %s after the change", seen)
-	d.rows = append(d.rows, row{what: "in force", want: inTime, seen: seen})
+	d.enter(row{what: "in force", want: inTime, seen: seen})
 }
