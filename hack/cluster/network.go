@@ -104,7 +104,7 @@ func (m machine) configureNetwork(o options) error {
 		if err := configureLink(linkName, m.addresses(o.IPFamily)); err != nil {
 			return err
 		}
-		return routesToWorld(o.IPFamily)
+		return errors.Join(routesToWorld(o.IPFamily), routesToServices(o.IPFamily))
 	case m.name == world:
 		if err := configureLink(linkName, append(m.addresses(o.IPFamily), families(o.IPFamily, worldAddresses...)...)); err != nil {
 			return err
@@ -155,6 +155,19 @@ func routesToWorld(family ipFamily) error {
 			continue
 		}
 		if err := addRoute(network, theWorld().address(network.Addr())); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// routesToServices lets a node's own programs, and so its hostNetwork pods, use
+// Services. kube-proxy rewrites the destination of what the node sends only after
+// the route was looked up: without a default route, which a node here doesn't
+// have, there would be none.
+func routesToServices(family ipFamily) error {
+	for _, cidr := range serviceCIDRs(family) {
+		if err := addRoute(cidr, theControlPlane().address(cidr.Addr())); err != nil {
 			return err
 		}
 	}
