@@ -105,29 +105,21 @@ func TestApplyFails(t *testing.T) {
 	require.True(t, iptables.IsFailure(err))
 }
 
-// The node's other programs decide: two variants in one kernel filter unseen.
-func TestDetect(t *testing.T) {
+// Whether a network namespace has legacy tables is for the kernel to say, so what
+// Detect makes of them is tested in the kernel tests.
+func TestDetectNFT(t *testing.T) {
 	const hint, rule = "echo :KUBE-IPTABLES-HINT - [0:0]", "echo; echo -A PREROUTING -j ACCEPT"
-	for name, test := range map[string]struct {
-		nft, legacy string
-		want        iptables.Backend
-	}{
-		"nothing anywhere":      {"", "", iptables.NFT},
-		"hint in nft":           {hint, rule + ";" + rule, iptables.NFT},
-		"hint in legacy":        {rule + ";" + rule, hint, iptables.Legacy},
-		"hint in both":          {hint, hint, iptables.NFT},
-		"canary of old kubelet": {"", "echo :KUBE-KUBELET-CANARY - [0:0]", iptables.Legacy},
-		"more rules in legacy":  {rule, rule + ";" + rule, iptables.Legacy},
-		"more rules in nft":     {rule + ";" + rule, rule, iptables.NFT},
-		"legacy fails":          {"", hint + "; exit 3", iptables.NFT},
+	for name, scripts := range map[string]map[string]string{
+		"no programs":      nil,
+		"nothing anywhere": {"iptables-nft-save": "", "iptables-legacy-save": ""},
+		"hint in nft":      {"iptables-nft-save": hint, "iptables-legacy-save": rule + ";" + rule},
+		"hint in both":     {"iptables-nft-save": hint, "iptables-legacy-save": hint},
+		"more rules":       {"iptables-nft-save": rule + ";" + rule, "iptables-legacy-save": rule},
+		"legacy fails":     {"iptables-nft-save": "", "iptables-legacy-save": hint + "; exit 3"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			fakePrograms(t, map[string]string{"iptables-nft-save": test.nft, "iptables-legacy-save": test.legacy})
-			require.Equal(t, test.want, iptables.Detect(context.Background()))
+			fakePrograms(t, scripts)
+			require.Equal(t, iptables.NFT, iptables.Detect(context.Background()))
 		})
 	}
-	t.Run("no programs", func(t *testing.T) {
-		fakePrograms(t, nil)
-		require.Equal(t, iptables.NFT, iptables.Detect(context.Background()))
-	})
 }
