@@ -48,7 +48,7 @@ generate: ## Generate deepcopy, CRDs and roles from the Go types and markers
 
 .PHONY: lint
 lint: ## Run the linters
-	$(TOOL) golangci-lint run ./...
+	$(TOOL) golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: tidy
 tidy: ## Tidy the go.mod of every module

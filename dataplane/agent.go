@@ -38,9 +38,13 @@ const (
 	retryFirst = 500 * time.Millisecond
 	retryMost  = 30 * time.Second
 
-	// waitNotice is how often the agent says that it still waits for the API
-	// server.
-	waitNotice = 10 * time.Second
+	// modelPoll is how often the agent looks whether its model is complete.
+	modelPoll = 50 * time.Millisecond
+
+	// firstNotice is when the agent says first that it waits for the API server,
+	// waitNotice how often it says so.
+	firstNotice = 2 * time.Second
+	waitNotice  = 10 * time.Second
 )
 
 // Options configure an agent.
@@ -76,12 +80,15 @@ type informer struct {
 	registration toolscache.ResourceEventHandlerRegistration
 }
 
-// Setup adds an agent to a manager.
+// Setup adds an agent to a manager. Until the context ends it says what the
+// agent waits for.
 func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	a, err := newAgent(ctx, mgr, options)
 	if err != nil {
 		return err
 	}
+	// The manager starts the agent only once the caches are full.
+	go a.sayWhatIsMissing(ctx)
 	return errors.Join(
 		mgr.Add(a.health.server(options.HealthAddress)),
 		mgr.Add(a.reporter),
@@ -192,20 +199,25 @@ func (a *Agent) NeedLeaderElection() bool { return false }
 // nothing is written to the kernel: a model with half of the policies would open
 // pods.
 func (a *Agent) awaitModel(ctx context.Context) bool {
-	notice := time.NewTicker(waitNotice)
-	defer notice.Stop()
-	poll := time.NewTicker(50 * time.Millisecond)
-	defer poll.Stop()
 	for len(a.unsynced()) > 0 {
-		select {
-		case <-ctx.Done():
+		if !sleep(ctx, modelPoll) {
 			return false
-		case <-notice.C:
-			a.log.Info("Waiting for the API server; the kernel's rules are left as they are", "missing", a.unsynced())
-		case <-poll.C:
 		}
 	}
 	return true
+}
+
+// sayWhatIsMissing logs what the model still lacks, and why, and tells the
+// readiness check. The informers themselves retry in silence.
+func (a *Agent) sayWhatIsMissing(ctx context.Context) {
+	for sleep(ctx, firstNotice) && len(a.unsynced()) > 0 {
+		err := a.reporter.reachAPIServer(ctx)
+		a.health.waiting(err)
+		a.log.Info("Waiting for the API server; the kernel's rules are left as they are", "missing", a.unsynced(), "error", err)
+		if !sleep(ctx, waitNotice-firstNotice) {
+			return
+		}
+	}
 }
 
 // sync makes one pass and tells the health checks and the reporter about it.

@@ -85,10 +85,12 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 		apply = e.applyAndReread
 	}
 	e.trusted = false
-	if err := e.write(ctx, plan, apply); err != nil {
+	busy, err := e.write(ctx, plan, apply)
+	if err != nil {
 		return err
 	}
-	e.trusted = true
+	// A set that could not go yet keeps members that nobody takes out any more.
+	e.trusted = !busy
 	return nil
 }
 
@@ -185,8 +187,9 @@ func (e *enforcer) readTables(ctx context.Context) error {
 }
 
 // write does the five steps that the enforcer's comment explains. It goes on
-// after an error as far as going on can only close.
-func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) error {
+// after an error as far as going on can only close. It reports whether sets are
+// left that were still in use.
+func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (bool, error) {
 	wantIsolated := isolatedState(e.outputs)
 	isolated := ipset.Diff(e.isolated, wantIsolated)
 	errs := []error{
@@ -196,18 +199,15 @@ func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) er
 		e.sets.Add(isolated.Add),
 	}
 	if err := errors.Join(errs...); err != nil {
-		return errors.Join(err, e.sets.Delete(plan.Delete))
+		return false, errors.Join(err, e.sets.Delete(plan.Delete))
 	}
 	busy, err := e.sets.Shrink(&plan)
 	if err != nil {
-		return err
+		return false, err
 	}
 	e.isolated = wantIsolated
 	e.known = declaredSets(e.outputs)
-	for _, name := range busy {
-		e.known[name] = ruleset.Set{Name: name}
-	}
-	return nil
+	return len(busy) > 0, nil
 }
 
 // applier makes one change of one family.

@@ -31,6 +31,15 @@ type health struct {
 	running time.Time // when the present pass began; zero between passes
 	good    time.Time // when the last good pass ended
 	err     error     // of the last pass
+
+	unreachable error // why the API server doesn't answer, while the model lacks something
+}
+
+// waiting notes why the model isn't complete yet.
+func (h *health) waiting(err error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.unreachable = err
 }
 
 func (h *health) begin() {
@@ -72,12 +81,14 @@ func answer(check func() error) http.HandlerFunc {
 
 // ready returns nil while the kernel holds what the API server holds.
 func (h *health) ready() error {
-	if missing := h.unsynced(); len(missing) > 0 {
-		return fmt.Errorf("waiting for the API server to list %s", strings.Join(missing, ", "))
-	}
+	missing := h.unsynced()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
+	case len(missing) > 0 && h.unreachable != nil:
+		return fmt.Errorf("waiting for the API server to list %s: %w", strings.Join(missing, ", "), h.unreachable)
+	case len(missing) > 0:
+		return fmt.Errorf("waiting for the API server to list %s", strings.Join(missing, ", "))
 	case h.err != nil:
 		return fmt.Errorf("the last sync failed: %w", h.err)
 	case h.good.IsZero():

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -371,6 +372,23 @@ func TestWalkThrough(t *testing.T) {
 	})
 }
 
+// The dump that docs/dataplane.md explains is what the kernel holds.
+func TestTheDocumentedDumpIsReal(t *testing.T) {
+	s := walkThroughScene(t, iptables.NFT)
+	s.label("test-np", map[string]string{"role": "db"})
+	s.apply(walkThrough)
+	s.sync()
+	text, err := os.ReadFile("../docs/dataplane.md")
+	require.NoError(t, err)
+	dump := s.dump()
+	documented := regexp.MustCompile(`(?m)^-A .*?( +\([0-9]+\))?$`).FindAllString(string(text), -1)
+	require.Greater(t, len(documented), 15)
+	for _, line := range documented {
+		rule, _, _ := strings.Cut(line, "   ")
+		require.Contains(t, dump, strings.TrimSpace(rule)+"\n")
+	}
+}
+
 func TestHostReachesItsOwnPods(t *testing.T) {
 	s := walkThroughScene(t, iptables.NFT)
 	s.label("test-np", map[string]string{"role": "db"})
@@ -540,6 +558,26 @@ func TestRestartChangesNothing(t *testing.T) {
 		after := s.run(string(backend)+"-save", "-c", "-t", "filter")
 		require.Equal(t, withoutCounters(before), withoutCounters(after), "counters too: no chain was rewritten")
 	})
+}
+
+func TestDetectFollowsTheNode(t *testing.T) {
+	detect := func(s *scene) (backend iptables.Backend) {
+		require.NoError(t, s.node.Do(func() error {
+			backend = iptables.Detect(context.Background())
+			return nil
+		}))
+		return backend
+	}
+	s := newScene(t, "")
+	require.Equal(t, iptables.NFT, detect(s), "a node without rules")
+	s.run("iptables-legacy", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT")
+	require.Equal(t, iptables.Legacy, detect(s), "kubelet uses legacy")
+	s.run("iptables-nft", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT")
+	require.Equal(t, iptables.NFT, detect(s), "kubelet went over to nft, its old chain is left")
+
+	s = newScene(t, "")
+	detect(s)
+	require.NotContains(t, s.run("iptables-nft-save"), "iptables-legacy tables present", "to look leaves no trace")
 }
 
 func TestBridgeFilterIsSwitchedOn(t *testing.T) {

@@ -40,6 +40,9 @@ const (
 	// somebody may have deleted it.
 	recheckEvery = 5 * time.Minute
 
+	// reachWithin bounds one attempt to find out why the API server is silent.
+	reachWithin = 3 * time.Second
+
 	maxMessage  = 256
 	maxFailures = 50
 )
@@ -185,6 +188,17 @@ func sameStatus(a, b *v1alpha1.NodeEnforcementStatus) bool {
 		}
 	}
 	return equality.Semantic.DeepEqual(x, y)
+}
+
+// reachAPIServer reads the node's Node from the API server, to learn why it
+// doesn't answer.
+func (r *reporter) reachAPIServer(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, reachWithin)
+	defer cancel()
+	if err := r.live.Get(ctx, client.ObjectKey{Name: r.node}, &corev1.Node{}); err != nil {
+		return fmt.Errorf("getting Node %s: %w", r.node, err)
+	}
+	return nil
 }
 
 // Start writes reports until the context ends: the first change of a burst at

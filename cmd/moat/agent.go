@@ -53,7 +53,7 @@ func (o *agentOptions) validate() error {
 	if _, known := backends[o.backend]; !known {
 		return fmt.Errorf("--iptables-backend %q: use auto, nft or legacy", o.backend)
 	}
-	return nil
+	return validateAddresses(o.healthAddress, o.metricsAddress)
 }
 
 // runAgent runs the agent until ctx ends. The node's rules stay then.
@@ -84,7 +84,7 @@ func runAgent(ctx context.Context, args []string) error {
 		return err
 	}
 	logger.Info("starting the agent", "version", versionString(), "node", options.nodeName, "apiServer", kubeconfig.Host)
-	if err := mgr.Start(ctx); err != nil {
+	if err := startManager(ctx, mgr); err != nil {
 		return fmt.Errorf("running the agent: %w", err)
 	}
 	return nil

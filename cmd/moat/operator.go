@@ -57,7 +57,7 @@ func (o *operatorOptions) validate() error {
 	if o.agentNamespace == "" {
 		return errors.New("--agent-namespace is empty: name the namespace that Moat is installed in, or set POD_NAMESPACE")
 	}
-	return nil
+	return validateAddresses(o.healthAddress, o.metricsAddress)
 }
 
 // runOperator runs the operator until ctx ends.
@@ -85,7 +85,7 @@ func runOperator(ctx context.Context, args []string) error {
 		return err
 	}
 	logger.Info("starting the operator", "version", versionString(), "agentNamespace", options.agentNamespace)
-	if err := mgr.Start(ctx); err != nil {
+	if err := startManager(ctx, mgr); err != nil {
 		return fmt.Errorf("running the operator: %w", err)
 	}
 	return nil

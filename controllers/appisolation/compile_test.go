@@ -54,6 +54,18 @@ func TestWalkThroughMeansTheSame(t *testing.T) {
 	require.Empty(t, cmp.Diff(handWritten.Spec, compiled))
 }
 
+// TestReadmeShowsTheWalkThrough keeps the README's example what the samples are.
+func TestReadmeShowsTheWalkThrough(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(text), "```yaml\n")
+	require.True(t, found)
+	example, _, _ := strings.Cut(rest, "```")
+	app := &v1alpha1.AppIsolation{}
+	require.NoError(t, yaml.UnmarshalStrict([]byte(example), app))
+	require.Empty(t, cmp.Diff(readApp(t, "../../config/samples/appisolation.yaml"), app))
+}
+
 // TestUnknownEntityIsNotWider: a newer API may know more entities.
 func TestUnknownEntityIsNotWider(t *testing.T) {
 	peers := compilePeers([]v1alpha1.Peer{{Entity: "Internet"}})

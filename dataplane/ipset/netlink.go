@@ -113,7 +113,8 @@ func (k *Kernel) Delete(changes []Change) error {
 
 // Shrink does the half of the plan that comes after the rules changed. It
 // returns the names of the sets that are still in use: with nft a rule that was
-// deleted holds on to its set for a moment. They go at the next full pass.
+// deleted holds on to its set for a moment. They go when the plan is next made
+// from what the kernel holds.
 func (k *Kernel) Shrink(plan *Plan) (busy []string, err error) {
 	if err := k.Delete(plan.Delete); err != nil {
 		return nil, err

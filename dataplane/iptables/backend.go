@@ -2,6 +2,7 @@ package iptables
 
 import (
 	"context"
+	"os"
 	"os/exec"
 	"strings"
 )
@@ -11,16 +12,23 @@ import (
 // "iptables cleanup"); on a node without them the backend with more rules wins,
 // and nft where there are none at all.
 func Detect(ctx context.Context) Backend {
-	nft, legacy := savedMangle(ctx, NFT), savedMangle(ctx, Legacy)
-	switch {
-	case hasHint(nft):
+	nft := savedMangle(ctx, NFT)
+	if hasHint(nft) || !legacyInUse() {
 		return NFT
-	case hasHint(legacy):
-		return Legacy
-	case strings.Count(legacy, "\n-A ") > strings.Count(nft, "\n-A "):
+	}
+	legacy := savedMangle(ctx, Legacy)
+	if hasHint(legacy) || strings.Count(legacy, "\n-A ") > strings.Count(nft, "\n-A ") {
 		return Legacy
 	}
 	return NFT
+}
+
+// legacyInUse reports whether the network namespace has any legacy table. To ask
+// iptables-legacy itself would make one, and every later run of iptables-nft warn
+// of it.
+func legacyInUse() bool {
+	tables, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
+	return err == nil && len(tables) > 0
 }
 
 // savedMangle returns the mangle table, or nothing where it can't be read: the
