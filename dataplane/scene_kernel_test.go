@@ -1,0 +1,195 @@
+package dataplane
+
+import (
+	"context"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/yaml"
+
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/policy"
+)
+
+// scene is a node with pods and remote hosts, the model of the cluster, and the
+// enforcer of the node.
+type scene struct {
+	t        *testing.T
+	node     *nodetest.Node
+	model    *model
+	enforcer *enforcer
+	hosts    map[string]*nodetest.Host
+	pods     map[string]*corev1.Pod
+	policies map[string]*networkingv1.NetworkPolicy
+	labels   policy.Namespaces
+}
+
+const thisNode = "node-1"
+
+// servedPorts are open on every host.
+var servedPorts = []uint16{80, 81, 5978}
+
+func newScene(t *testing.T, backend iptables.Backend) *scene {
+	t.Helper()
+	nodetest.RequireKernel(t)
+	s := &scene{
+		t:        t,
+		node:     nodetest.NewNode(t),
+		model:    newModel(thisNode),
+		enforcer: newEnforcer(backend),
+		hosts:    map[string]*nodetest.Host{},
+		pods:     map[string]*corev1.Pod{},
+		policies: map[string]*networkingv1.NetworkPolicy{},
+		labels:   policy.Namespaces{},
+	}
+	t.Cleanup(func() {
+		if s.enforcer.sets != nil {
+			s.enforcer.sets.Close()
+		}
+	})
+	return s
+}
+
+func (s *scene) namespace(name string, labels map[string]string) {
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	labels["kubernetes.io/metadata.name"] = name
+	s.labels[name] = labels
+	s.model.setNamespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}})
+}
+
+// pod adds a pod with its host. A pod of this node has an address in
+// 10.244.1.0/24.
+func (s *scene) pod(namespace, name string, labels map[string]string, addrs ...string) {
+	s.t.Helper()
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels}}
+	for _, addr := range addrs {
+		pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: addr})
+	}
+	pod.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 80}}}}
+	if strings.HasPrefix(addrs[0], "10.244.1.") {
+		pod.Spec.NodeName = thisNode
+		s.host(name, s.node.AddPod(s.t, addrs...))
+	} else {
+		pod.Spec.NodeName = "elsewhere"
+		s.host(name, s.node.AddRemote(s.t, addrs...))
+	}
+	s.update(pod)
+}
+
+func (s *scene) update(pod *corev1.Pod) {
+	s.pods[pod.Name] = pod
+	s.model.setPod(pod)
+}
+
+// label sets labels of a pod.
+func (s *scene) label(name string, labels map[string]string) {
+	pod := s.pods[name].DeepCopy()
+	pod.Labels = labels
+	s.update(pod)
+}
+
+func (s *scene) host(name string, host *nodetest.Host) {
+	for _, port := range servedPorts {
+		host.ServeTCP(s.t, port)
+	}
+	host.ServeUDP(s.t, 53)
+	s.hosts[name] = host
+}
+
+// apply reads a NetworkPolicy from YAML, as the API server would store it.
+func (s *scene) apply(text string) {
+	s.t.Helper()
+	np := &networkingv1.NetworkPolicy{}
+	require.NoError(s.t, yaml.UnmarshalStrict([]byte(text), np))
+	if np.Namespace == "" {
+		np.Namespace = "default"
+	}
+	np.UID = types.UID(np.Namespace + "/" + np.Name)
+	np.Generation = 1
+	s.policies[np.Name] = np
+	s.model.setPolicy(np)
+}
+
+func (s *scene) remove(name string) {
+	s.model.deletePolicy(s.policies[name])
+	delete(s.policies, name)
+}
+
+// sync makes one pass of the enforcer in the node.
+func (s *scene) sync() {
+	s.t.Helper()
+	require.NoError(s.t, s.trySync())
+}
+
+func (s *scene) trySync() error {
+	return s.node.Do(func() error { return s.enforcer.sync(context.Background(), s.model) })
+}
+
+func (s *scene) run(program string, args ...string) string {
+	s.t.Helper()
+	return runIn(s.t, s.node, program, args...)
+}
+
+// runIn runs a program in the node and returns its output.
+func runIn(t *testing.T, node *nodetest.Node, program string, args ...string) string {
+	t.Helper()
+	var output []byte
+	err := node.Do(func() (err error) {
+		output, err = exec.Command(program, args...).CombinedOutput()
+		return err
+	})
+	require.NoError(t, err, "%s %v: %s", program, args, output)
+	return string(output)
+}
+
+// backends runs a test with each backend.
+func backends(t *testing.T, test func(t *testing.T, backend iptables.Backend)) {
+	for _, backend := range []iptables.Backend{iptables.NFT, iptables.Legacy} {
+		t.Run(string(backend), func(t *testing.T) { test(t, backend) })
+	}
+}
+
+const walkThrough = `
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: test-network-policy, namespace: default}
+spec:
+  podSelector: {matchLabels: {role: db}}
+  policyTypes: [Ingress, Egress]
+  ingress:
+  - from:
+    - ipBlock: {cidr: 172.17.0.0/16, except: [172.17.1.0/24]}
+    - namespaceSelector: {matchLabels: {project: myproject}}
+    - podSelector: {matchLabels: {role: frontend}}
+  - ports:
+    - {protocol: TCP, port: 80}
+  egress:
+  - to:
+    - ipBlock: {cidr: 10.0.0.0/24}
+    ports:
+    - {protocol: TCP, port: 5978}
+`
+
+func walkThroughScene(t *testing.T, backend iptables.Backend) *scene {
+	t.Helper()
+	s := newScene(t, backend)
+	s.namespace("default", nil)
+	s.namespace("ours", map[string]string{"project": "myproject"})
+	s.pod("default", "test-np", nil, "10.244.1.10", "fd00:10:244:1::10")
+	s.pod("default", "neighbour", nil, "10.244.1.11", "fd00:10:244:1::11")
+	s.pod("default", "busybox", nil, "10.244.2.10", "fd00:10:244:2::10")
+	s.pod("ours", "project", nil, "10.244.2.11", "fd00:10:244:2::11")
+	s.host("office", s.node.AddRemote(t, "172.17.0.10"))
+	s.host("excepted", s.node.AddRemote(t, "172.17.1.10"))
+	s.host("upstream", s.node.AddRemote(t, "10.0.0.10"))
+	return s
+}
