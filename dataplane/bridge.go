@@ -13,22 +13,24 @@ import (
 // bridgeFilter makes bridged packets pass the FORWARD chain: traffic between two
 // pods of one node, where the network puts them on a bridge (Flannel's cni0),
 // reaches iptables only so (kernel: Documentation/networking/ip-sysctl.rst,
-// bridge-nf-call-iptables). It returns what is wrong, or nil. A node without
-// bridge needs nothing.
+// bridge-nf-call-iptables). It returns what is wrong, or nil. It doesn't wait for
+// a bridge: the first pod may come before the next look.
 func (a *Agent) bridgeFilter() error {
-	bridged, err := hasBridgePort()
-	if err != nil || !bridged {
-		return err
-	}
 	var errs []error
 	for _, name := range []string{"bridge-nf-call-iptables", "bridge-nf-call-ip6tables"} {
 		errs = append(errs, enableSysctl(filepath.Join(a.options.SysctlDir, "bridge", name)))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("traffic between pods of this node is not filtered: "+
-			"load the kernel module br_netfilter and set net.bridge.bridge-nf-call-iptables and -ip6tables to 1: %w", err)
+	err := errors.Join(errs...)
+	if err == nil {
+		return nil
 	}
-	return nil
+	// A node without bridge does without the switch.
+	bridged, listErr := hasBridgePort()
+	if listErr != nil || !bridged {
+		return listErr
+	}
+	return fmt.Errorf("traffic between pods of this node is not filtered: "+
+		"load the kernel module br_netfilter and set net.bridge.bridge-nf-call-iptables and -ip6tables to 1: %w", err)
 }
 
 // hasBridgePort reports whether any interface of the node is a port of a bridge.
