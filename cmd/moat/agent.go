@@ -9,15 +9,10 @@ import (
 	"log"
 	"os"
 
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane"
 	"github.com/moat-dev/moat/dataplane/iptables"
 )
@@ -62,22 +57,16 @@ func runAgent(ctx context.Context, args []string) error {
 	if err := parseFlags(flags, args); err != nil {
 		return err
 	}
-	if err := options.validate(); err != nil {
-		return &usageError{err: fmt.Errorf("agent: %w", err)}
-	}
 	logger, err := newLogger(options.logLevel)
-	if err != nil {
+	if err := errors.Join(err, options.validate()); err != nil {
 		return &usageError{err: fmt.Errorf("agent: %w", err)}
 	}
 	// vishvananda/netlink prints each attribute that it does not know to the
 	// standard logger, which nothing else uses.
 	log.SetOutput(io.Discard)
-	ctrl.SetLogger(logger)
-	klog.SetLogger(logger)
-
-	kubeconfig, err := ctrl.GetConfig()
+	kubeconfig, err := findAPIServer(logger)
 	if err != nil {
-		return fmt.Errorf("finding the API server (in a pod, or by KUBECONFIG): %w", err)
+		return err
 	}
 	mgr, err := newAgent(ctx, kubeconfig, options)
 	if err != nil {
@@ -92,9 +81,9 @@ func runAgent(ctx context.Context, args []string) error {
 
 // newAgent wires the dataplane to a manager.
 func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOptions) (manager.Manager, error) {
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return nil, fmt.Errorf("building the scheme: %w", err)
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
 	}
 	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName)
 	managerOptions.Metrics = server.Options{BindAddress: options.metricsAddress}

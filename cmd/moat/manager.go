@@ -4,12 +4,53 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
+	"os"
 	"strconv"
 	"time"
 
+	"github.com/go-logr/logr"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
 )
+
+// newScheme knows the kinds of Kubernetes and of Moat.
+func newScheme() (*runtime.Scheme, error) {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return nil, fmt.Errorf("building the scheme: %w", err)
+	}
+	return scheme, nil
+}
+
+// findAPIServer returns how to reach the API server, after it has given the
+// libraries their logger.
+func findAPIServer(logger logr.Logger) (*rest.Config, error) {
+	ctrl.SetLogger(logger)
+	klog.SetLogger(logger)
+	kubeconfig, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, fmt.Errorf("finding the API server (in a pod, or by KUBECONFIG): %w", err)
+	}
+	return kubeconfig, nil
+}
+
+// newLogger returns a logger that writes key=value lines to standard error.
+func newLogger(level string) (logr.Logger, error) {
+	levels := map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug}
+	threshold, known := levels[level]
+	if !known {
+		return logr.Logger{}, fmt.Errorf("--log-level %q: use info or debug", level)
+	}
+	return logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: threshold})), nil
+}
 
 // stopWithin is how long a manager may take to stop: well under the 30 seconds
 // that a pod is given.

@@ -5,23 +5,16 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"net/http"
 	"os"
 	"time"
 
-	"github.com/go-logr/logr"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/klog/v2"
-	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
-	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/appisolation"
 	"github.com/moat-dev/moat/controllers/enforcement"
 )
@@ -66,19 +59,13 @@ func runOperator(ctx context.Context, args []string) error {
 	if err := parseFlags(flags, args); err != nil {
 		return err
 	}
-	if err := options.validate(); err != nil {
-		return &usageError{err: fmt.Errorf("operator: %w", err)}
-	}
 	logger, err := newLogger(options.logLevel)
-	if err != nil {
+	if err := errors.Join(err, options.validate()); err != nil {
 		return &usageError{err: fmt.Errorf("operator: %w", err)}
 	}
-	ctrl.SetLogger(logger)
-	klog.SetLogger(logger)
-
-	kubeconfig, err := ctrl.GetConfig()
+	kubeconfig, err := findAPIServer(logger)
 	if err != nil {
-		return fmt.Errorf("finding the API server (in a pod, or by KUBECONFIG): %w", err)
+		return err
 	}
 	mgr, err := newOperator(ctx, kubeconfig, options)
 	if err != nil {
@@ -93,9 +80,9 @@ func runOperator(ctx context.Context, args []string) error {
 
 // newOperator wires the controllers to a manager.
 func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operatorOptions) (manager.Manager, error) {
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return nil, fmt.Errorf("building the scheme: %w", err)
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
 	}
 	mgr, err := manager.New(kubeconfig, manager.Options{
 		Scheme:                        scheme,
@@ -137,14 +124,4 @@ func addChecks(mgr manager.Manager) error {
 		return fmt.Errorf("adding the readiness check: %w", err)
 	}
 	return nil
-}
-
-// newLogger returns a logger that writes key=value lines to standard error.
-func newLogger(level string) (logr.Logger, error) {
-	levels := map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug}
-	threshold, known := levels[level]
-	if !known {
-		return logr.Logger{}, fmt.Errorf("--log-level %q: use info or debug", level)
-	}
-	return logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: threshold})), nil
 }
