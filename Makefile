@@ -48,6 +48,7 @@ generate: ## Generate deepcopy, CRDs and roles from the Go types and markers
 
 .PHONY: lint
 lint: ## Run the linters
+	@echo 'lint: the first run builds golangci-lint, which takes a few minutes'
 	$(TOOL) golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: tidy

@@ -51,5 +51,5 @@ if [[ $EUID -ne 0 ]]; then
 fi
 
 [[ $# -gt 0 ]] || set -- ./...
-say "running go test $*"
+say "running go test $* (a minute or two, longer where the tests have to be compiled)"
 "${run[@]}" go test "$@"
