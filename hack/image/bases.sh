@@ -16,6 +16,9 @@ bah() {
 # every layer but works everywhere, also over another overlay.
 choose_storage() {
   mkdir -p "$cache/buildah/tmp"
+  # buildah notes which network program it found first and insists on it, also
+  # after that package was removed. Nothing here uses its networks.
+  rm -f "$cache"/buildah/*/defaultNetworkBackend
   storage_driver=overlay
   if ! bah info >/dev/null 2>&1; then storage_driver=vfs; fi
 }
