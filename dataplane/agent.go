@@ -226,7 +226,9 @@ func (a *Agent) sync(ctx context.Context) error {
 	start := time.Now()
 	err := a.enforcer.sync(ctx, a.model)
 	degraded := a.bridgeFilter()
-	a.health.end(err)
+	if a.health.end(err) {
+		a.log.Info("The kernel holds the rules of all policies", "backend", a.enforcer.backend, "policies", len(a.enforcer.view.selecting))
+	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}

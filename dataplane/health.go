@@ -48,13 +48,17 @@ func (h *health) begin() {
 	h.running = time.Now()
 }
 
-func (h *health) end(err error) {
+// end notes the outcome of a pass and reports whether it is the first good one,
+// at all or after a bad one.
+func (h *health) end(err error) (recovered bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	recovered = err == nil && (h.good.IsZero() || h.err != nil)
 	h.running, h.err = time.Time{}, err
 	if err == nil {
 		h.good = time.Now()
 	}
+	return recovered
 }
 
 // server serves /healthz and /readyz. They answer 200 and "ok", or 503 and what
