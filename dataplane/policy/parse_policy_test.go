@@ -90,12 +90,6 @@ func TestParsePorts(t *testing.T) {
 	}
 }
 
-func TestPortEvery(t *testing.T) {
-	require.True(t, policy.Port{Protocol: policy.UDP, Last: 65535}.Every())
-	require.False(t, policy.Port{Protocol: policy.TCP, First: 1, Last: 65535}.Every())
-	require.False(t, policy.Port{Protocol: policy.TCP, Name: "http"}.Every())
-}
-
 func TestParseUnreadablePortsAllowNothing(t *testing.T) {
 	for text, want := range map[string]string{
 		`{protocol: ICMP}`:            `unknown protocol "ICMP"`,

@@ -254,8 +254,3 @@ type Port struct {
 	// port without a number has the range 0 to 65535.
 	First, Last uint16
 }
-
-// Every reports whether the port stands for all ports of its protocol.
-func (p Port) Every() bool {
-	return p.Name == "" && p.First == 0 && p.Last == 65535
-}
