@@ -7,11 +7,13 @@
 package nodetest
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -180,7 +182,8 @@ func ping(to netip.Addr, within time.Duration) error {
 	if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
 		return err
 	}
-	if _, err := conn.Write(echoRequest(request)); err != nil {
+	message := echoRequest(request)
+	if _, err := conn.Write(message); err != nil {
 		return err
 	}
 	buffer := make([]byte, 1500)
@@ -189,16 +192,22 @@ func ping(to netip.Addr, within time.Duration) error {
 		if err != nil {
 			return err
 		}
-		if n > 0 && buffer[0] == reply {
+		// Before it is connected, the socket also gets the answers to the host's
+		// other requests: only the identifier tells them apart.
+		if n >= len(message) && buffer[0] == reply && bytes.Equal(buffer[4:6], message[4:6]) {
 			return nil
 		}
 	}
 }
 
+// lastEcho is the identifier of the last echo request. Each has its own: one that
+// comes twice would belong to the connection of the first.
+var lastEcho atomic.Uint32
+
 // echoRequest returns an ICMP echo request (RFC 792). For ICMPv6 the kernel
 // replaces the checksum.
 func echoRequest(icmpType byte) []byte {
-	id := uint16(time.Now().UnixNano())
+	id := uint16(lastEcho.Add(1))
 	message := []byte{icmpType, 0, 0, 0, byte(id >> 8), byte(id), 0, 1}
 	var sum uint32
 	for i := 0; i < len(message); i += 2 {
