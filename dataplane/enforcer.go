@@ -36,6 +36,7 @@ type enforcer struct {
 
 	view    *view
 	outputs []compile.Output
+	desired map[ruleset.Family]iptables.Table // the rules of outputs, rendered
 
 	// trusted says that the following is what the kernel holds.
 	trusted  bool
@@ -143,10 +144,12 @@ func (e *enforcer) look(m *model) bool {
 
 // compile makes the desired state of each family from the view.
 func (e *enforcer) compile() {
-	e.outputs = nil
+	e.outputs, e.desired = nil, map[ruleset.Family]iptables.Table{}
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			e.outputs = append(e.outputs, compile.Compile(family, e.view.endpoints))
+			output := compile.Compile(family, e.view.endpoints)
+			e.outputs = append(e.outputs, output)
+			e.desired[family] = iptables.Desired(&output.Ruleset)
 		}
 	}
 }
@@ -217,17 +220,16 @@ type applier func(ctx context.Context, family ruleset.Family, change iptables.Ch
 func (e *enforcer) restore(ctx context.Context, apply applier) error {
 	var errs []error
 	for i := range e.outputs {
-		rs := &e.outputs[i].Ruleset
-		want := iptables.Desired(rs)
-		change := iptables.Diff(e.tables[rs.Family], want)
+		family := e.outputs[i].Ruleset.Family
+		change := iptables.Diff(e.tables[family], e.desired[family])
 		if change.Empty() {
 			continue
 		}
-		if err := apply(ctx, rs.Family, change); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", rs.Family, err))
+		if err := apply(ctx, family, change); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", family, err))
 			continue
 		}
-		e.tables[rs.Family] = want
+		e.tables[family] = e.desired[family]
 	}
 	return errors.Join(errs...)
 }
