@@ -29,7 +29,6 @@ const (
 	NodeReasonPermissionDenied   = "PermissionDenied"
 	NodeReasonBridgeNetfilterOff = "BridgeNetfilterOff"
 	NodeReasonRestoreFailed      = "RestoreFailed"
-	NodeReasonIPSetFailed        = "IPSetFailed"
 	NodeReasonPolicyUnreadable   = "PolicyUnreadable"
 )
 

@@ -3,28 +3,15 @@ package main
 import (
 	"bytes"
 	"context"
-	"os"
-	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 )
 
-// unreachable is the configuration of a cluster whose API server is away.
-const unreachable = `apiVersion: v1
-kind: Config
-clusters: [{name: none, cluster: {server: "https://127.0.0.1:1"}}]
-users: [{name: none, user: {token: none}}]
-contexts: [{name: none, context: {cluster: none, user: none}}]
-current-context: none
-`
-
 // An agent that waits for its API server still ends when it is told to.
 func TestAgentWithoutAPIServerStops(t *testing.T) {
-	kubeconfig := filepath.Join(t.TempDir(), "kubeconfig")
-	require.NoError(t, os.WriteFile(kubeconfig, []byte(unreachable), 0o600))
-	t.Setenv("KUBECONFIG", kubeconfig)
+	t.Setenv("KUBECONFIG", kubeconfigFor(t, "https://127.0.0.1:1"))
 
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()

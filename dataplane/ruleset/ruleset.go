@@ -34,14 +34,6 @@ func (f Family) String() string {
 // Holds reports whether the address is of this family.
 func (f Family) Holds(addr netip.Addr) bool { return addr.Is4() == (f == IPv4) }
 
-// Bits is the length of an address.
-func (f Family) Bits() int {
-	if f == IPv6 {
-		return 128
-	}
-	return 32
-}
-
 // Ruleset is the desired state of one family.
 type Ruleset struct {
 	Family Family

@@ -13,10 +13,7 @@ func TestFamily(t *testing.T) {
 	v4, v6 := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("fd00::1")
 	require.True(t, ruleset.IPv4.Holds(v4) && !ruleset.IPv4.Holds(v6))
 	require.True(t, ruleset.IPv6.Holds(v6) && !ruleset.IPv6.Holds(v4))
-	for _, family := range ruleset.Families() {
-		addr := map[ruleset.Family]netip.Addr{ruleset.IPv4: v4, ruleset.IPv6: v6}[family]
-		require.Equal(t, addr.BitLen(), family.Bits())
-	}
+	require.Equal(t, []ruleset.Family{ruleset.IPv4, ruleset.IPv6}, ruleset.Families())
 	require.Equal(t, "IPv4 IPv6", ruleset.IPv4.String()+" "+ruleset.IPv6.String())
 }
 
