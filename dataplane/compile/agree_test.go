@@ -11,6 +11,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -21,7 +22,7 @@ import (
 func TestCompileAgreesWithEvaluate(t *testing.T) {
 	var total fates
 	for seed := range uint64(1500) {
-		total.add(requireAgreement(t, randomDice(seed, 600).cluster()))
+		total.add(requireAgreement(t, policytest.RandomDice(seed, 600).Cluster()))
 	}
 	// A generator whose flows nearly all share one fate would prove little.
 	t.Logf("%+v", total)
@@ -31,10 +32,10 @@ func TestCompileAgreesWithEvaluate(t *testing.T) {
 
 func FuzzCompileAgreesWithEvaluate(f *testing.F) {
 	for seed := range uint64(10) {
-		f.Add(randomDice(seed, 300).data)
+		f.Add(policytest.RandomBytes(seed, 300))
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
-		requireAgreement(t, (&dice{data}).cluster())
+		requireAgreement(t, policytest.NewDice(data).Cluster())
 	})
 }
 
@@ -74,7 +75,7 @@ func (f *fates) count(v policy.Verdict) {
 }
 
 // requireAgreement sends every service between all ends of the cluster.
-func requireAgreement(t *testing.T, o *objects) (seen fates) {
+func requireAgreement(t *testing.T, o *policytest.Objects) (seen fates) {
 	t.Helper()
 	n := newNetwork(t, o)
 	for _, from := range n.ends {
@@ -97,7 +98,7 @@ func requireAgreement(t *testing.T, o *objects) (seen fates) {
 // network is a cluster with the compiled rules of its nodes.
 type network struct {
 	t       *testing.T
-	objects *objects
+	objects *policytest.Objects
 	cluster *policy.Cluster
 	ends    []end
 	tracers map[hookPoint]*tracer
@@ -116,13 +117,13 @@ type hookPoint struct {
 	family ruleset.Family
 }
 
-func newNetwork(t *testing.T, o *objects) *network {
-	n := &network{t: t, objects: o, cluster: o.cluster(), tracers: map[hookPoint]*tracer{}, rules: map[hookPoint]*ruleset.Ruleset{}}
-	for i := range nodeCount {
-		n.ends = append(n.ends, end{addr: netip.MustParseAddr(nodeAddress(i)), node: nodeName(i)})
+func newNetwork(t *testing.T, o *policytest.Objects) *network {
+	n := &network{t: t, objects: o, cluster: o.Cluster(), tracers: map[hookPoint]*tracer{}, rules: map[hookPoint]*ruleset.Ruleset{}}
+	for i := range policytest.NodeCount {
+		n.ends = append(n.ends, end{addr: netip.MustParseAddr(policytest.NodeAddress(i)), node: policytest.NodeName(i)})
 		for _, family := range ruleset.Families() {
-			out := compileNode(n.cluster, nodeName(i), family)
-			point := hookPoint{nodeName(i), family}
+			out := compileNode(n.cluster, policytest.NodeName(i), family)
+			point := hookPoint{policytest.NodeName(i), family}
 			n.rules[point] = &out.Ruleset
 			n.tracers[point] = newTracer(t, &out.Ruleset, contents(&out, n.cluster))
 		}

@@ -20,6 +20,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -35,7 +36,7 @@ func TestGolden(t *testing.T) {
 	for _, input := range inputs {
 		folder := filepath.Dir(input)
 		t.Run(filepath.Base(folder), func(t *testing.T) {
-			c := readObjects(t, input).cluster()
+			c := readObjects(t, input).Cluster()
 			for _, family := range ruleset.Families() {
 				out := compileNode(c, "node-1", family)
 				golden := filepath.Join(folder, strings.ToLower(family.String())+".golden")
@@ -45,11 +46,11 @@ func TestGolden(t *testing.T) {
 	}
 }
 
-func readObjects(t *testing.T, path string) *objects {
+func readObjects(t *testing.T, path string) *policytest.Objects {
 	t.Helper()
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
-	o := &objects{}
+	o := &policytest.Objects{}
 	for document := range strings.SplitSeq(string(text), "\n---\n") {
 		var meta metav1.TypeMeta
 		require.NoError(t, yaml.Unmarshal([]byte(document), &meta))

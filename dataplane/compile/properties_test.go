@@ -14,6 +14,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -26,7 +27,7 @@ const (
 
 // sample is what one node of a random cluster gets for one family.
 type sample struct {
-	objects *objects
+	objects *policytest.Objects
 	node    string
 	family  ruleset.Family
 	compile.Output
@@ -41,8 +42,8 @@ func forSamples(t *testing.T, check func(t *testing.T, s *sample)) {
 		}
 	})
 	for seed := range uint64(300) {
-		o := randomDice(seed, 500).cluster()
-		c := o.cluster()
+		o := policytest.RandomDice(seed, 500).Cluster()
+		c := o.Cluster()
 		for _, node := range nodesOf(c) {
 			for _, family := range ruleset.Families() {
 				s = sample{o, node, family, compileNode(c, node, family)}
@@ -198,8 +199,8 @@ func TestPrefixSets(t *testing.T) {
 func TestOrderDoesNotMatter(t *testing.T) {
 	source := rand.New(rand.NewPCG(1, 2))
 	forSamples(t, func(t *testing.T, s *sample) {
-		shuffled := objects{Pods: shuffle(source, s.objects.Pods), Namespaces: s.objects.Namespaces, Policies: shuffle(source, s.objects.Policies)}
-		again := compileNode(shuffled.cluster(), s.node, s.family)
+		shuffled := policytest.Objects{Pods: shuffle(source, s.objects.Pods), Namespaces: s.objects.Namespaces, Policies: shuffle(source, s.objects.Policies)}
+		again := compileNode(shuffled.Cluster(), s.node, s.family)
 		require.Empty(t, cmp.Diff(s.Ruleset, again.Ruleset, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})))
 		require.Equal(t, s.Isolated, again.Isolated)
 	})
@@ -215,7 +216,7 @@ func shuffle[T any](source *rand.Rand, list []T) []T {
 // at all: a pod that is in them and that no leaf knows must be dropped.
 func TestUnknownIsolatedPodIsDropped(t *testing.T) {
 	for _, family := range ruleset.Families() {
-		c := readObjects(t, "testdata/allow-all/input.yaml").cluster()
+		c := readObjects(t, "testdata/allow-all/input.yaml").Cluster()
 		out := compileNode(c, "node-1", family)
 		tr := newTracer(t, &out.Ruleset, contents(&out, c))
 		for _, addrs := range [][2]string{
@@ -241,7 +242,7 @@ func TestUnknownIsolatedPodIsDropped(t *testing.T) {
 
 // Neighbour discovery is to IPv6 what ARP is to IPv4: no policy speaks of it.
 func TestNeighbourDiscoveryPasses(t *testing.T) {
-	c := readObjects(t, "testdata/default-deny/input.yaml").cluster()
+	c := readObjects(t, "testdata/default-deny/input.yaml").Cluster()
 	out := compileNode(c, "node-1", ruleset.IPv6)
 	tr := newTracer(t, &out.Ruleset, contents(&out, c))
 	p := packet{source: netip.MustParseAddr("fd00:1::2"), destination: netip.MustParseAddr("fd00:1::1"), protocol: policy.ICMPv6}
@@ -256,7 +257,7 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 // Replicas share one chain; pods whose named ports differ don't.
 func TestProfilesAreShared(t *testing.T) {
 	for folder, profiles := range map[string]int{"replicas": 2, "named-ports-ingress": 3, "union": 2, "leaves": 2} {
-		c := readObjects(t, "testdata/"+folder+"/input.yaml").cluster()
+		c := readObjects(t, "testdata/"+folder+"/input.yaml").Cluster()
 		out := compileNode(c, "node-1", ruleset.IPv4)
 		count := 0
 		for _, chain := range out.Ruleset.Chains {
@@ -271,7 +272,7 @@ func TestProfilesAreShared(t *testing.T) {
 // Chains and sets of a family have names of their own, so that a set never
 // changes its family.
 func TestFamiliesShareNoSet(t *testing.T) {
-	c := readObjects(t, "testdata/dual-stack/input.yaml").cluster()
+	c := readObjects(t, "testdata/dual-stack/input.yaml").Cluster()
 	v4, v6 := compileNode(c, "node-1", ruleset.IPv4), compileNode(c, "node-1", ruleset.IPv6)
 	for _, set := range v4.Ruleset.Sets {
 		require.False(t, slices.ContainsFunc(v6.Ruleset.Sets, func(other ruleset.Set) bool { return other.Name == set.Name }), set.Name)

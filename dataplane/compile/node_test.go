@@ -3,44 +3,10 @@ package compile_test
 import (
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
-	"sigs.k8s.io/yaml"
-
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
-
-// objects is a cluster as the API server stores it.
-type objects struct {
-	Pods       []corev1.Pod                 `json:"pods,omitempty"`
-	Namespaces []corev1.Namespace           `json:"namespaces,omitempty"`
-	Policies   []networkingv1.NetworkPolicy `json:"policies,omitempty"`
-}
-
-// String prints the objects as YAML, to reproduce a failure.
-func (o *objects) String() string {
-	text, err := yaml.Marshal(o)
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
-}
-
-func (o *objects) cluster() *policy.Cluster {
-	c := &policy.Cluster{Namespaces: policy.Namespaces{}}
-	for i := range o.Pods {
-		c.Pods = append(c.Pods, policy.ParsePod(&o.Pods[i]))
-	}
-	for i := range o.Namespaces {
-		c.Namespaces[o.Namespaces[i].Name] = o.Namespaces[i].Labels
-	}
-	for i := range o.Policies {
-		c.Policies = append(c.Policies, policy.ParseNetworkPolicy(&o.Policies[i]))
-	}
-	return c
-}
 
 // compileNode returns what a node has in its kernel.
 func compileNode(c *policy.Cluster, node string, family ruleset.Family) compile.Output {

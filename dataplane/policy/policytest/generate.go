@@ -1,8 +1,7 @@
-package compile_test
+package policytest
 
 import (
 	"fmt"
-	"math/rand/v2"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -10,47 +9,24 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// dice turns bytes into choices, so that the fuzzer can steer what is generated.
-// When the bytes are used up every choice is the first option, which is the
-// simplest one.
-type dice struct{ data []byte }
+// NodeCount is the number of nodes of a generated cluster.
+const NodeCount = 3
 
-func randomDice(seed uint64, n int) *dice {
-	source := rand.New(rand.NewPCG(seed, 1))
-	data := make([]byte, n)
-	for i := range data {
-		data[i] = byte(source.Uint32())
-	}
-	return &dice{data}
-}
-
-func (d *dice) below(n int) int {
-	if len(d.data) == 0 {
-		return 0
-	}
-	b := d.data[0]
-	d.data = d.data[1:]
-	return int(b) % n
-}
-
-func (d *dice) oneIn(n int) bool { return d.below(n) == n-1 }
-
-func pick[T any](d *dice, options ...T) T { return options[d.below(len(options))] }
-
-// Bounds of a generated cluster. Small: what goes wrong goes wrong in small
-// clusters too, and the vocabulary is small so that things meet.
+// Bounds of a generated cluster: what goes wrong goes wrong in small clusters too.
 const (
-	nodeCount  = 3
 	mostPods   = 9
 	mostPolicy = 8
 )
 
-func nodeName(n int) string    { return fmt.Sprintf("node-%d", n) }
-func nodeAddress(n int) string { return fmt.Sprintf("172.30.0.%d", 10+n) }
+// NodeName is the name of the n-th node, from 0.
+func NodeName(n int) string { return fmt.Sprintf("node-%d", n) }
 
-// cluster makes a cluster.
-func (d *dice) cluster() *objects {
-	o := &objects{}
+// NodeAddress is the address of the n-th node, which its hostNetwork pods have too.
+func NodeAddress(n int) string { return fmt.Sprintf("172.30.0.%d", 10+n) }
+
+// Cluster makes a cluster.
+func (d *Dice) Cluster() *Objects {
+	o := &Objects{}
 	for _, name := range []string{"a", "b", "c"} {
 		// The labels of a namespace may not be known yet.
 		if !d.oneIn(6) {
@@ -66,7 +42,7 @@ func (d *dice) cluster() *objects {
 	return o
 }
 
-func (d *dice) labels() map[string]string {
+func (d *Dice) labels() map[string]string {
 	labels := map[string]string{}
 	for _, key := range []string{"app", "tier"} {
 		if value := pick(d, "", "x", "y", "z"); value != "" {
@@ -79,10 +55,10 @@ func (d *dice) labels() map[string]string {
 // pod makes a pod with addresses of its own, 10.244.NODE.i and fd00:NODE::i. The
 // addresses of two pods that are alive never collide: which of the two would own
 // the packet is not defined. One that has ended may have its successor's.
-func (d *dice) pod(i int) corev1.Pod {
-	node := d.below(nodeCount)
+func (d *Dice) pod(i int) corev1.Pod {
+	node := d.below(NodeCount)
 	pod := corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: pick(d, "a", "a", "b", "c"), Name: fmt.Sprintf("pod-%d", i), Labels: d.labels()}}
-	pod.Spec.NodeName = nodeName(node)
+	pod.Spec.NodeName = NodeName(node)
 	number := 1 + i*7 // on several leaves, two of them on one
 	v4, v6 := fmt.Sprintf("10.244.%d.%d", node, number), fmt.Sprintf("fd00:%d::%x", node, number)
 	for _, ip := range pick(d, []string{v4}, []string{v4, v6}, []string{v6, v4}, []string{v6}, nil) {
@@ -91,7 +67,7 @@ func (d *dice) pod(i int) corev1.Pod {
 	switch d.below(12) {
 	case 9:
 		pod.Spec.HostNetwork = true
-		pod.Status.PodIPs = []corev1.PodIP{{IP: nodeAddress(node)}}
+		pod.Status.PodIPs = []corev1.PodIP{{IP: NodeAddress(node)}}
 	case 10:
 		pod.Status.Phase = pick(d, corev1.PodSucceeded, corev1.PodFailed)
 		pod.Status.PodIPs = []corev1.PodIP{{IP: fmt.Sprintf("10.244.%d.1", node)}}
@@ -102,7 +78,7 @@ func (d *dice) pod(i int) corev1.Pod {
 	return pod
 }
 
-func (d *dice) containerPorts() []corev1.ContainerPort {
+func (d *Dice) containerPorts() []corev1.ContainerPort {
 	var ports []corev1.ContainerPort
 	for range d.below(4) {
 		ports = append(ports, corev1.ContainerPort{
@@ -114,7 +90,7 @@ func (d *dice) containerPorts() []corev1.ContainerPort {
 	return ports
 }
 
-func (d *dice) policy(i int) networkingv1.NetworkPolicy {
+func (d *Dice) policy(i int) networkingv1.NetworkPolicy {
 	np := networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: pick(d, "a", "a", "b", "c"), Name: fmt.Sprintf("policy-%d", i)}}
 	np.Spec.PodSelector = *d.selector()
 	const in, out = networkingv1.PolicyTypeIngress, networkingv1.PolicyTypeEgress
@@ -128,7 +104,7 @@ func (d *dice) policy(i int) networkingv1.NetworkPolicy {
 	return np
 }
 
-func (d *dice) selector() *metav1.LabelSelector {
+func (d *Dice) selector() *metav1.LabelSelector {
 	s := &metav1.LabelSelector{}
 	switch d.below(5) {
 	case 1, 2:
@@ -141,7 +117,7 @@ func (d *dice) selector() *metav1.LabelSelector {
 	return s
 }
 
-func (d *dice) expression() metav1.LabelSelectorRequirement {
+func (d *Dice) expression() metav1.LabelSelectorRequirement {
 	e := metav1.LabelSelectorRequirement{
 		Key:      pick(d, "app", "tier"),
 		Operator: pick(d, metav1.LabelSelectorOpIn, metav1.LabelSelectorOpNotIn, metav1.LabelSelectorOpExists, metav1.LabelSelectorOpDoesNotExist),
@@ -155,7 +131,7 @@ func (d *dice) expression() metav1.LabelSelectorRequirement {
 	return e
 }
 
-func (d *dice) peers() []networkingv1.NetworkPolicyPeer {
+func (d *Dice) peers() []networkingv1.NetworkPolicyPeer {
 	var peers []networkingv1.NetworkPolicyPeer
 	for range d.below(4) {
 		peers = append(peers, d.peer())
@@ -163,7 +139,7 @@ func (d *dice) peers() []networkingv1.NetworkPolicyPeer {
 	return peers
 }
 
-func (d *dice) peer() networkingv1.NetworkPolicyPeer {
+func (d *Dice) peer() networkingv1.NetworkPolicyPeer {
 	switch d.below(5) {
 	case 0:
 		return networkingv1.NetworkPolicyPeer{PodSelector: d.selector()}
@@ -179,7 +155,7 @@ func (d *dice) peer() networkingv1.NetworkPolicyPeer {
 	return networkingv1.NetworkPolicyPeer{IPBlock: block}
 }
 
-func (d *dice) cidr() string {
+func (d *Dice) cidr() string {
 	return pick(d,
 		"0.0.0.0/0", "10.244.0.0/16", "10.244.1.0/24", "10.244.0.0/23", "10.244.1.9/28", "10.244.0.1/32", "10.244.2.8/32",
 		"128.0.0.0/1", "0.0.0.0/1", "172.30.0.0/24", "192.0.2.0/24", "192.0.2.7/32", "::ffff:10.244.0.0/112",
@@ -187,7 +163,7 @@ func (d *dice) cidr() string {
 		"nonsense")
 }
 
-func (d *dice) ports() []networkingv1.NetworkPolicyPort {
+func (d *Dice) ports() []networkingv1.NetworkPolicyPort {
 	var ports []networkingv1.NetworkPolicyPort
 	if d.oneIn(12) {
 		// More than one multiport match holds.
@@ -202,7 +178,7 @@ func (d *dice) ports() []networkingv1.NetworkPolicyPort {
 	return ports
 }
 
-func (d *dice) port() networkingv1.NetworkPolicyPort {
+func (d *Dice) port() networkingv1.NetworkPolicyPort {
 	port := networkingv1.NetworkPolicyPort{
 		Protocol: pick(d, nil, new(corev1.ProtocolTCP), new(corev1.ProtocolUDP), new(corev1.ProtocolSCTP)),
 	}

@@ -1,0 +1,40 @@
+package policytest
+
+import (
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"sigs.k8s.io/yaml"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+)
+
+// Objects is a cluster as the API server stores it.
+type Objects struct {
+	Pods       []corev1.Pod                 `json:"pods,omitempty"`
+	Namespaces []corev1.Namespace           `json:"namespaces,omitempty"`
+	Policies   []networkingv1.NetworkPolicy `json:"policies,omitempty"`
+}
+
+// String prints the objects as YAML, to reproduce a failure.
+func (o *Objects) String() string {
+	text, err := yaml.Marshal(o)
+	if err != nil {
+		return err.Error()
+	}
+	return string(text)
+}
+
+// Cluster reads the objects as the agent does.
+func (o *Objects) Cluster() *policy.Cluster {
+	c := &policy.Cluster{Namespaces: policy.Namespaces{}}
+	for i := range o.Pods {
+		c.Pods = append(c.Pods, policy.ParsePod(&o.Pods[i]))
+	}
+	for i := range o.Namespaces {
+		c.Namespaces[o.Namespaces[i].Name] = o.Namespaces[i].Labels
+	}
+	for i := range o.Policies {
+		c.Policies = append(c.Policies, policy.ParseNetworkPolicy(&o.Policies[i]))
+	}
+	return c
+}
