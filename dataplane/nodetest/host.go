@@ -51,6 +51,13 @@ func newHost(t *testing.T) *Host {
 			return fmt.Errorf("making a network namespace: %w", err)
 		}
 		h.ns = ns
+		// Link-local addresses that wait for duplicate address detection keep
+		// neighbours from being found for a second.
+		for _, conf := range []string{"all", "default"} {
+			if err := SetSysctl("ipv6/conf/"+conf+"/accept_dad", "0"); err != nil {
+				return err
+			}
+		}
 		return linkUp("lo")
 	}))
 	t.Cleanup(func() { _ = h.ns.Close() })

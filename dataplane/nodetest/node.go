@@ -1,11 +1,13 @@
 package nodetest
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
@@ -76,7 +78,7 @@ func podBits(addr netip.Addr) int {
 // 10.244.1.0/24 and fd00:10:244:1::/64.
 func (n *Node) AddPod(t *testing.T, addrs ...string) *Host {
 	t.Helper()
-	return n.connect(t, addrs, podBits, []netip.Addr{NodeAddr4, NodeAddr6}, func(_ *Host, name string) error {
+	pod := n.connect(t, addrs, podBits, []netip.Addr{NodeAddr4, NodeAddr6}, func(_ *Host, name string) error {
 		bridge, err := netlink.LinkByName(bridgeName)
 		if err != nil {
 			return err
@@ -91,6 +93,8 @@ func (n *Node) AddPod(t *testing.T, addrs ...string) *Host {
 		// A Service may lead a pod back to itself.
 		return netlink.LinkSetHairpin(port, true)
 	})
+	n.awaitLink(t, bridgeName)
+	return pod
 }
 
 // AddRemote puts a host behind a link of its own, that the node routes to.
@@ -153,7 +157,38 @@ func (n *Node) connect(t *testing.T, addrs []string, bits func(netip.Addr) int, 
 		}
 		return nil
 	}))
+	n.awaitLink(t, name)
+	h.awaitLink(t, "eth0")
 	return h
+}
+
+// awaitLink waits until a link carries packets and its addresses are in use. The
+// kernel takes up to a second from the first port of a bridge on, and drops
+// packets until then.
+func (h *Host) awaitLink(t *testing.T, name string) {
+	t.Helper()
+	ready := func() bool {
+		return h.Do(func() error {
+			link, err := netlink.LinkByName(name)
+			if err != nil {
+				return err
+			}
+			if link.Attrs().OperState != netlink.OperUp {
+				return errors.New("no carrier")
+			}
+			addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
+			if err != nil {
+				return err
+			}
+			for _, addr := range addrs {
+				if addr.Flags&unix.IFA_F_TENTATIVE != 0 {
+					return fmt.Errorf("address %s isn't in use yet", addr.IP)
+				}
+			}
+			return nil
+		}) == nil
+	}
+	require.Eventually(t, ready, 5*time.Second, 5*time.Millisecond, "link %s isn't ready", name)
 }
 
 func linkUp(name string) error {

@@ -1,6 +1,9 @@
 package nodetest_test
 
 import (
+	"os/exec"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -23,6 +26,7 @@ func TestAnOpenNetworkIsOpen(t *testing.T) {
 	for _, host := range hosts {
 		host.ServeTCP(t, 80)
 		host.ServeUDP(t, 53)
+		host.ServeSCTP(t, 80)
 	}
 	for _, from := range append(hosts, node.Host) {
 		for _, to := range hosts {
@@ -30,8 +34,43 @@ func TestAnOpenNetworkIsOpen(t *testing.T) {
 				require.True(t, from.Ping(addr, time.Second), "ping %s to %s", from.Addrs, addr)
 				require.True(t, from.TCP(addr, 80, time.Second), "tcp %s to %s", from.Addrs, addr)
 				require.True(t, from.UDP(addr, 53, time.Second), "udp %s to %s", from.Addrs, addr)
+				require.True(t, from.SCTP(addr, 80, time.Second), "sctp %s to %s", from.Addrs, addr)
+				require.True(t, from.DamagedSCTP(addr, 80, time.Second), "damaged sctp %s to %s", from.Addrs, addr)
 				require.False(t, from.TCP(addr, 81, time.Second), "nobody serves port 81")
 			}
 		}
 	}
+}
+
+// Conntrack checks the checksums of SCTP packets: it tells whether ours are right.
+func TestConntrackKnowsSCTP(t *testing.T) {
+	nodetest.RequireKernel(t)
+	node := nodetest.NewNode(t)
+	pod := node.AddPod(t, "10.244.1.10", "fd00:10:244:1::10")
+	remote := node.AddRemote(t, "10.244.2.10", "fd00:10:244:2::10")
+	pod.ServeSCTP(t, 80)
+	invalid := func() (lines string) {
+		for _, program := range []string{"iptables-nft-save", "ip6tables-nft-save"} {
+			require.NoError(t, node.Do(func() error {
+				output, err := exec.Command(program, "-c", "-t", "mangle").Output()
+				lines += strings.Join(regexp.MustCompile(`\[\d+:\d+\] -A FORWARD`).FindAllString(string(output), -1), " ")
+				return err
+			}))
+		}
+		return lines
+	}
+	for _, program := range []string{"iptables-nft", "ip6tables-nft"} {
+		require.NoError(t, node.Do(func() error {
+			return exec.Command(program, "-t", "mangle", "-A", "FORWARD", "-p", "sctp", "--dport", "80", "-m", "conntrack", "--ctstate", "INVALID").Run()
+		}))
+	}
+	for _, addr := range pod.Addrs {
+		require.True(t, remote.SCTP(addr, 80, time.Second), "%s", addr)
+		require.False(t, remote.SCTP(addr, 81, 50*time.Millisecond), "nobody serves port 81")
+	}
+	require.Equal(t, "[0:0] -A FORWARD[0:0] -A FORWARD", invalid())
+	for _, addr := range pod.Addrs {
+		require.True(t, remote.DamagedSCTP(addr, 80, time.Second))
+	}
+	require.Equal(t, "[1:52] -A FORWARD[1:72] -A FORWARD", invalid())
 }
