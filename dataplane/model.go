@@ -19,10 +19,11 @@ type model struct {
 	node    string
 	changed chan struct{} // holds one signal: something may have changed
 
-	mu       sync.Mutex
-	local    map[types.NamespacedName]*policy.Pod
-	policies map[types.NamespacedName]*policy.Policy
-	index    *selector.Index
+	mu        sync.Mutex
+	addresses *selector.Addresses
+	local     map[types.NamespacedName]*policy.Pod
+	policies  map[types.NamespacedName]*policy.Policy
+	index     *selector.Index
 
 	// revision grows with every change that the rules depend on: a policy or a
 	// pod of this node. Remote pods and namespaces change sets only.
@@ -31,12 +32,13 @@ type model struct {
 
 func newModel(node string) *model {
 	return &model{
-		node:     node,
-		changed:  make(chan struct{}, 1),
-		local:    map[types.NamespacedName]*policy.Pod{},
-		policies: map[types.NamespacedName]*policy.Policy{},
-		index:    selector.NewIndex(),
-		revision: 1,
+		node:      node,
+		changed:   make(chan struct{}, 1),
+		addresses: selector.NewAddresses(),
+		local:     map[types.NamespacedName]*policy.Pod{},
+		policies:  map[types.NamespacedName]*policy.Policy{},
+		index:     selector.NewIndex(),
+		revision:  1,
 	}
 }
 
@@ -54,14 +56,8 @@ func (m *model) change(do func()) {
 func (m *model) setPod(object *corev1.Pod) {
 	pod := policy.ParsePod(object)
 	m.change(func() {
-		m.index.SetPod(pod)
-		_, was := m.local[pod.Key()]
-		if pod.Node == m.node {
-			m.local[pod.Key()] = pod
-			m.revision++
-		} else if was { // made again elsewhere under the same name
-			delete(m.local, pod.Key())
-			m.revision++
+		for _, affected := range m.addresses.Set(pod) {
+			m.place(affected)
 		}
 	})
 }
@@ -69,12 +65,29 @@ func (m *model) setPod(object *corev1.Pod) {
 func (m *model) deletePod(object *corev1.Pod) {
 	key := types.NamespacedName{Namespace: object.Namespace, Name: object.Name}
 	m.change(func() {
+		affected := m.addresses.Delete(key)
 		m.index.DeletePod(key)
 		if _, local := m.local[key]; local {
 			delete(m.local, key)
 			m.revision++
 		}
+		for _, pod := range affected {
+			m.place(pod)
+		}
 	})
+}
+
+// place puts a pod where it belongs, with the addresses that it owns.
+func (m *model) place(pod *policy.Pod) {
+	m.index.SetPod(m.addresses.Peer(pod))
+	_, was := m.local[pod.Key()]
+	if pod.Node == m.node {
+		m.local[pod.Key()] = m.addresses.Subject(pod)
+		m.revision++
+	} else if was { // made again elsewhere under the same name
+		delete(m.local, pod.Key())
+		m.revision++
+	}
 }
 
 func (m *model) setNamespace(object *corev1.Namespace) {

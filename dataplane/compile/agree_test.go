@@ -3,6 +3,7 @@ package compile_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -67,11 +68,15 @@ func (f *fates) count(v policy.Verdict) {
 	switch {
 	case !v.Allowed():
 		f.denied++
-	case v.Egress.By != nil || v.Ingress.By != nil:
+	case byRule(v.Egress) || byRule(v.Ingress):
 		f.allowedByRule++
 	default:
 		f.open++
 	}
+}
+
+func byRule(decisions policy.Decisions) bool {
+	return slices.ContainsFunc(decisions, func(d policy.Decision) bool { return d.Reason == policy.AllowedByRule })
 }
 
 // requireAgreement sends every service between all ends of the cluster.

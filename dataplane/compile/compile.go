@@ -14,6 +14,7 @@
 package compile
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -133,7 +134,7 @@ func (c *compiler) dispatch(d policy.Direction) ruleset.Rule {
 // direction, and returns the isolated addresses.
 func (c *compiler) direction(d policy.Direction, endpoints []policy.Endpoint) ruleset.Members {
 	isolated := ruleset.Members{}
-	leaves := map[int][]leafEntry{}
+	profiles := map[netip.Addr][]string{}
 	for i := range endpoints {
 		e := &endpoints[i]
 		if !e.Isolated(d) {
@@ -148,44 +149,42 @@ func (c *compiler) direction(d policy.Direction, endpoints []policy.Endpoint) ru
 				profile = c.profile(d, e)
 			}
 			isolated[ruleset.Address(addr)] = struct{}{}
-			leaf := leafOf(addr)
-			leaves[leaf] = append(leaves[leaf], leafEntry{addr.As16(), leafRules(d, addr, profile)})
+			profiles[addr] = append(profiles[addr], profile)
 		}
 	}
-	c.tree(d, leaves)
+	c.tree(d, profiles)
 	return isolated
 }
 
-type leafEntry struct {
-	addr  [16]byte
-	rules []ruleset.Rule
-}
-
 // leafRules lets a pod talk to itself, through its own Service too, and sends its
-// other packets to its profile.
-func leafRules(d policy.Direction, addr netip.Addr, profile string) []ruleset.Rule {
-	subject := ruleset.HostMatch(subjectSide(d), addr)
-	return []ruleset.Rule{
+// other packets to its profile. Where several pods own one address, the packet
+// has to come back from each profile but the last.
+func leafRules(d policy.Direction, addr netip.Addr, profiles []string) []ruleset.Rule {
+	rules := []ruleset.Rule{
 		{Match: []ruleset.Match{ruleset.HostMatch(ruleset.Source, addr), ruleset.HostMatch(ruleset.Destination, addr)}, Action: ruleset.Return},
-		{Match: []ruleset.Match{subject}, Action: ruleset.Goto, Target: profile},
 	}
+	subject := []ruleset.Match{ruleset.HostMatch(subjectSide(d), addr)}
+	last := len(profiles) - 1
+	for _, profile := range profiles[:last] {
+		rules = append(rules, ruleset.Rule{Match: subject, Action: ruleset.Jump, Target: profile})
+	}
+	return append(rules, ruleset.Rule{Match: subject, Action: ruleset.Goto, Target: profiles[last]})
 }
 
 // tree spreads the pods over 16 leaves by the low bits of their address, so that
 // a packet is compared with a few addresses only. The ends of the tree and of
 // each leaf drop: only isolated pods come here, and one that isn't found must
 // not pass.
-func (c *compiler) tree(d policy.Direction, leaves map[int][]leafEntry) {
+func (c *compiler) tree(d policy.Direction, profiles map[netip.Addr][]string) {
+	var leaves [leafCount][]ruleset.Rule
+	for _, addr := range slices.SortedFunc(maps.Keys(profiles), netip.Addr.Compare) {
+		leaf := leafOf(addr)
+		leaves[leaf] = append(leaves[leaf], leafRules(d, addr, profiles[addr])...)
+	}
 	var branches []ruleset.Rule
-	for leaf := range leafCount {
-		entries := leaves[leaf]
-		if len(entries) == 0 {
+	for leaf, rules := range leaves {
+		if len(rules) == 0 {
 			continue
-		}
-		slices.SortFunc(entries, func(a, b leafEntry) int { return slices.Compare(a.addr[:], b.addr[:]) })
-		var rules []ruleset.Rule
-		for _, entry := range entries {
-			rules = append(rules, entry.rules...)
 		}
 		name := leafChain(d, leaf)
 		c.addChain(name, append(rules, drop)...)

@@ -2,6 +2,7 @@ package policy
 
 import (
 	"net/netip"
+	"slices"
 )
 
 // Flow is the first packet of a connection, as the node sees it after
@@ -19,119 +20,207 @@ type Cluster struct {
 	Pods       []*Pod
 	Namespaces Namespaces
 	Policies   []*Policy
+
+	// Nodes names the node that owns an address. An address that neither a node
+	// nor a pod owns is outside of the cluster.
+	Nodes map[netip.Addr]string
 }
 
 // Verdict is the fate of a flow: the sender's egress and the receiver's ingress
 // must both allow it.
 type Verdict struct {
-	Egress  Decision
-	Ingress Decision
+	Flow Flow
+
+	// Egress and Ingress hold one decision for each pod that owns the source or
+	// the destination: one, or none for an address outside of all pods. They hold
+	// more where several live pods show one address, and then all must allow.
+	Egress  Decisions
+	Ingress Decisions
 }
 
 // Allowed reports whether the flow passes.
 func (v Verdict) Allowed() bool { return v.Egress.Allowed() && v.Ingress.Allowed() }
 
+// Decisions are those of one end of a flow.
+type Decisions []Decision
+
+// Allowed reports whether every decision lets the flow pass.
+func (ds Decisions) Allowed() bool {
+	for i := range ds {
+		if !ds[i].Allowed() {
+			return false
+		}
+	}
+	return true
+}
+
 // Decision is what one pod's policies say of a flow in one direction.
 type Decision struct {
-	// Isolating lists the policies that isolate the pod in this direction. While
-	// it is empty everything is allowed.
+	Direction Direction
+	Pod       *Pod
+	Reason    Reason
+
+	// Isolating lists the policies that isolate the pod in this direction.
 	Isolating []*Policy
 
-	// By is the first policy that allows the flow, and Rule the index of its
-	// rule. Nil where no policy isolates the pod, where none allows the flow and
-	// where the pod talks to itself.
+	// By is the first policy with a rule that allows the flow, and Rule the index
+	// of the rule in its direction. Nil unless Reason is AllowedByRule.
 	By   *Policy
 	Rule int
 
-	// Self is true where the pod talks to itself, which no policy can forbid.
-	Self bool
+	// Refusals says for each isolating policy why none of its rules matches.
+	// Empty unless Reason is Denied.
+	Refusals []Refusal
 }
+
+// Reason is why a decision is as it is.
+type Reason uint8
+
+// The reasons, in the order in which they are looked for.
+const (
+	// NotIsolated: no policy isolates the pod in this direction.
+	NotIsolated Reason = iota
+
+	// ToItself: what a pod sends to itself can't be forbidden.
+	ToItself
+
+	// FromItsNode: what a node sends to its own pods can't be forbidden, or the
+	// kubelet's probes would fail.
+	FromItsNode
+
+	// AllowedByRule: a rule of a policy matches.
+	AllowedByRule
+
+	// Denied: policies isolate the pod and no rule of any of them matches.
+	Denied
+)
 
 // Allowed reports whether this direction lets the flow pass.
-func (d Decision) Allowed() bool { return len(d.Isolating) == 0 || d.By != nil || d.Self }
+func (d *Decision) Allowed() bool { return d.Reason != Denied }
 
-// Evaluate judges a flow. Addresses that no pod owns, such as those of nodes,
-// have no policies of their own.
+// Refusal says why a policy doesn't allow a flow.
+type Refusal struct {
+	Policy *Policy
+
+	// Rules has one entry for each rule of the direction. Empty: the policy has
+	// none, and so allows nothing.
+	Rules []Mismatch
+}
+
+// Evaluate judges a flow.
 //
-// Traffic from a pod's own node to the pod never comes here: the kubelet's
-// probes always pass, and which addresses are the node's is not in the model.
+// Addresses that the API doesn't know, such as IPv6 link-local ones, are treated
+// as outside of the cluster. On a bridge the node closes more: see
+// docs/dataplane.md.
 func (c *Cluster) Evaluate(flow Flow) Verdict {
-	from, to := c.owner(flow.Source), c.owner(flow.Destination)
-	self := from != nil && from == to
+	source, destination := c.end(flow.Source), c.end(flow.Destination)
 	return Verdict{
-		Egress:  c.decide(Egress, from, to, flow.Destination, to, flow, self),
-		Ingress: c.decide(Ingress, to, from, flow.Source, to, flow, self),
+		Flow:    flow,
+		Egress:  c.decide(Egress, flow, source, destination),
+		Ingress: c.decide(Ingress, flow, destination, source),
 	}
 }
 
-// owner returns the pod with that address, nil for none.
-func (c *Cluster) owner(addr netip.Addr) *Pod {
-	for _, pod := range c.Pods {
-		for _, own := range pod.Addrs {
-			if own == addr {
-				return pod
-			}
+// end is one end of a flow.
+type end struct {
+	addr netip.Addr
+
+	// owners are the pods whose policies decide what this end may do.
+	owners []*Pod
+
+	// peer is the pod that the other end's rules see here, nil for none.
+	peer *Pod
+
+	// node is the node that owns the address, empty for none.
+	node string
+}
+
+func (c *Cluster) end(addr netip.Addr) end {
+	owners := Owners(addr, c.Pods)
+	return end{addr: addr, owners: owners, peer: soleOwner(owners), node: c.Nodes[addr]}
+}
+
+// decide asks the policies of each pod that owns the subject's end.
+func (c *Cluster) decide(d Direction, flow Flow, subject, other end) Decisions {
+	var decisions Decisions
+	for _, pod := range subject.owners {
+		decision := Decision{Direction: d, Pod: pod, Isolating: c.isolating(d, pod)}
+		switch {
+		case len(decision.Isolating) == 0:
+			decision.Reason = NotIsolated
+		case flow.Source == flow.Destination:
+			decision.Reason = ToItself
+		case d == Ingress && other.node != "" && other.node == pod.Node:
+			decision.Reason = FromItsNode
+		default:
+			c.askRules(&decision, flow, pod, other)
 		}
+		decisions = append(decisions, decision)
 	}
-	return nil
+	return decisions
 }
 
-// decide asks the policies of subject about the peer at the other end. Named
-// ports are those of the destination pod, in both directions.
-func (c *Cluster) decide(d Direction, subject, peer *Pod, peerAddr netip.Addr, destination *Pod, flow Flow, self bool) Decision {
-	decision := Decision{Self: self}
-	if subject == nil {
-		return decision
-	}
+// isolating returns the policies that isolate the pod in the direction.
+func (c *Cluster) isolating(d Direction, pod *Pod) []*Policy {
+	var isolating []*Policy
 	for _, p := range c.Policies {
-		if !p.Isolates[d] || !p.Selects(subject) {
-			continue
+		if p.Isolates[d] && p.Selects(pod) {
+			isolating = append(isolating, p)
 		}
-		decision.Isolating = append(decision.Isolating, p)
-		for i := range p.Rules[d] {
-			rule := &p.Rules[d][i]
-			if decision.By == nil && c.allowsPeer(rule, peer, peerAddr) && rule.allowsPort(destination, flow) {
-				decision.By, decision.Rule = p, i
+	}
+	return isolating
+}
+
+// askRules looks for the first rule that allows the flow. Policies add up: one
+// rule of one of them is enough.
+func (c *Cluster) askRules(decision *Decision, flow Flow, subject *Pod, other end) {
+	// Ports are the destination's: a named one is looked up there.
+	destination := subject
+	if decision.Direction == Egress {
+		destination = other.peer
+	}
+	for _, p := range decision.Isolating {
+		refusal := Refusal{Policy: p}
+		for i := range p.Rules[decision.Direction] {
+			mismatch := c.mismatch(&p.Rules[decision.Direction][i], flow, other, destination)
+			if mismatch.none() {
+				decision.Reason, decision.By, decision.Rule, decision.Refusals = AllowedByRule, p, i, nil
+				return
 			}
+			refusal.Rules = append(refusal.Rules, mismatch)
 		}
+		decision.Refusals = append(decision.Refusals, refusal)
 	}
-	return decision
+	decision.Reason = Denied
 }
 
-func (c *Cluster) allowsPeer(rule *Rule, peer *Pod, addr netip.Addr) bool {
-	if rule.AnyPeer {
-		return true
-	}
-	for _, p := range rule.Peers {
-		if p.Block != nil && p.Block.Contains(addr) {
-			return true
+// Owners returns the pods that own an address, among those that show it. A
+// Terminating pod owns its address until another pod shows it: the network hands
+// out an address again only once the old pod's network is gone.
+//
+// More than one owner is left where a pod's status is out of date, such as after
+// a restart of the node. Nobody can tell then whose address it is, so every
+// owner's policies hold for it, and it is nobody's as far as peers are concerned.
+func Owners(addr netip.Addr, pods []*Pod) []*Pod {
+	var staying, leaving []*Pod
+	for _, pod := range pods {
+		switch {
+		case !slices.Contains(pod.Addrs, addr):
+		case pod.Terminating:
+			leaving = append(leaving, pod)
+		default:
+			staying = append(staying, pod)
 		}
-		if p.Pods != nil && peer != nil && p.Pods.Matches(peer, c.Namespaces) {
-			return true
-		}
 	}
-	return false
+	if len(staying) > 0 {
+		return staying
+	}
+	return leaving
 }
 
-func (r *Rule) allowsPort(destination *Pod, flow Flow) bool {
-	if r.AnyPort {
-		return true
+func soleOwner(owners []*Pod) *Pod {
+	if len(owners) != 1 {
+		return nil
 	}
-	for _, port := range r.Ports {
-		if port.Protocol == flow.Protocol && port.matches(destination, flow.Port) {
-			return true
-		}
-	}
-	return false
-}
-
-func (p Port) matches(destination *Pod, number uint16) bool {
-	if p.Name == "" {
-		return p.First <= number && number <= p.Last
-	}
-	if destination == nil {
-		return false
-	}
-	resolved, served := destination.Resolve(p.Name, p.Protocol)
-	return served && resolved == number
+	return owners[0]
 }

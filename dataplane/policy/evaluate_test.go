@@ -1,6 +1,7 @@
 package policy_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -269,17 +270,101 @@ func TestEvaluateOwnersOfAddresses(t *testing.T) {
 	})
 }
 
+func TestEvaluateNodes(t *testing.T) {
+	c := newCluster(t, dbIngress(``), webEgress(``))
+	for _, pod := range c.Pods {
+		pod.Node = "here"
+	}
+	c.Nodes = map[netip.Addr]string{netip.MustParseAddr("192.168.0.1"): "here", netip.MustParseAddr("192.168.0.2"): "elsewhere"}
+	verdict := func(text string) policy.Verdict { return c.Evaluate(parseFlow(t, c, text)) }
+
+	require.Equal(t, policy.FromItsNode, verdict("192.168.0.1 db TCP/80").Ingress[0].Reason, "probes always pass")
+	require.Equal(t, policy.Denied, verdict("192.168.0.2 db TCP/80").Ingress[0].Reason, "another node is an address like others")
+	require.Equal(t, policy.Denied, verdict("web 192.168.0.1 TCP/10250").Egress[0].Reason, "a pod's way to its own node is filtered")
+}
+
+func TestEvaluateSharedAddresses(t *testing.T) {
+	pod := func(namespace, name, role string, terminating bool) *policy.Pod {
+		return &policy.Pod{
+			Namespace: namespace, Name: name, Labels: map[string]string{"role": role}, Subject: true, Terminating: terminating,
+			Addrs: []netip.Addr{netip.MustParseAddr("10.0.7.7")},
+		}
+	}
+	policies := []string{dbIngress(`{ports: [{port: 80}, {port: 81}]}`), `{podSelector: {matchLabels: {role: web}}, policyTypes: [Ingress], ingress: [{ports: [{port: 80}, {port: 82}]}]}`,
+		`{podSelector: {matchLabels: {role: guard}}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {role: db}}}]}]}`}
+	cluster := func(pods ...*policy.Pod) *policy.Cluster {
+		c := newCluster(t, policies...)
+		c.Pods = append(pods, &policy.Pod{Namespace: "default", Name: "guard", Labels: map[string]string{"role": "guard"}, Subject: true, Addrs: []netip.Addr{netip.MustParseAddr("10.0.8.8")}})
+		return c
+	}
+	passes := func(c *policy.Cluster, text string) bool { return c.Evaluate(parseFlow(t, c, text)).Allowed() }
+
+	c := cluster(pod("default", "old", "db", true), pod("default", "new", "web", false))
+	require.True(t, passes(c, "192.0.2.7 10.0.7.7 TCP/82"), "the new pod has the address")
+	require.False(t, passes(c, "192.0.2.7 10.0.7.7 TCP/81"))
+	require.False(t, passes(c, "10.0.7.7 10.0.8.8 TCP/80"), "and is not the peer that the old one was")
+
+	c = cluster(pod("default", "old", "db", true))
+	require.True(t, passes(c, "192.0.2.7 10.0.7.7 TCP/81"), "a Terminating pod stays enforced")
+	require.True(t, passes(c, "10.0.7.7 10.0.8.8 TCP/80"), "and stays a peer")
+
+	c = cluster(pod("default", "a", "db", false), pod("default", "b", "web", false))
+	require.True(t, passes(c, "192.0.2.7 10.0.7.7 TCP/80"), "of two live pods both must allow")
+	require.False(t, passes(c, "192.0.2.7 10.0.7.7 TCP/81"))
+	require.False(t, passes(c, "192.0.2.7 10.0.7.7 TCP/82"))
+	require.False(t, passes(c, "10.0.7.7 10.0.8.8 TCP/80"), "and their address is nobody's")
+}
+
 func TestEvaluateExplains(t *testing.T) {
 	c := newCluster(t, dbIngress(`{ports: [{port: 1}]}, {ports: [{port: 80}]}`), `{podSelector: {}, policyTypes: [Ingress]}`)
+	evaluate := func(text string) policy.Verdict { return c.Evaluate(parseFlow(t, c, text)) }
+	db := c.Pods[0]
 
-	v := c.Evaluate(parseFlow(t, c, "web db TCP/80"))
-	require.Equal(t, policy.Decision{}, v.Egress, "no policy isolates web's egress")
-	require.Equal(t, policy.Decision{Isolating: c.Policies, By: c.Policies[0], Rule: 1}, v.Ingress)
+	v := evaluate("web db TCP/80")
+	require.Len(t, v.Egress, 1)
+	require.Equal(t, policy.NotIsolated, v.Egress[0].Reason)
+	require.Equal(t, policy.Decisions{{
+		Direction: policy.Ingress, Pod: db, Reason: policy.AllowedByRule, Isolating: c.Policies, By: c.Policies[0], Rule: 1,
+	}}, v.Ingress)
 
-	v = c.Evaluate(parseFlow(t, c, "web db TCP/81"))
-	require.Equal(t, policy.Decision{Isolating: c.Policies}, v.Ingress)
+	v = evaluate("web db TCP/81")
+	other := policy.Mismatch{PeerMatches: true, Ports: []policy.PortMismatch{policy.OtherNumber}}
+	require.Equal(t, policy.Decisions{{
+		Direction: policy.Ingress, Pod: db, Reason: policy.Denied, Isolating: c.Policies,
+		Refusals: []policy.Refusal{{Policy: c.Policies[0], Rules: []policy.Mismatch{other, other}}, {Policy: c.Policies[1]}},
+	}}, v.Ingress)
 
-	v = c.Evaluate(parseFlow(t, c, "db db TCP/81"))
-	require.True(t, v.Ingress.Self)
-	require.Nil(t, v.Ingress.By)
+	v = evaluate("db db TCP/81")
+	require.Equal(t, policy.ToItself, v.Ingress[0].Reason)
+
+	v = evaluate("192.0.2.7 192.0.2.8 TCP/81")
+	require.Empty(t, v.Egress)
+	require.Empty(t, v.Ingress)
+	require.True(t, v.Allowed())
+}
+
+// Every reason has its words.
+func TestVerdictText(t *testing.T) {
+	c := newCluster(t,
+		dbIngress(`{from: [{podSelector: {matchLabels: {role: ghost}}}, {namespaceSelector: {matchLabels: {team: blue}}},
+			{ipBlock: {cidr: 192.0.2.0/24}}, {ipBlock: {cidr: 10.0.0.0/29, except: [10.0.0.3/32]}}, {ipBlock: {cidr: nonsense}}]},
+			{ports: [{port: 443}, {port: 100, endPort: 200}, {protocol: UDP}, {port: http}, {port: nobody}]}`),
+		`{podSelector: {}, policyTypes: [Ingress]}`)
+	c.Pods[0].Node = "here"
+	c.Nodes = map[netip.Addr]string{netip.MustParseAddr("192.168.0.1"): "here"}
+	text := func(flow string) string { return c.Evaluate(parseFlow(t, c, flow)).String() }
+	require.Equal(t, `denied: 10.0.0.3 -> 10.0.0.1 TCP port 81
+Egress of pod default/web: allowed, no policy isolates it
+Ingress of pod default/db: denied, no rule of the policies that isolate it matches
+  default/policy-0, spec.ingress[0]: the labels of the pod of 10.0.0.3 don't match (role=ghost); the namespace of 10.0.0.3 doesn't match (team=blue); 10.0.0.3 is not in 192.0.2.0/24; 10.0.0.3 is excepted from 10.0.0.0/29
+  default/policy-0, spec.ingress[1]: the port is not 443; the port is not in 100 to 200; the protocol is not UDP; the port named "http" of 10.0.0.1 is another one; 10.0.0.1 serves no port named "nobody" over TCP
+  default/policy-0 can't be read in part: spec.ingress[0].from[4]: ipBlock.cidr: netip.ParsePrefix("nonsense"): no '/'
+  default/policy-1 has no ingress rules`, text("web db TCP/81"))
+	require.Contains(t, text("192.0.2.8 db ICMP"), `allowed: 192.0.2.8 -> 10.0.0.1 ICMP
+Ingress of pod default/db: allowed by default/policy-0, spec.ingress[0]`)
+	require.Contains(t, text("203.0.113.1 db TCP/81"), "203.0.113.1 is not the address of one pod")
+	require.Contains(t, text("blue/web db2 TCP/81"), "allowed by default/policy-0")
+	require.Contains(t, text("green/heir db TCP/81"), "the pod of 10.0.0.9 is not in namespace default")
+	require.Contains(t, text("db db TCP/81"), "allowed, a pod can always reach itself")
+	require.Contains(t, text("192.168.0.1 db TCP/81"), "allowed, a node can always reach its own pods")
 }

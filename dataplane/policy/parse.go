@@ -28,6 +28,7 @@ func ParsePod(pod *corev1.Pod) *Pod {
 	if !p.Subject {
 		return p
 	}
+	p.Terminating = pod.DeletionTimestamp != nil
 	p.Addrs = podAddrs(pod)
 	p.Ports = namedPorts(pod)
 	return p

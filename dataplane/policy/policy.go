@@ -64,6 +64,10 @@ type Pod struct {
 	// Subject is false for pods that no policy can select: hostNetwork pods and
 	// those that have ended.
 	Subject bool
+
+	// Terminating means that the pod is being deleted. It stays enforced and stays
+	// a peer, but another pod that shows its address has it: see Owners.
+	Terminating bool
 }
 
 // Key identifies the pod.
@@ -170,9 +174,10 @@ func (p *PodPeer) Key() string {
 
 // Matches reports whether the peer selects the pod.
 func (p *PodPeer) Matches(pod *Pod, namespaces Namespaces) bool {
-	if len(pod.Addrs) == 0 || !p.Pods.Matches(pod.Labels) {
-		return false
-	}
+	return len(pod.Addrs) > 0 && p.Pods.Matches(pod.Labels) && p.matchesNamespace(pod, namespaces)
+}
+
+func (p *PodPeer) matchesNamespace(pod *Pod, namespaces Namespaces) bool {
 	if p.Namespace != "" {
 		return p.Namespace == pod.Namespace
 	}
@@ -231,17 +236,7 @@ type Block struct {
 }
 
 // Contains reports whether the address is in the block.
-func (b *Block) Contains(addr netip.Addr) bool {
-	if !b.CIDR.Contains(addr) {
-		return false
-	}
-	for _, except := range b.Except {
-		if except.Contains(addr) {
-			return false
-		}
-	}
-	return true
-}
+func (b *Block) Contains(addr netip.Addr) bool { return b.mismatch(addr) == peerMatches }
 
 // Port is a protocol with a range of ports, a named port, or all its ports.
 type Port struct {

@@ -1,0 +1,129 @@
+package policy
+
+import "net/netip"
+
+// Mismatch says why one rule doesn't allow a flow: a rule allows what one of its
+// peers and one of its ports match.
+type Mismatch struct {
+	// PeerMatches and PortMatches say which half of the rule would have allowed
+	// the flow. At least one is false.
+	PeerMatches, PortMatches bool
+
+	// Peers has the reason of each peer of the rule where none matches, and Ports
+	// that of each port. Parts that could not be read are missing: see
+	// Policy.Unreadable.
+	Peers []PeerMismatch
+	Ports []PortMismatch
+}
+
+func (m *Mismatch) none() bool { return m.PeerMatches && m.PortMatches }
+
+// PeerMismatch is why a peer of a rule isn't the other end of a flow.
+type PeerMismatch uint8
+
+// The reasons of peers.
+const (
+	peerMatches PeerMismatch = iota
+
+	// NoPod: the peer selects pods, and the address is no pod's, or that of a
+	// hostNetwork pod, or several live pods show it.
+	NoPod
+	// OtherNamespace: the peer doesn't select the pod's namespace.
+	OtherNamespace
+	// OtherLabels: the peer selects the namespace but not the pod's labels.
+	OtherLabels
+	// OutsideBlock: the address is not in the peer's CIDR.
+	OutsideBlock
+	// Excepted: the address is in the CIDR, and in one of its exceptions.
+	Excepted
+)
+
+// PortMismatch is why a port of a rule isn't that of a flow.
+type PortMismatch uint8
+
+// The reasons of ports.
+const (
+	portMatches PortMismatch = iota
+
+	// OtherProtocol: the port is of another protocol.
+	OtherProtocol
+	// OtherNumber: the number is not the port's, or not in its range.
+	OtherNumber
+	// NameNotServed: the destination has no container port of that name and
+	// protocol, or it is no pod.
+	NameNotServed
+	// NameElsewhere: the destination serves the name at another number.
+	NameElsewhere
+)
+
+// mismatch compares a rule with a flow whose other end and destination are known.
+func (c *Cluster) mismatch(rule *Rule, flow Flow, other end, destination *Pod) Mismatch {
+	m := Mismatch{PeerMatches: rule.AnyPeer, PortMatches: rule.AnyPort}
+	for i := range rule.Peers {
+		reason := rule.Peers[i].mismatch(other, c.Namespaces)
+		m.PeerMatches = m.PeerMatches || reason == peerMatches
+		m.Peers = append(m.Peers, reason)
+	}
+	for i := range rule.Ports {
+		reason := rule.Ports[i].mismatch(flow, destination)
+		m.PortMatches = m.PortMatches || reason == portMatches
+		m.Ports = append(m.Ports, reason)
+	}
+	if m.PeerMatches {
+		m.Peers = nil
+	}
+	if m.PortMatches {
+		m.Ports = nil
+	}
+	return m
+}
+
+func (p *Peer) mismatch(other end, namespaces Namespaces) PeerMismatch {
+	if p.Block != nil {
+		return p.Block.mismatch(other.addr)
+	}
+	switch {
+	case other.peer == nil:
+		return NoPod
+	case !p.Pods.matchesNamespace(other.peer, namespaces):
+		return OtherNamespace
+	case !p.Pods.Pods.Matches(other.peer.Labels):
+		return OtherLabels
+	}
+	return peerMatches
+}
+
+func (b *Block) mismatch(addr netip.Addr) PeerMismatch {
+	if !b.CIDR.Contains(addr) {
+		return OutsideBlock
+	}
+	for _, except := range b.Except {
+		if except.Contains(addr) {
+			return Excepted
+		}
+	}
+	return peerMatches
+}
+
+func (p *Port) mismatch(flow Flow, destination *Pod) PortMismatch {
+	if p.Protocol != flow.Protocol {
+		return OtherProtocol
+	}
+	if p.Name == "" {
+		if flow.Port < p.First || p.Last < flow.Port {
+			return OtherNumber
+		}
+		return portMatches
+	}
+	if destination == nil {
+		return NameNotServed
+	}
+	number, served := destination.Resolve(p.Name, p.Protocol)
+	switch {
+	case !served:
+		return NameNotServed
+	case number != flow.Port:
+		return NameElsewhere
+	}
+	return portMatches
+}

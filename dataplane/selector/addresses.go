@@ -1,0 +1,81 @@
+package selector
+
+import (
+	"net/netip"
+	"slices"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+)
+
+// Addresses keeps track of which pods own which addresses, where more than one
+// pod shows an address: see policy.Owners. It must not be used by several
+// goroutines at once.
+type Addresses struct {
+	pods    map[types.NamespacedName]*policy.Pod
+	showing map[netip.Addr][]*policy.Pod
+}
+
+// NewAddresses returns one without pods.
+func NewAddresses() *Addresses {
+	return &Addresses{pods: map[types.NamespacedName]*policy.Pod{}, showing: map[netip.Addr][]*policy.Pod{}}
+}
+
+// Set adds a pod or replaces the one of that name. It returns every pod whose
+// ownership may have changed, the given one first.
+func (a *Addresses) Set(pod *policy.Pod) []*policy.Pod {
+	affected := append([]*policy.Pod{pod}, a.Delete(pod.Key())...)
+	a.pods[pod.Key()] = pod
+	for _, addr := range pod.Addrs {
+		affected = append(affected, a.showing[addr]...)
+		a.showing[addr] = append(a.showing[addr], pod)
+	}
+	return affected
+}
+
+// Delete forgets a pod and returns the other pods whose ownership may have
+// changed.
+func (a *Addresses) Delete(key types.NamespacedName) []*policy.Pod {
+	pod := a.pods[key]
+	if pod == nil {
+		return nil
+	}
+	delete(a.pods, key)
+	var affected []*policy.Pod
+	for _, addr := range pod.Addrs {
+		others := slices.DeleteFunc(slices.Clone(a.showing[addr]), func(p *policy.Pod) bool { return p == pod })
+		if len(others) == 0 {
+			delete(a.showing, addr)
+			continue
+		}
+		a.showing[addr] = others
+		affected = append(affected, others...)
+	}
+	return affected
+}
+
+// Subject returns the pod with the addresses at which its policies hold.
+func (a *Addresses) Subject(pod *policy.Pod) *policy.Pod {
+	return a.withAddrs(pod, func(owners []*policy.Pod) bool { return slices.Contains(owners, pod) })
+}
+
+// Peer returns the pod with the addresses at which the rules of others see it.
+func (a *Addresses) Peer(pod *policy.Pod) *policy.Pod {
+	return a.withAddrs(pod, func(owners []*policy.Pod) bool { return len(owners) == 1 && owners[0] == pod })
+}
+
+// withAddrs returns the pod itself where all of its addresses count, else a copy
+// with those that do.
+func (a *Addresses) withAddrs(pod *policy.Pod, counts func(owners []*policy.Pod) bool) *policy.Pod {
+	isLost := func(addr netip.Addr) bool {
+		showing := a.showing[addr]
+		return len(showing) > 1 && !counts(policy.Owners(addr, showing))
+	}
+	if !slices.ContainsFunc(pod.Addrs, isLost) {
+		return pod
+	}
+	part := *pod
+	part.Addrs = slices.DeleteFunc(slices.Clone(pod.Addrs), isLost)
+	return &part
+}

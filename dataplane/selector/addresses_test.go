@@ -1,0 +1,60 @@
+package selector_test
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/selector"
+)
+
+func showing(name string, terminating bool, addrs ...string) *policy.Pod {
+	pod := &policy.Pod{Namespace: "default", Name: name, Subject: true, Terminating: terminating}
+	for _, addr := range addrs {
+		pod.Addrs = append(pod.Addrs, netip.MustParseAddr(addr))
+	}
+	return pod
+}
+
+func TestAddressesOfOnePod(t *testing.T) {
+	a := selector.NewAddresses()
+	one, other := showing("one", false, "10.0.0.1", "fd00::1"), showing("other", false, "10.0.0.2")
+	require.Equal(t, []*policy.Pod{one}, a.Set(one))
+	require.Equal(t, []*policy.Pod{other}, a.Set(other))
+	require.Same(t, one, a.Subject(one), "no copy where nothing is shared")
+	require.Same(t, one, a.Peer(one))
+	require.Empty(t, a.Delete(other.Key()))
+	require.Empty(t, a.Delete(other.Key()), "forgotten already")
+}
+
+func TestAddressesGoToThePodThatStays(t *testing.T) {
+	a := selector.NewAddresses()
+	old, heir := showing("old", true, "10.0.0.1", "fd00::1"), showing("heir", false, "10.0.0.1")
+	a.Set(old)
+	require.ElementsMatch(t, []*policy.Pod{heir, old}, a.Set(heir))
+	require.Same(t, heir, a.Subject(heir))
+	require.Same(t, heir, a.Peer(heir))
+	require.Equal(t, showing("old", true, "fd00::1"), a.Subject(old))
+	require.Equal(t, showing("old", true, "fd00::1"), a.Peer(old))
+
+	require.Equal(t, []*policy.Pod{old}, a.Delete(heir.Key()))
+	require.Same(t, old, a.Subject(old), "it is alone again")
+}
+
+func TestAddressesThatTwoLivePodsShow(t *testing.T) {
+	a := selector.NewAddresses()
+	one, two := showing("one", false, "10.0.0.1"), showing("two", false, "10.0.0.1")
+	a.Set(one)
+	a.Set(two)
+	for _, pod := range []*policy.Pod{one, two} {
+		require.Same(t, pod, a.Subject(pod), "the policies of both hold")
+		require.Empty(t, a.Peer(pod).Addrs, "nobody's peer")
+	}
+
+	moved := showing("two", false, "10.0.0.2")
+	require.ElementsMatch(t, []*policy.Pod{moved, one}, a.Set(moved), "its old address is the other's alone now")
+	require.Same(t, one, a.Peer(one))
+	require.Same(t, moved, a.Peer(moved))
+}
