@@ -62,8 +62,10 @@ func trimPod(object any) (any, error) {
 	if !ok {
 		return object, nil
 	}
+	meta := trimMeta(pod.ObjectMeta)
+	meta.DeletionTimestamp = pod.DeletionTimestamp
 	return &corev1.Pod{
-		ObjectMeta: trimMeta(pod.ObjectMeta),
+		ObjectMeta: meta,
 		Spec: corev1.PodSpec{
 			NodeName:       pod.Spec.NodeName,
 			HostNetwork:    pod.Spec.HostNetwork,

@@ -3,11 +3,13 @@ package dataplane
 import (
 	"fmt"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 
@@ -134,6 +136,36 @@ func TestEndedPodLeavesTheView(t *testing.T) {
 	v := m.view(0)
 	require.Empty(t, v.endpoints)
 	require.Empty(t, v.selecting)
+}
+
+// The next owner of an address inherits neither the policies nor the peers of a
+// pod that is on its way out.
+func TestTheHeirOfAnAddressInheritsNothing(t *testing.T) {
+	m := newModel("node-1")
+	m.setPolicy(denyAll("p", 1))
+	m.index.Want(map[string]policy.PeerSet{"leaving": {Pods: policy.PodPeer{Namespace: "default", Pods: labels.Everything()}}})
+	m.setPod(podObject("old", "node-1", "10.0.0.1"))
+	require.Len(t, m.view(0).endpoints, 1)
+	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"))
+
+	old := podObject("old", "node-1", "10.0.0.1")
+	old.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+	m.setPod(old)
+	require.Len(t, m.view(0).endpoints, 1, "it stays enforced")
+	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"), "and stays a peer")
+
+	heir := podObject("heir", "node-1", "10.0.0.1")
+	heir.Namespace = "other"
+	m.setPod(heir)
+	require.Empty(t, m.view(0).endpoints)
+	require.Empty(t, addresses(m.index, "leaving"))
+
+	m.deletePod(heir)
+	require.Len(t, m.view(0).endpoints, 1)
+	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"))
+	m.deletePod(old)
+	require.Empty(t, m.view(0).endpoints)
+	require.Empty(t, addresses(m.index, "leaving"))
 }
 
 func TestModelFeedsTheIndex(t *testing.T) {
