@@ -63,6 +63,12 @@ verify: tidy generate lint ## Check that generated files, modules and code style
 cluster-up: ## Start the local cluster without Moat
 	@$(CLUSTER) up
 
+FUZZTIME := 1m
+
 .PHONY: fuzz
-fuzz: ## Fuzz the compiler against the oracle for a minute
-	go test ./dataplane/compile -run '^$$' -fuzz FuzzCompileAgreesWithEvaluate -fuzztime 1m
+fuzz: ## Fuzz the compiler against the oracle, for FUZZTIME (1m)
+	go test ./dataplane/compile -run '^$$' -fuzz FuzzCompileAgreesWithEvaluate -fuzztime $(FUZZTIME)
+
+.PHONY: fuzz-speed
+fuzz-speed: ## Print how many flows a minute the fuzz test compares on one core
+	GOMAXPROCS=1 go test ./dataplane/compile -run '^$$' -bench Agreement -benchtime 5s

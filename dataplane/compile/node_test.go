@@ -6,6 +6,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
+	"github.com/moat-dev/moat/dataplane/selector"
 )
 
 // compileNode returns what a node has in its kernel.
@@ -14,13 +15,22 @@ func compileNode(c *policy.Cluster, node string, family ruleset.Family) compile.
 }
 
 func podsOf(c *policy.Cluster, node string) []*policy.Pod {
+	addresses := addressesOf(c)
 	var local []*policy.Pod
 	for _, pod := range c.Pods {
 		if pod.Node == node {
-			local = append(local, pod)
+			local = append(local, addresses.Subject(pod))
 		}
 	}
 	return local
+}
+
+func addressesOf(c *policy.Cluster) *selector.Addresses {
+	addresses := selector.NewAddresses()
+	for _, pod := range c.Pods {
+		addresses.Set(pod)
+	}
+	return addresses
 }
 
 func nodesOf(c *policy.Cluster) []string {
@@ -51,8 +61,9 @@ func contents(out *compile.Output, c *policy.Cluster) map[string]ruleset.Members
 }
 
 func membersOf(peers *policy.PeerSet, family ruleset.Family, c *policy.Cluster) ruleset.Members {
-	members := ruleset.Members{}
-	for _, pod := range c.Pods {
+	members, addresses := ruleset.Members{}, addressesOf(c)
+	for _, shown := range c.Pods {
+		pod := addresses.Peer(shown)
 		if !peers.Pods.Matches(pod, c.Namespaces) {
 			continue
 		}

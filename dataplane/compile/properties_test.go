@@ -42,7 +42,7 @@ func forSamples(t *testing.T, check func(t *testing.T, s *sample)) {
 		}
 	})
 	for seed := range uint64(300) {
-		o := policytest.RandomDice(seed, 500).Cluster()
+		o := policytest.RandomDice(seed, 900).Cluster()
 		c := o.Cluster()
 		for _, node := range nodesOf(c) {
 			for _, family := range ruleset.Families() {
@@ -227,8 +227,8 @@ func TestUnknownIsolatedPodIsDropped(t *testing.T) {
 			if family == ruleset.IPv6 {
 				unknown, outside = netip.MustParseAddr(addrs[1]), netip.MustParseAddr("2001:db8::7")
 			}
-			ingress := packet{source: outside, destination: unknown, protocol: policy.TCP, port: 80}
-			egress := packet{source: unknown, destination: outside, protocol: policy.TCP, port: 80}
+			ingress := &packet{source: outside, destination: unknown, protocol: policy.TCP, port: 80}
+			egress := &packet{source: unknown, destination: outside, protocol: policy.TCP, port: 80}
 			require.False(t, tr.dropped(compile.ForwardChain, ingress))
 			for d := range out.Isolated {
 				out.Isolated[d][ruleset.Address(unknown)] = struct{}{}
@@ -245,7 +245,7 @@ func TestNeighbourDiscoveryPasses(t *testing.T) {
 	c := readObjects(t, "testdata/default-deny/input.yaml").Cluster()
 	out := compileNode(c, "node-1", ruleset.IPv6)
 	tr := newTracer(t, &out.Ruleset, contents(&out, c))
-	p := packet{source: netip.MustParseAddr("fd00:1::2"), destination: netip.MustParseAddr("fd00:1::1"), protocol: policy.ICMPv6}
+	p := &packet{source: netip.MustParseAddr("fd00:1::2"), destination: netip.MustParseAddr("fd00:1::1"), protocol: policy.ICMPv6}
 	for icmpType := range 256 {
 		p.icmpType = uint8(icmpType)
 		discovery := 133 <= icmpType && icmpType <= 137

@@ -1,7 +1,9 @@
 package compile_test
 
 import (
+	"maps"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -18,46 +20,75 @@ type packet struct {
 	icmpType            uint8
 }
 
-func (p packet) addr(side ruleset.Side) netip.Addr {
+func (p *packet) addr(side ruleset.Side) netip.Addr {
 	if side == ruleset.Source {
 		return p.source
 	}
 	return p.destination
 }
 
-// tracer walks packets through the chains of one node, as the kernel does.
+// tracer walks packets through the chains of one node, as the kernel does. It
+// looks up names once, when it is made, since it walks millions of packets.
 type tracer struct {
-	t      *testing.T
-	chains map[string][]ruleset.Rule
+	t      testing.TB
+	chains map[string]*tracedChain
 	sets   map[string]ruleset.Members
 }
 
-func newTracer(t *testing.T, rs *ruleset.Ruleset, sets map[string]ruleset.Members) *tracer {
-	tr := &tracer{t: t, chains: map[string][]ruleset.Rule{}, sets: sets}
+type tracedChain struct{ rules []tracedRule }
+
+type tracedRule struct {
+	matches []func(*packet) bool
+	action  ruleset.Action
+	target  *tracedChain // of Jump and Goto
+}
+
+func newTracer(t testing.TB, rs *ruleset.Ruleset, sets map[string]ruleset.Members) *tracer {
+	tr := &tracer{t: t, chains: map[string]*tracedChain{}, sets: sets}
 	for _, chain := range rs.Chains {
-		tr.chains[chain.Name] = chain.Rules
+		tr.chains[chain.Name] = &tracedChain{}
+	}
+	for _, chain := range rs.Chains {
+		for _, rule := range chain.Rules {
+			traced := tracedRule{action: rule.Action}
+			if rule.Action == ruleset.Jump || rule.Action == ruleset.Goto {
+				traced.target = tr.chain(rule.Target)
+			}
+			for _, match := range rule.Match {
+				traced.matches = append(traced.matches, tr.matcher(match))
+			}
+			tr.chains[chain.Name].rules = append(tr.chains[chain.Name].rules, traced)
+		}
 	}
 	return tr
 }
 
-// dropped reports whether the packet ends in the chain or one that it leads to.
-// A Goto gives the packet away: what returns from there returns from here.
-func (tr *tracer) dropped(chain string, p packet) bool {
-	rules, exists := tr.chains[chain]
+func (tr *tracer) chain(name string) *tracedChain {
+	chain, exists := tr.chains[name]
 	if !exists {
-		require.FailNow(tr.t, "a rule names a chain that doesn't exist", chain)
+		require.FailNow(tr.t, "a rule names a chain that doesn't exist", name)
 	}
-	for _, rule := range rules {
-		if !tr.matches(rule.Match, p) {
+	return chain
+}
+
+// dropped reports whether the packet ends in the chain or one that it leads to.
+func (tr *tracer) dropped(chain string, p *packet) bool { return tr.chain(chain).drops(p) }
+
+// drops walks the rules. A Goto gives the packet away: what returns from there
+// returns from here.
+func (c *tracedChain) drops(p *packet) bool {
+	for i := range c.rules {
+		rule := &c.rules[i]
+		if !rule.matchesAll(p) {
 			continue
 		}
-		switch rule.Action {
+		switch rule.action {
 		case ruleset.Return:
 			return false
 		case ruleset.Goto:
-			return tr.dropped(rule.Target, p)
+			return rule.target.drops(p)
 		case ruleset.Jump:
-			if tr.dropped(rule.Target, p) {
+			if rule.target.drops(p) {
 				return true
 			}
 		default:
@@ -67,67 +98,74 @@ func (tr *tracer) dropped(chain string, p packet) bool {
 	return false
 }
 
-func (tr *tracer) matches(all []ruleset.Match, p packet) bool {
-	for _, match := range all {
-		if !tr.match(match, p) {
+func (r *tracedRule) matchesAll(p *packet) bool {
+	for _, matches := range r.matches {
+		if !matches(p) {
 			return false
 		}
 	}
 	return true
 }
 
-func (tr *tracer) match(match ruleset.Match, p packet) bool {
+func (tr *tracer) matcher(match ruleset.Match) func(*packet) bool {
 	switch m := match.(type) {
 	case ruleset.AddressMatch:
-		return masked(p.addr(m.Side), m.Mask) == m.Addr
+		return func(p *packet) bool { return masked(p.addr(m.Side), m.Mask) == m.Addr.As16() }
 	case ruleset.SetMatch:
-		return tr.inSet(m, p)
+		return tr.setMatcher(m)
 	case ruleset.ProtocolMatch:
-		return m.Protocol == uint8(p.protocol)
+		return func(p *packet) bool { return m.Protocol == uint8(p.protocol) }
 	case ruleset.PortMatch:
-		for _, r := range m.Ranges {
-			if r.First <= p.port && p.port <= r.Last {
-				return true
-			}
+		return func(p *packet) bool {
+			return slices.ContainsFunc(m.Ranges, func(r ruleset.PortRange) bool { return r.First <= p.port && p.port <= r.Last })
 		}
-		return false
 	case ruleset.ICMPv6TypeMatch:
-		return m.Type == p.icmpType
+		return func(p *packet) bool { return m.Type == p.icmpType }
 	case ruleset.EstablishedMatch:
-		return false
+		return func(*packet) bool { return false }
 	}
 	require.FailNow(tr.t, "unknown match", "%T", match)
-	return false
+	return nil
 }
 
-func (tr *tracer) inSet(m ruleset.SetMatch, p packet) bool {
+func (tr *tracer) setMatcher(m ruleset.SetMatch) func(*packet) bool {
 	members, exists := tr.sets[m.Set]
 	if !exists {
 		require.FailNow(tr.t, "a rule names a set that doesn't exist", m.Set)
 	}
-	member := ruleset.Address(p.addr(m.Side))
 	switch m.Type {
 	case ruleset.HashNet:
-		for network := range members {
-			if network.Prefix.Contains(member.Prefix.Addr()) {
-				return true
-			}
+		networks := slices.Collect(maps.Keys(members))
+		return func(p *packet) bool {
+			addr := p.addr(m.Side)
+			return slices.ContainsFunc(networks, func(network ruleset.Member) bool { return network.Prefix.Contains(addr) })
 		}
-		return false
 	case ruleset.HashIPPort:
-		member.Protocol, member.Port = uint8(p.protocol), p.port
+		return func(p *packet) bool {
+			member := ruleset.Address(p.addr(m.Side))
+			member.Protocol, member.Port = uint8(p.protocol), p.port
+			_, in := members[member]
+			return in
+		}
 	}
-	_, in := members[member]
-	return in
+	return func(p *packet) bool {
+		_, in := members[ruleset.Address(p.addr(m.Side))]
+		return in
+	}
 }
 
-func masked(addr, mask netip.Addr) netip.Addr {
-	bytes, bits := addr.AsSlice(), mask.AsSlice()
-	for i := range bytes {
+// masked returns the bits of the address that are set in the mask, in the form
+// of Addr.As16: an IPv4 address keeps the prefix that marks it.
+func masked(addr, mask netip.Addr) [16]byte {
+	bytes, bits := addr.As16(), mask.As16()
+	first := 0
+	if addr.Is4() {
+		first = 12
+	}
+	for i := first; i < len(bytes); i++ {
 		bytes[i] &= bits[i]
 	}
-	masked, _ := netip.AddrFromSlice(bytes)
-	return masked
+	return bytes
 }
 
 // The tracer is the judge of everything else, so it is judged first.
@@ -155,9 +193,9 @@ func TestTracer(t *testing.T) {
 		4: true,
 		0: false,
 	} {
-		require.Equal(t, dropped, tr.dropped("top", packet{protocol: policy.TCP, port: number}), "port %d", number)
+		require.Equal(t, dropped, tr.dropped("top", &packet{protocol: policy.TCP, port: number}), "port %d", number)
 	}
-	require.False(t, tr.dropped("top", packet{protocol: policy.UDP, port: 4}))
+	require.False(t, tr.dropped("top", &packet{protocol: policy.UDP, port: 4}))
 }
 
 func TestTracerLooksUpSets(t *testing.T) {
@@ -167,12 +205,12 @@ func TestTracerLooksUpSets(t *testing.T) {
 		"net":  {ruleset.Member{Prefix: netip.MustParsePrefix("10.0.0.0/16")}: {}},
 		"port": {ruleset.Member{Prefix: netip.PrefixFrom(b, 32), Protocol: 6, Port: 80}: {}},
 	})
-	p := packet{source: a, destination: b, protocol: policy.TCP, port: 80}
-	require.True(t, tr.match(ruleset.SetMatch{Set: "ip", Type: ruleset.HashIP, Side: ruleset.Source}, p))
-	require.False(t, tr.match(ruleset.SetMatch{Set: "ip", Type: ruleset.HashIP, Side: ruleset.Destination}, p))
-	require.True(t, tr.match(ruleset.SetMatch{Set: "net", Type: ruleset.HashNet, Side: ruleset.Source}, p))
-	require.False(t, tr.match(ruleset.SetMatch{Set: "net", Type: ruleset.HashNet, Side: ruleset.Destination}, p))
-	require.True(t, tr.match(ruleset.SetMatch{Set: "port", Type: ruleset.HashIPPort, Side: ruleset.Destination}, p))
+	p := &packet{source: a, destination: b, protocol: policy.TCP, port: 80}
+	require.True(t, tr.matcher(ruleset.SetMatch{Set: "ip", Type: ruleset.HashIP, Side: ruleset.Source})(p))
+	require.False(t, tr.matcher(ruleset.SetMatch{Set: "ip", Type: ruleset.HashIP, Side: ruleset.Destination})(p))
+	require.True(t, tr.matcher(ruleset.SetMatch{Set: "net", Type: ruleset.HashNet, Side: ruleset.Source})(p))
+	require.False(t, tr.matcher(ruleset.SetMatch{Set: "net", Type: ruleset.HashNet, Side: ruleset.Destination})(p))
+	require.True(t, tr.matcher(ruleset.SetMatch{Set: "port", Type: ruleset.HashIPPort, Side: ruleset.Destination})(p))
 	p.protocol = policy.UDP
-	require.False(t, tr.match(ruleset.SetMatch{Set: "port", Type: ruleset.HashIPPort, Side: ruleset.Destination}, p))
+	require.False(t, tr.matcher(ruleset.SetMatch{Set: "port", Type: ruleset.HashIPPort, Side: ruleset.Destination})(p))
 }

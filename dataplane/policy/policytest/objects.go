@@ -1,6 +1,8 @@
 package policytest
 
 import (
+	"net/netip"
+
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
@@ -24,9 +26,15 @@ func (o *Objects) String() string {
 	return string(text)
 }
 
-// Cluster reads the objects as the agent does.
+// Cluster reads the objects as the agent does. The nodes are those of generated
+// clusters.
 func (o *Objects) Cluster() *policy.Cluster {
-	c := &policy.Cluster{Namespaces: policy.Namespaces{}}
+	c := &policy.Cluster{Namespaces: policy.Namespaces{}, Nodes: map[netip.Addr]string{}}
+	for n := range NodeCount {
+		for _, addr := range nodeAddresses(n) {
+			c.Nodes[netip.MustParseAddr(addr)] = NodeName(n)
+		}
+	}
 	for i := range o.Pods {
 		c.Pods = append(c.Pods, policy.ParsePod(&o.Pods[i]))
 	}
