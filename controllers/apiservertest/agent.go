@@ -10,7 +10,7 @@ import (
 
 // Agent returns how to connect as the agents' service account, which has the
 // rights that config/rbac gives it and no others.
-func (s *Server) Agent(t *testing.T) *rest.Config {
+func (s *Server) Agent(t testing.TB) *rest.Config {
 	t.Helper()
 	s.require(t)
 	s.agentRole.Do(func() { s.err = s.createAll(configPath("rbac", "agent_role.yaml")) })

@@ -55,14 +55,14 @@ func (s *Server) Run(m *testing.M) int {
 }
 
 // Admin returns a client that may do all.
-func (s *Server) Admin(t *testing.T) client.Client {
+func (s *Server) Admin(t testing.TB) client.Client {
 	t.Helper()
 	s.require(t)
 	return s.admin
 }
 
 // AdminConfig returns how to connect as who may do all.
-func (s *Server) AdminConfig(t *testing.T) *rest.Config {
+func (s *Server) AdminConfig(t testing.TB) *rest.Config {
 	t.Helper()
 	s.require(t)
 	return rest.CopyConfig(s.adminConfig)
@@ -70,21 +70,21 @@ func (s *Server) AdminConfig(t *testing.T) *rest.Config {
 
 // Operator returns how to connect as the operator's service account, which has
 // the rights that config/rbac gives it and no others.
-func (s *Server) Operator(t *testing.T) *rest.Config {
+func (s *Server) Operator(t testing.TB) *rest.Config {
 	t.Helper()
 	s.require(t)
 	return rest.CopyConfig(s.operatorConfig)
 }
 
 // Namespace makes a namespace for one test and returns its name.
-func (s *Server) Namespace(t *testing.T) string {
+func (s *Server) Namespace(t testing.TB) string {
 	t.Helper()
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{GenerateName: "test-"}}
 	require.NoError(t, s.Admin(t).Create(t.Context(), namespace))
 	return namespace.Name
 }
 
-func (s *Server) require(t *testing.T) {
+func (s *Server) require(t testing.TB) {
 	t.Helper()
 	if testing.Short() {
 		t.Skip("needs an API server, which -short leaves out")

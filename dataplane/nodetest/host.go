@@ -13,6 +13,8 @@ import (
 	"net/netip"
 	"os"
 	"runtime"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -25,11 +27,14 @@ import (
 type Host struct {
 	ns    netns.NsHandle
 	Addrs []netip.Addr
+
+	mu      sync.Mutex
+	closers []func()
 }
 
 // RequireKernel skips a test that can't make network namespaces, with the reason.
 // In CI nothing may be skipped.
-func RequireKernel(t *testing.T) {
+func RequireKernel(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() == 0 {
 		return
@@ -42,7 +47,7 @@ func RequireKernel(t *testing.T) {
 }
 
 // newHost makes a namespace with its loopback up.
-func newHost(t *testing.T) *Host {
+func newHost(t testing.TB) *Host {
 	t.Helper()
 	h := &Host{}
 	require.NoError(t, onThread(func() error {
@@ -60,8 +65,29 @@ func newHost(t *testing.T) *Host {
 		}
 		return linkUp("lo")
 	}))
-	t.Cleanup(func() { _ = h.ns.Close() })
+	h.atClose(func() { _ = h.ns.Close() })
+	t.Cleanup(h.Close)
 	return h
+}
+
+// Close ends what the host serves and gives its namespace up, which it also does
+// when the test ends.
+func (h *Host) Close() {
+	h.mu.Lock()
+	closers := h.closers
+	h.closers = nil
+	h.mu.Unlock()
+	for _, closer := range slices.Backward(closers) {
+		closer()
+	}
+}
+
+// atClose runs a function when the host is closed, before those that it was given
+// earlier.
+func (h *Host) atClose(closer func()) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.closers = append(h.closers, closer)
 }
 
 // Do runs a function on a thread of its own inside of the namespace. Programs
@@ -96,15 +122,15 @@ func (h *Host) Addr(like netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// ServeTCP accepts connections on a port of every address until the test ends.
-func (h *Host) ServeTCP(t *testing.T, port uint16) {
+// ServeTCP accepts connections on a port of every address until the host is closed.
+func (h *Host) ServeTCP(t testing.TB, port uint16) {
 	t.Helper()
 	require.NoError(t, h.Do(func() error {
 		listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			return err
 		}
-		t.Cleanup(func() { _ = listener.Close() })
+		h.atClose(func() { _ = listener.Close() })
 		go func() {
 			for {
 				conn, err := listener.Accept()
@@ -118,15 +144,15 @@ func (h *Host) ServeTCP(t *testing.T, port uint16) {
 	}))
 }
 
-// ServeUDP echoes datagrams on a port of every address until the test ends.
-func (h *Host) ServeUDP(t *testing.T, port uint16) {
+// ServeUDP echoes datagrams on a port of every address until the host is closed.
+func (h *Host) ServeUDP(t testing.TB, port uint16) {
 	t.Helper()
 	require.NoError(t, h.Do(func() error {
 		conn, err := net.ListenPacket("udp", fmt.Sprintf(":%d", port))
 		if err != nil {
 			return err
 		}
-		t.Cleanup(func() { _ = conn.Close() })
+		h.atClose(func() { _ = conn.Close() })
 		go func() {
 			buffer := make([]byte, 1500)
 			for {

@@ -17,10 +17,11 @@ import (
 // bridgeName is that of Flannel's bridge.
 const bridgeName = "cni0"
 
-// The node's addresses on its bridge, and on the links to what it routes to.
+// The addresses of a node alone on its bridge, and of every node on the links to
+// what it routes to.
 var (
-	NodeAddr4 = netip.MustParseAddr("10.244.1.1")
-	NodeAddr6 = netip.MustParseAddr("fd00:10:244:1::1")
+	NodeAddr4 = podAddr4(1, 1)
+	NodeAddr6 = podAddr6(1, 1)
 
 	linkAddr4 = netip.MustParseAddr("169.254.1.1")
 	linkAddr6 = netip.MustParseAddr("fe80::1")
@@ -28,20 +29,28 @@ var (
 
 // Node is a host that forwards between pods on a bridge, like Flannel's cni0, and
 // others that it routes to, like pods of other nodes and the rest of the world.
+//
+// Its Addrs are those on the bridge, the pods' gateways.
 type Node struct {
 	*Host
 	links int
+	ports map[*Host]string // the node's end of each pod's link
 }
 
-// NewNode makes a node without pods.
-func NewNode(t *testing.T) *Node {
+// NewNode makes a node without pods, alone in its network.
+func NewNode(t testing.TB) *Node {
 	t.Helper()
-	n := &Node{Host: newHost(t)}
-	n.Addrs = []netip.Addr{NodeAddr4, NodeAddr6}
+	return newNode(t, 1)
+}
+
+// newNode makes the node with a number, which its pods' addresses have in them.
+func newNode(t testing.TB, number int) *Node {
+	t.Helper()
+	n := &Node{Host: newHost(t), ports: map[*Host]string{}}
+	n.Addrs = []netip.Addr{podAddr4(number, 1), podAddr6(number, 1)}
 	require.NoError(t, n.Do(func() error {
-		bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: bridgeName, TxQLen: -1}}
-		if err := netlink.LinkAdd(bridge); err != nil {
-			return fmt.Errorf("adding a bridge: %w", err)
+		if err := addBridge(bridgeName); err != nil {
+			return err
 		}
 		for _, addr := range n.Addrs {
 			if err := addAddr(bridgeName, addr, podBits(addr)); err != nil {
@@ -56,9 +65,26 @@ func NewNode(t *testing.T) *Node {
 				return err
 			}
 		}
-		return linkUp(bridgeName)
+		return nil
 	}))
 	return n
+}
+
+// PodCIDRs returns the prefixes of the node's pods, one per family.
+func (n *Node) PodCIDRs() []netip.Prefix {
+	var cidrs []netip.Prefix
+	for _, addr := range n.Addrs {
+		cidrs = append(cidrs, netip.PrefixFrom(addr, podBits(addr)).Masked())
+	}
+	return cidrs
+}
+
+func podAddr4(node int, host byte) netip.Addr {
+	return netip.AddrFrom4([4]byte{10, 244, byte(node), host})
+}
+
+func podAddr6(node int, host byte) netip.Addr {
+	return netip.AddrFrom16([16]byte{0: 0xfd, 3: 0x10, 4: 0x02, 5: 0x44, 7: byte(node), 15: host})
 }
 
 // SetSysctl writes a file below /proc/sys/net of the present namespace.
@@ -74,20 +100,17 @@ func podBits(addr netip.Addr) int {
 	return 64
 }
 
-// AddPod puts a pod on the node's bridge. Its addresses have to be in
-// 10.244.1.0/24 and fd00:10:244:1::/64.
-func (n *Node) AddPod(t *testing.T, addrs ...string) *Host {
+// AddPod puts a pod on the node's bridge. Its addresses have to be in the node's
+// PodCIDRs: 10.244.1.0/24 and fd00:10:244:1::/64 where the node is alone.
+func (n *Node) AddPod(t testing.TB, addrs ...string) *Host {
 	t.Helper()
-	pod := n.connect(t, addrs, podBits, []netip.Addr{NodeAddr4, NodeAddr6}, func(_ *Host, name string) error {
-		bridge, err := netlink.LinkByName(bridgeName)
-		if err != nil {
+	pod := n.connect(t, addrs, podBits, n.Addrs, func(host *Host, name string) error {
+		n.ports[host] = name
+		if err := addPort(bridgeName, name); err != nil {
 			return err
 		}
 		port, err := netlink.LinkByName(name)
 		if err != nil {
-			return err
-		}
-		if err := netlink.LinkSetMaster(port, bridge); err != nil {
 			return err
 		}
 		// A Service may lead a pod back to itself.
@@ -97,8 +120,22 @@ func (n *Node) AddPod(t *testing.T, addrs ...string) *Host {
 	return pod
 }
 
+// RemovePod takes a pod from the node's bridge and closes it.
+func (n *Node) RemovePod(t testing.TB, pod *Host) {
+	t.Helper()
+	require.NoError(t, n.Do(func() error {
+		port, err := netlink.LinkByName(n.ports[pod])
+		if err != nil {
+			return fmt.Errorf("finding the pod's link: %w", err)
+		}
+		return netlink.LinkDel(port)
+	}))
+	delete(n.ports, pod)
+	pod.Close()
+}
+
 // AddRemote puts a host behind a link of its own, that the node routes to.
-func (n *Node) AddRemote(t *testing.T, addrs ...string) *Host {
+func (n *Node) AddRemote(t testing.TB, addrs ...string) *Host {
 	t.Helper()
 	return n.connect(t, addrs, netip.Addr.BitLen, []netip.Addr{linkAddr4, linkAddr6}, func(remote *Host, name string) error {
 		if err := addAddr(name, linkAddr4, 32); err != nil {
@@ -117,7 +154,7 @@ func (n *Node) AddRemote(t *testing.T, addrs ...string) *Host {
 }
 
 // connect makes a host with a link to the node. attach sets up the node's end.
-func (n *Node) connect(t *testing.T, addrs []string, bits func(netip.Addr) int, gateways []netip.Addr, attach func(host *Host, name string) error) *Host {
+func (n *Node) connect(t testing.TB, addrs []string, bits func(netip.Addr) int, gateways []netip.Addr, attach func(host *Host, name string) error) *Host {
 	t.Helper()
 	h := newHost(t)
 	for _, addr := range addrs {
@@ -125,24 +162,8 @@ func (n *Node) connect(t *testing.T, addrs []string, bits func(netip.Addr) int, 
 	}
 	n.links++
 	name := fmt.Sprintf("veth%d", n.links)
-	require.NoError(t, n.Do(func() error {
-		veth := &netlink.Veth{
-			LinkAttrs:     netlink.LinkAttrs{Name: name, TxQLen: -1},
-			PeerName:      "eth0",
-			PeerNamespace: netlink.NsFd(h.ns),
-		}
-		if err := netlink.LinkAdd(veth); err != nil {
-			return fmt.Errorf("adding a veth: %w", err)
-		}
-		if err := linkUp(name); err != nil {
-			return err
-		}
-		return attach(h, name)
-	}))
+	plug(t, h, n.Host, name, func() error { return attach(h, name) })
 	require.NoError(t, h.Do(func() error {
-		if err := linkUp("eth0"); err != nil {
-			return err
-		}
 		for _, addr := range h.Addrs {
 			if err := addAddr("eth0", addr, bits(addr)); err != nil {
 				return err
@@ -162,10 +183,31 @@ func (n *Node) connect(t *testing.T, addrs []string, bits func(netip.Addr) int, 
 	return h
 }
 
+// plug makes a link between eth0 of a host and a link of another. attach sets up
+// the other's end.
+func plug(t testing.TB, h, other *Host, name string, attach func() error) {
+	t.Helper()
+	require.NoError(t, other.Do(func() error {
+		veth := &netlink.Veth{
+			LinkAttrs:     netlink.LinkAttrs{Name: name, TxQLen: -1},
+			PeerName:      "eth0",
+			PeerNamespace: netlink.NsFd(h.ns),
+		}
+		if err := netlink.LinkAdd(veth); err != nil {
+			return fmt.Errorf("adding a veth: %w", err)
+		}
+		if err := linkUp(name); err != nil {
+			return err
+		}
+		return attach()
+	}))
+	require.NoError(t, h.Do(func() error { return linkUp("eth0") }))
+}
+
 // awaitLink waits until a link carries packets and its addresses are in use. The
 // kernel takes up to a second from the first port of a bridge on, and drops
 // packets until then.
-func (h *Host) awaitLink(t *testing.T, name string) {
+func (h *Host) awaitLink(t testing.TB, name string) {
 	t.Helper()
 	ready := func() bool {
 		return h.Do(func() error {
@@ -189,6 +231,29 @@ func (h *Host) awaitLink(t *testing.T, name string) {
 		}) == nil
 	}
 	require.Eventually(t, ready, 5*time.Second, 5*time.Millisecond, "link %s isn't ready", name)
+}
+
+func addBridge(name string) error {
+	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, TxQLen: -1}}
+	if err := netlink.LinkAdd(bridge); err != nil {
+		return fmt.Errorf("adding a bridge: %w", err)
+	}
+	return linkUp(name)
+}
+
+func addPort(bridgeName, name string) error {
+	bridge, err := netlink.LinkByName(bridgeName)
+	if err != nil {
+		return fmt.Errorf("finding bridge %s: %w", bridgeName, err)
+	}
+	port, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding link %s: %w", name, err)
+	}
+	if err := netlink.LinkSetMaster(port, bridge); err != nil {
+		return fmt.Errorf("adding %s to bridge %s: %w", name, bridgeName, err)
+	}
+	return nil
 }
 
 func linkUp(name string) error {

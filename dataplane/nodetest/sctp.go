@@ -70,8 +70,8 @@ func parseSCTP(b []byte) (sctpPacket, bool) {
 }
 
 // ServeSCTP answers requests for an association on a port of every address until
-// the test ends.
-func (h *Host) ServeSCTP(t *testing.T, port uint16) {
+// the host is closed.
+func (h *Host) ServeSCTP(t testing.TB, port uint16) {
 	t.Helper()
 	for _, network := range sctpNetworks {
 		require.NoError(t, h.Do(func() error {
@@ -79,7 +79,7 @@ func (h *Host) ServeSCTP(t *testing.T, port uint16) {
 			if err != nil {
 				return fmt.Errorf("listening for SCTP: %w", err)
 			}
-			t.Cleanup(func() { _ = conn.Close() })
+			h.atClose(func() { _ = conn.Close() })
 			go answerSCTP(conn, port)
 			return nil
 		}))
