@@ -6,7 +6,7 @@ export CGO_ENABLED := 0
 
 CLUSTER := go run ./hack/cluster
 TOOL := go tool -modfile=hack/tools/go.mod
-MODULES := . hack/tools $(wildcard hack/cluster/components/*)
+MODULES := . test hack/tools $(wildcard hack/cluster/components/*)
 
 .DEFAULT_GOAL := help
 
@@ -50,6 +50,7 @@ generate: ## Generate deepcopy, CRDs and roles from the Go types and markers
 lint: ## Run the linters
 	@echo 'lint: the first run builds golangci-lint, which takes a few minutes'
 	$(TOOL) golangci-lint run --allow-parallel-runners ./...
+	cd test && go tool -modfile=../hack/tools/go.mod golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: tidy
 tidy: ## Tidy the go.mod of every module

@@ -15,10 +15,14 @@ func (s *Server) Agent(t testing.TB) *rest.Config {
 	s.require(t)
 	s.agentRole.Do(func() { s.err = s.createAll(configPath("rbac", "agent_role.yaml")) })
 	require.NoError(t, s.err)
-	user, err := s.env.AddUser(envtest.User{
-		Name:   "system:serviceaccount:" + OperatorNamespace + ":moat-agent",
-		Groups: []string{"system:serviceaccounts", "system:authenticated"},
-	}, s.env.Config)
+	return s.User(t, "system:serviceaccount:"+OperatorNamespace+":moat-agent", "system:serviceaccounts", "system:authenticated")
+}
+
+// User returns how to connect as a user of some groups.
+func (s *Server) User(t testing.TB, name string, groups ...string) *rest.Config {
+	t.Helper()
+	s.require(t)
+	user, err := s.env.AddUser(envtest.User{Name: name, Groups: groups}, s.env.Config)
 	require.NoError(t, err)
 	return user.Config()
 }

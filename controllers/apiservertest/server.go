@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -34,6 +35,9 @@ const assetsVariable = "KUBEBUILDER_ASSETS"
 // ready. Where it can't start, the tests that ask for it fail, and no others; with
 // -short they are skipped.
 type Server struct {
+	// Flags are further flags of the API server, without their dashes.
+	Flags map[string]string
+
 	once, agentRole sync.Once
 	env             *envtest.Environment
 	err             error
@@ -50,7 +54,7 @@ type Server struct {
 // hide the environment and the manifests that it reads from Go's test cache,
 // which then would take yesterday's result for today's CRDs.
 func (s *Server) Run(m *testing.M) int {
-	defer s.stop()
+	defer s.Stop()
 	return m.Run()
 }
 
@@ -101,6 +105,11 @@ func (s *Server) start() error {
 		Scheme:                NewScheme(),
 		CRDDirectoryPaths:     []string{configPath("crd", "bases")},
 		ErrorIfCRDPathMissing: true,
+		// Several may start at once on a busy machine.
+		ControlPlaneStartTimeout: 2 * time.Minute,
+	}
+	for flag, value := range s.Flags {
+		s.env.ControlPlane.GetAPIServer().Configure().Set(flag, value)
 	}
 	config, err := s.env.Start()
 	if err != nil {
@@ -153,7 +162,8 @@ func (s *Server) createAll(path string) error {
 	return nil
 }
 
-func (s *Server) stop() {
+// Stop stops the server, if it was started. Run does so too.
+func (s *Server) Stop() {
 	if s.env == nil {
 		return
 	}

@@ -1,0 +1,144 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/iptables"
+)
+
+// binaryVariable names the file of the built cmd/moat.
+const binaryVariable = "MOAT_BINARY"
+
+// agentHealth is where an agent serves its health checks by default, on its node.
+const agentHealth = "127.0.0.1:9471"
+
+// backendFlags are the values of --iptables-backend.
+var backendFlags = map[iptables.Backend]string{iptables.NFT: "nft", iptables.Legacy: "legacy", "": "auto"}
+
+// StartAgents starts an agent on every node, with further flags, and waits until
+// they are ready.
+func (c *Cluster) StartAgents(t testing.TB, backend iptables.Backend, flags ...string) {
+	t.Helper()
+	for _, n := range c.Nodes {
+		n.StartAgent(t, backend, flags...)
+	}
+	c.AwaitAgents(t)
+}
+
+// StartAgent starts the node's agent with its defaults, the backend and further
+// flags. It returns before the agent is ready.
+func (n *Node) StartAgent(t testing.TB, backend iptables.Backend, flags ...string) {
+	t.Helper()
+	binary := os.Getenv(binaryVariable)
+	require.NotEmpty(t, binary, "%s is not set: it names the built cmd/moat", binaryVariable)
+	require.False(t, n.Agent != nil && n.Agent.Running(), "%s has an agent", n.Name)
+	kubeconfig := n.cluster.writeKubeconfig(t, n.Name+"-agent", n.cluster.server.Agent(t))
+	args := append([]string{"agent", "--node-name=" + n.Name, "--iptables-backend=" + backendFlags[backend]}, flags...)
+	n.Agent = n.Start(t, "agent", []string{"KUBECONFIG=" + kubeconfig}, binary, args...)
+}
+
+// StopAgents stops all agents as a kubelet does. Their rules stay.
+func (c *Cluster) StopAgents(t testing.TB) {
+	t.Helper()
+	for _, n := range c.Nodes {
+		n.Agent.Stop(t)
+	}
+}
+
+// AwaitAgents waits until every agent is ready and its NodeEnforcement says so: its
+// kernel holds the rules of all policies that the agent has seen.
+func (c *Cluster) AwaitAgents(t testing.TB) {
+	t.Helper()
+	for _, n := range c.Nodes {
+		n.await(t, n.agentReady, "the agent of %s isn't ready", n.Name)
+		n.await(t, func() bool {
+			report, err := n.report(t.Context())
+			return err == nil && apimeta.IsStatusConditionTrue(report.Status.Conditions, v1alpha1.NodeConditionDataplaneSynced)
+		}, "%s doesn't report that its rules are in the kernel", n.Name)
+	}
+}
+
+// AwaitEnforced waits until every node that runs a pod that the policy selects
+// reports the policy as it is stored now.
+func (c *Cluster) AwaitEnforced(t testing.TB, key types.NamespacedName) {
+	t.Helper()
+	policy, pods := &networkingv1.NetworkPolicy{}, &corev1.PodList{}
+	require.NoError(t, c.Client.Get(t.Context(), key, policy))
+	selector, err := metav1.LabelSelectorAsSelector(&policy.Spec.PodSelector)
+	require.NoError(t, err)
+	require.NoError(t, c.Client.List(t.Context(), pods, client.InNamespace(key.Namespace), client.MatchingLabelsSelector{Selector: selector}))
+	want := v1alpha1.EnforcedPolicy{UID: policy.UID, Generation: policy.Generation}
+	for _, pod := range pods.Items {
+		n := c.Node(t, pod.Spec.NodeName)
+		n.await(t, func() bool {
+			report, err := n.report(t.Context())
+			return err == nil && slices.Contains(report.Status.Policies, want)
+		}, "%s doesn't report policy %s", n.Name, key)
+	}
+}
+
+func (n *Node) report(ctx context.Context) (*v1alpha1.NodeEnforcement, error) {
+	report := &v1alpha1.NodeEnforcement{}
+	return report, n.cluster.Client.Get(ctx, types.NamespacedName{Name: n.Name}, report)
+}
+
+// await polls a condition while the agent runs. When it fails it says what the
+// agent said last.
+func (n *Node) await(t testing.TB, condition func() bool, format string, args ...any) {
+	t.Helper()
+	satisfied := func() bool { return !n.Agent.Running() || condition() }
+	explain := func() string { return fmt.Sprintf(format, args...) + "\n" + lastLines(n.Agent.Log) }
+	require.Eventually(t, satisfied, eventually, poll, "%s", lazy(explain))
+	require.True(t, n.Agent.Running(), "the agent of %s ended\n%s", n.Name, lastLines(n.Agent.Log))
+}
+
+// lazy is a text that is made when it is printed.
+type lazy func() string
+
+func (l lazy) String() string { return l() }
+
+// lastLines returns the end of a log.
+func lastLines(path string) string {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.SplitAfter(string(text), "\n")
+	return strings.Join(lines[max(0, len(lines)-20):], "")
+}
+
+// agentReady asks the agent's readiness check.
+func (n *Node) agentReady() bool {
+	transport := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(_ context.Context, network, address string) (conn net.Conn, err error) {
+			err = n.Do(func() error {
+				conn, err = net.Dial(network, address)
+				return err
+			})
+			return conn, err
+		},
+	}
+	response, err := (&http.Client{Transport: transport}).Get("http://" + agentHealth + "/readyz")
+	if err != nil {
+		return false
+	}
+	_ = response.Body.Close()
+	return response.StatusCode == http.StatusOK
+}
