@@ -67,11 +67,9 @@ func (s *scene) probes() []probe {
 					add(policy.TCP, port)
 				}
 				add(policy.UDP, 53)
-				if addr.Is4() {
-					add(policy.ICMP, 0)
-				} else {
-					add(policy.ICMPv6, 0)
-				}
+				add(policy.SCTP, 80)
+				add(policy.SCTP, 81)
+				add(echoProtocol(addr), 0)
 			}
 		}
 	}
@@ -86,6 +84,8 @@ func (s *scene) send(p probe, want bool) bool {
 		return from.TCP(to, p.flow.Port, patience(want))
 	case policy.UDP:
 		return from.UDP(to, p.flow.Port, patience(want))
+	case policy.SCTP:
+		return from.SCTP(to, p.flow.Port, patience(want))
 	default:
 		return from.Ping(to, patience(want))
 	}

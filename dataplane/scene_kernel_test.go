@@ -74,7 +74,7 @@ func (s *scene) pod(namespace, name string, labels map[string]string, addrs ...s
 	for _, addr := range addrs {
 		pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: addr})
 	}
-	pod.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "web", ContainerPort: 80}}}}
+	pod.Spec.Containers = containersServing(80)
 	if strings.HasPrefix(addrs[0], "10.244.1.") {
 		pod.Spec.NodeName = thisNode
 		s.host(name, s.node.AddPod(s.t, addrs...))
@@ -83,6 +83,14 @@ func (s *scene) pod(namespace, name string, labels map[string]string, addrs ...s
 		s.host(name, s.node.AddRemote(s.t, addrs...))
 	}
 	s.update(pod)
+}
+
+// containersServing has "web" (TCP) and "signal" (SCTP) as names of a port.
+func containersServing(port int32) []corev1.Container {
+	return []corev1.Container{{Ports: []corev1.ContainerPort{
+		{Name: "web", ContainerPort: port},
+		{Name: "signal", ContainerPort: port, Protocol: corev1.ProtocolSCTP},
+	}}}
 }
 
 func (s *scene) update(pod *corev1.Pod) {
@@ -100,6 +108,7 @@ func (s *scene) label(name string, labels map[string]string) {
 func (s *scene) host(name string, host *nodetest.Host) {
 	for _, port := range servedPorts {
 		host.ServeTCP(s.t, port)
+		host.ServeSCTP(s.t, port)
 	}
 	host.ServeUDP(s.t, 53)
 	s.hosts[name] = host
@@ -136,14 +145,14 @@ func (s *scene) trySync() error {
 
 func (s *scene) run(program string, args ...string) string {
 	s.t.Helper()
-	return runIn(s.t, s.node, program, args...)
+	return runIn(s.t, s.node.Host, program, args...)
 }
 
-// runIn runs a program in the node and returns its output.
-func runIn(t *testing.T, node *nodetest.Node, program string, args ...string) string {
+// runIn runs a program on a host and returns its output.
+func runIn(t *testing.T, host *nodetest.Host, program string, args ...string) string {
 	t.Helper()
 	var output []byte
-	err := node.Do(func() (err error) {
+	err := host.Do(func() (err error) {
 		output, err = exec.Command(program, args...).CombinedOutput()
 		return err
 	})
@@ -151,10 +160,13 @@ func runIn(t *testing.T, node *nodetest.Node, program string, args ...string) st
 	return string(output)
 }
 
-// backends runs a test with each backend.
+// backends runs a test with each backend, side by side.
 func backends(t *testing.T, test func(t *testing.T, backend iptables.Backend)) {
 	for _, backend := range []iptables.Backend{iptables.NFT, iptables.Legacy} {
-		t.Run(string(backend), func(t *testing.T) { test(t, backend) })
+		t.Run(string(backend), func(t *testing.T) {
+			t.Parallel()
+			test(t, backend)
+		})
 	}
 }
 
