@@ -3,8 +3,6 @@ package ipset
 import (
 	"errors"
 	"fmt"
-	"net/netip"
-	"strings"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -13,16 +11,15 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// maxElements is the size that every set may grow to. The kernel takes memory
-// for what a set holds, not for what it may hold, so the bound is there only
-// because the kernel wants one: more than the addresses of the largest clusters.
-const maxElements = 1 << 20
-
 // Kernel is the ipset part of one network namespace. It isn't safe for use by
 // several goroutines at once.
 type Kernel struct {
-	handle *netlink.Handle
-	prefix string
+	// Capacity is what a new set may hold before it has to grow.
+	Capacity uint32
+
+	handle  *netlink.Handle
+	sockets map[int]*nl.SocketHandle // for what the handle does slowly or not at all
+	prefix  string
 }
 
 // Open connects to the network namespace of the calling thread. Only sets whose
@@ -32,43 +29,35 @@ func Open(prefix string) (*Kernel, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", err)
 	}
-	return &Kernel{handle: handle, prefix: prefix}, nil
+	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	if err == nil {
+		err = errors.Join(socket.SetSendTimeout(&nl.SocketTimeoutTv), socket.SetReceiveTimeout(&nl.SocketTimeoutTv))
+	}
+	if err != nil {
+		handle.Close()
+		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", err)
+	}
+	return &Kernel{
+		Capacity: defaultCapacity,
+		handle:   handle,
+		sockets:  map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}},
+		prefix:   prefix,
+	}, nil
 }
 
 // Close closes the connection.
-func (k *Kernel) Close() { k.handle.Close() }
+func (k *Kernel) Close() {
+	k.handle.Close()
+	k.sockets[unix.NETLINK_NETFILTER].Close()
+}
 
-// Read returns the sets of both families.
-func (k *Kernel) Read() (State, error) {
-	results, err := k.handle.IpsetListAll()
-	if err != nil {
-		return nil, fmt.Errorf("listing ipsets: %w", err)
-	}
-	state := State{}
-	for i := range results {
-		result := &results[i]
-		if !strings.HasPrefix(result.SetName, k.prefix) {
-			continue
-		}
-		// A large set comes in several messages, of which only the first has a
-		// header.
-		set, started := state[result.SetName]
-		if !started {
-			set = ruleset.Set{
-				Name:    result.SetName,
-				Type:    ruleset.SetType(result.TypeName),
-				Family:  familyOf(result.Family),
-				Members: ruleset.Members{},
-			}
-			state[result.SetName] = set
-		}
-		for j := range result.Entries {
-			if member, ok := memberOf(&result.Entries[j]); ok {
-				set.Members[member] = struct{}{}
-			}
-		}
-	}
-	return state, nil
+// request begins a message to the kernel.
+func (k *Kernel) request(command int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(command|unix.NFNL_SUBSYS_IPSET<<8, nl.GetIpsetFlags(command))
+	req.Sockets = k.sockets
+	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_NETLINK, Version: nl.NFNETLINK_V0})
+	req.AddData(nl.NewRtAttr(nl.IPSET_ATTR_PROTOCOL, nl.Uint8Attr(nl.IPSET_PROTOCOL)))
+	return req
 }
 
 // Grow does the half of the plan that comes before the rules change: sets are
@@ -79,36 +68,43 @@ func (k *Kernel) Grow(plan *Plan) error {
 			return fmt.Errorf("destroying ipset %s, which has the wrong type: %w", name, err)
 		}
 	}
-	for _, set := range plan.Create {
-		options := netlink.IpsetCreateOptions{Replace: true, MaxElements: maxElements, Family: unix.AF_INET}
-		if set.Family == ruleset.IPv6 {
-			options.Family = unix.AF_INET6
-		}
-		if err := k.handle.IpsetCreate(set.Name, string(set.Type), options); err != nil {
-			return fmt.Errorf("creating ipset %s of type %s: %w", set.Name, set.Type, err)
+	for i := range plan.Create {
+		if err := k.create(&plan.Create[i], k.Capacity); err != nil {
+			return err
 		}
 	}
 	return k.Add(plan.Add)
 }
 
-// Add adds elements. One that is there already is no error.
-func (k *Kernel) Add(changes []Change) error {
-	for _, change := range changes {
-		if err := k.handle.IpsetAdd(change.Set, entryOf(&change)); err != nil {
-			return fmt.Errorf("adding %v to ipset %s: %w", change.Member.Prefix, change.Set, err)
-		}
+// create makes a set without members. One of that name must not exist.
+func (k *Kernel) create(set *ruleset.Set, capacity uint32) error {
+	options := netlink.IpsetCreateOptions{MaxElements: capacity, Family: unix.AF_INET}
+	if set.Family == ruleset.IPv6 {
+		options.Family = unix.AF_INET6
+	}
+	if err := k.handle.IpsetCreate(set.Name, string(set.Type), options); err != nil {
+		return fmt.Errorf("creating ipset %s of type %s: %w", set.Name, set.Type, err)
 	}
 	return nil
 }
 
+// Add adds elements. One that is there already is no error. What can't be added to
+// one set doesn't keep the others from theirs.
+func (k *Kernel) Add(changes []Change) error {
+	var errs []error
+	for _, inSet := range inSets(changes) {
+		errs = append(errs, k.addToSet(inSet))
+	}
+	return errors.Join(errs...)
+}
+
 // Delete takes elements out. One that isn't there is no error.
 func (k *Kernel) Delete(changes []Change) error {
-	for _, change := range changes {
-		if err := k.handle.IpsetDel(change.Set, entryOf(&change)); err != nil {
-			return fmt.Errorf("deleting %v from ipset %s: %w", change.Member.Prefix, change.Set, err)
-		}
+	var errs []error
+	for _, inSet := range inSets(changes) {
+		errs = append(errs, k.deleteFromSet(inSet))
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // Shrink does the half of the plan that comes after the rules changed. It
@@ -122,7 +118,7 @@ func (k *Kernel) Shrink(plan *Plan) (busy []string, err error) {
 	for _, name := range plan.Destroy {
 		err := k.handle.IpsetDestroy(name)
 		switch {
-		case errors.Is(err, nl.IPSetError(nl.IPSET_ERR_BUSY)):
+		case errors.Is(err, errBusy):
 			busy = append(busy, name)
 		case err != nil && !errors.Is(err, unix.ENOENT):
 			return busy, fmt.Errorf("destroying ipset %s: %w", name, err)
@@ -131,43 +127,8 @@ func (k *Kernel) Shrink(plan *Plan) (busy []string, err error) {
 	return busy, nil
 }
 
+// errBusy is the kernel's answer to an attempt to destroy a set that is in use.
+const errBusy = nl.IPSetError(nl.IPSET_ERR_BUSY)
+
 // IsPermission reports whether the kernel refused for lack of CAP_NET_ADMIN.
 func IsPermission(err error) bool { return errors.Is(err, unix.EPERM) }
-
-func familyOf(family uint8) ruleset.Family {
-	if family == unix.AF_INET6 {
-		return ruleset.IPv6
-	}
-	return ruleset.IPv4
-}
-
-func memberOf(entry *netlink.IPSetEntry) (ruleset.Member, bool) {
-	addr, ok := netip.AddrFromSlice(entry.IP)
-	if !ok {
-		return ruleset.Member{}, false
-	}
-	addr = addr.Unmap()
-	bits := int(entry.CIDR)
-	if bits == 0 {
-		bits = addr.BitLen()
-	}
-	member := ruleset.Member{Prefix: netip.PrefixFrom(addr, bits)}
-	if entry.Protocol != nil && entry.Port != nil {
-		member.Protocol, member.Port = *entry.Protocol, *entry.Port
-	}
-	return member, true
-}
-
-// entryOf makes adding and deleting idempotent (Replace). The protocol of a port
-// is always given: the library's default is TCP.
-func entryOf(change *Change) *netlink.IPSetEntry {
-	member := change.Member
-	entry := &netlink.IPSetEntry{IP: member.Prefix.Addr().AsSlice(), Replace: true}
-	switch change.Type {
-	case ruleset.HashNet:
-		entry.CIDR = uint8(member.Prefix.Bits())
-	case ruleset.HashIPPort:
-		entry.Protocol, entry.Port = &member.Protocol, &member.Port
-	}
-	return entry
-}
