@@ -95,11 +95,16 @@ func (s *scene) send(p probe, want bool) bool {
 // verdict. Only this node enforces, so policies of other nodes' pods don't count.
 func (s *scene) requireAgreement() {
 	s.t.Helper()
+	cluster := s.cluster()
+	s.requireProbes(s.probes(), func(p probe) bool { return s.enforcedHere(p, cluster.Evaluate(p.flow)) })
+}
+
+// requireProbes sends probes and compares their fate with what the oracle says.
+func (s *scene) requireProbes(probes []probe, oracle func(probe) bool) {
+	s.t.Helper()
 	// A probe must not pass as part of the connection of an earlier one that had
 	// the same ports.
 	require.NoError(s.t, s.node.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
-	cluster := s.cluster()
-	probes := s.probes()
 	wrong := make([]string, len(probes))
 	var wait sync.WaitGroup
 	slots := make(chan struct{}, 64)
@@ -107,7 +112,7 @@ func (s *scene) requireAgreement() {
 		wait.Go(func() {
 			slots <- struct{}{}
 			defer func() { <-slots }()
-			want := s.enforcedHere(p, cluster.Evaluate(p.flow))
+			want := oracle(p)
 			if passed := s.send(p, want); passed != want {
 				wrong[i] = fmt.Sprintf("%s: passed=%t, want %t", p, passed, want)
 			}
