@@ -223,8 +223,11 @@ func (a *Agent) sayWhatIsMissing(ctx context.Context) {
 // sync makes one pass and tells the health checks and the reporter about it.
 func (a *Agent) sync(ctx context.Context) error {
 	a.health.begin()
-	start := time.Now()
+	start, before := time.Now(), a.enforcer.backend
 	err := a.enforcer.sync(ctx, a.model)
+	if now := a.enforcer.backend; before != "" && now != before {
+		a.log.Info("The node changed its iptables backend, and the rules moved", "from", before, "to", now)
+	}
 	degraded := a.bridgeFilter()
 	if a.health.end(err) {
 		a.log.Info("The kernel holds the rules of all policies", "backend", a.enforcer.backend, "policies", len(a.enforcer.view.selecting))

@@ -24,7 +24,8 @@ import (
 //  2. Pods that are isolated no longer leave the isolated sets: they are open in
 //     the new state.
 //  3. The rules change, all of a family at once. A pod that is isolated but that
-//     the rules don't know is dropped at its leaf.
+//     the rules don't know is dropped at its leaf. Then rules go that were left in
+//     the other backend: what they and these allow passed until now.
 //  4. Pods that are newly isolated enter the isolated sets, even after an error:
 //     such a pod is closed rather than open.
 //  5. Elements leave the sets, and sets that no rule names go.
@@ -32,6 +33,7 @@ type enforcer struct {
 	requested iptables.Backend // empty: detect
 	backend   iptables.Backend
 	runners   map[ruleset.Family]*iptables.Runner
+	others    map[ruleset.Family]*iptables.Runner // of the other backend, which Moat has yet to leave
 	sets      *ipset.Kernel
 
 	view    *view
@@ -95,28 +97,60 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 	return nil
 }
 
-// open finds the node's backend and programs, once.
+// open finds the node's backend and its programs, and looks again whenever the
+// kernel is to be read: to look takes some milliseconds.
 func (e *enforcer) open(ctx context.Context) error {
-	if e.sets != nil {
+	if e.sets == nil {
+		return e.use(ctx, iptables.Detect)
+	}
+	if e.trusted {
 		return nil
 	}
+	return e.use(ctx, func(ctx context.Context) iptables.Backend { return iptables.DetectChange(ctx, e.backend) })
+}
+
+// use takes the requested backend, or the one that detect finds. Whatever Moat has
+// in the other one goes as soon as this one's rules are in force: an agent before
+// this one may have used it, and its rules would go on dropping what they dropped.
+func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptables.Backend) error {
 	backend := e.requested
 	if backend == "" {
-		backend = iptables.Detect(ctx)
+		backend = detect(ctx)
 	}
-	runners := map[ruleset.Family]*iptables.Runner{}
+	if e.sets != nil && backend == e.backend {
+		return nil
+	}
+	runners, others := map[ruleset.Family]*iptables.Runner{}, map[ruleset.Family]*iptables.Runner{}
 	for _, family := range nodeFamilies() {
 		runner, err := iptables.NewRunner(backend, family, compile.ChainPrefix)
 		if err != nil {
 			return err
 		}
 		runners[family] = runner
+		// Without its programs nobody can tell what the other one holds.
+		if other, err := iptables.NewRunner(backend.Other(), family, compile.ChainPrefix); err == nil {
+			others[family] = other
+		}
 	}
-	sets, err := ipset.Open(compile.SetPrefix)
-	if err != nil {
-		return err
+	if e.sets == nil {
+		sets, err := ipset.Open(compile.SetPrefix)
+		if err != nil {
+			return err
+		}
+		e.sets = sets
 	}
-	e.backend, e.runners, e.sets = backend, runners, sets
+	e.backend, e.runners, e.others = backend, runners, others
+	return nil
+}
+
+// leaveOthers takes Moat's rules out of the other backend.
+func (e *enforcer) leaveOthers(ctx context.Context) error {
+	for family, other := range e.others {
+		if err := other.Remove(ctx); err != nil {
+			return fmt.Errorf("%s: removing Moat's rules of %s: %w", family, e.backend.Other(), err)
+		}
+		delete(e.others, family)
+	}
 	return nil
 }
 
@@ -230,6 +264,9 @@ func (e *enforcer) restore(ctx context.Context, apply applier) error {
 			continue
 		}
 		e.tables[family] = e.desired[family]
+	}
+	if len(errs) == 0 {
+		return e.leaveOthers(ctx)
 	}
 	return errors.Join(errs...)
 }

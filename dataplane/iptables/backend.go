@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+
+	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 // Detect returns the backend that the node's other programs use. kubelet and
@@ -12,12 +14,37 @@ import (
 // "iptables cleanup"); on a node without them the backend with more rules wins,
 // and nft where there are none at all.
 func Detect(ctx context.Context) Backend {
-	nft := savedMangle(ctx, NFT)
+	nft, _ := savedMangle(ctx, NFT) // unreadable: not in use
 	if hasHint(nft) || !legacyInUse() {
 		return NFT
 	}
-	legacy := savedMangle(ctx, Legacy)
+	legacy, _ := savedMangle(ctx, Legacy)
 	if hasHint(legacy) || strings.Count(legacy, "\n-A ") > strings.Count(nft, "\n-A ") {
+		return Legacy
+	}
+	return NFT
+}
+
+// DetectChange returns the backend that the node uses now, where the agent uses
+// present. Only hint chains count: numbers of rules come and go, and a table that
+// can't be read for a moment says nothing.
+func DetectChange(ctx context.Context, present Backend) Backend {
+	nft, err := savedMangle(ctx, NFT)
+	switch {
+	case hasHint(nft):
+		return NFT
+	case err != nil || present == Legacy || !legacyInUse():
+		return present
+	}
+	if legacy, _ := savedMangle(ctx, Legacy); hasHint(legacy) {
+		return Legacy
+	}
+	return present
+}
+
+// Other returns the backend that isn't this one.
+func (b Backend) Other() Backend {
+	if b == NFT {
 		return Legacy
 	}
 	return NFT
@@ -26,23 +53,24 @@ func Detect(ctx context.Context) Backend {
 // legacyInUse reports whether the network namespace has any legacy table. To ask
 // iptables-legacy itself would make one, and every later run of iptables-nft warn
 // of it.
-func legacyInUse() bool {
-	tables, err := os.ReadFile("/proc/thread-self/net/ip_tables_names")
-	return err == nil && len(tables) > 0
+func legacyInUse() bool { return len(legacyTables(ruleset.IPv4)) > 0 }
+
+// legacyTables lists the legacy tables that there are.
+func legacyTables(family ruleset.Family) []string {
+	file := "/proc/thread-self/net/ip_tables_names"
+	if family == ruleset.IPv6 {
+		file = "/proc/thread-self/net/ip6_tables_names"
+	}
+	names, _ := os.ReadFile(file) // no file: the kernel has no legacy tables
+	return strings.Fields(string(names))
 }
 
-// savedMangle returns the mangle table, or nothing where it can't be read: the
-// backend isn't in use then.
-func savedMangle(ctx context.Context, backend Backend) string {
+func savedMangle(ctx context.Context, backend Backend) (string, error) {
 	path, err := exec.LookPath(string(backend) + "-save")
 	if err != nil {
-		return ""
+		return "", err
 	}
-	output, err := run(ctx, "", path, "-t", "mangle")
-	if err != nil {
-		return ""
-	}
-	return output
+	return run(ctx, "", path, "-t", "mangle")
 }
 
 func hasHint(table string) bool {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -46,6 +47,8 @@ const incompatible = "# Table `filter' is incompatible"
 // Runner runs the programs of one backend for one family, in the network
 // namespace of the calling thread.
 type Runner struct {
+	backend       Backend
+	family        ruleset.Family
 	save, restore string
 	prefix        string
 }
@@ -60,7 +63,7 @@ func NewRunner(backend Backend, family ruleset.Family, chainPrefix string) (*Run
 	if _, err := goiptables.New(goiptables.Path(command), goiptables.IPFamily(protocol)); err != nil {
 		return nil, fmt.Errorf("finding %s: %w: %w", command, ErrMissing, err)
 	}
-	r := &Runner{prefix: chainPrefix}
+	r := &Runner{backend: backend, family: family, prefix: chainPrefix}
 	for program, path := range map[string]*string{"-save": &r.save, "-restore": &r.restore} {
 		found, err := exec.LookPath(command + program)
 		if err != nil {
@@ -90,6 +93,27 @@ func (r *Runner) Apply(ctx context.Context, change Change) error {
 		return fmt.Errorf("restoring the filter table: %w", err)
 	}
 	return nil
+}
+
+// Remove takes Moat's chains and hooks, if there are any, out of the filter table
+// and leaves the rest of it. It makes no table where there is none.
+func (r *Runner) Remove(ctx context.Context) error {
+	if r.backend == Legacy && !slices.Contains(legacyTables(r.family), "filter") {
+		return nil
+	}
+	table, err := r.Read(ctx)
+	if errors.Is(err, ErrIncompatible) {
+		// Moat can't have written to a table like this, nor take anything out.
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	change := Diff(table, Table{})
+	if change.Empty() {
+		return nil
+	}
+	return r.Apply(ctx, change)
 }
 
 // Error is a program that failed.
