@@ -39,7 +39,8 @@ if [[ -z ${MOAT_HELM:-} && -x $KUBEBUILDER_ASSETS/helm ]]; then
   export MOAT_HELM=$KUBEBUILDER_ASSETS/helm
 fi
 
-[[ $# -gt 0 ]] || set -- ./...
+oracles=false
+[[ $# -gt 0 ]] || { oracles=true; set -- ./...; }
 if [[ $EUID -ne 0 ]]; then
   userns="unshare --user --map-root-user --net --mount"
   if $userns true 2>/dev/null; then
@@ -56,3 +57,9 @@ fi
 
 say "running go test (a minute or two, longer where the tests have to be compiled)"
 go test "$@"
+
+if $oracles; then
+  say "comparing with the engines of others (half a minute)"
+  cd test
+  go test ./oracles/...
+fi

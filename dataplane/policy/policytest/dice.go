@@ -10,10 +10,15 @@ import "math/rand/v2"
 // Dice turns bytes into choices, so that a fuzzer can steer what is generated.
 // When the bytes are used up every choice is the first option, which is the
 // simplest one.
-type Dice struct{ data []byte }
+type Dice struct {
+	data []byte
+
+	// stored leaves out what an API server doesn't store: see StoredCluster.
+	stored bool
+}
 
 // NewDice returns dice that the bytes decide.
-func NewDice(data []byte) *Dice { return &Dice{data} }
+func NewDice(data []byte) *Dice { return &Dice{data: data} }
 
 // RandomDice returns dice for n choices that the seed decides.
 func RandomDice(seed uint64, n int) *Dice { return NewDice(RandomBytes(seed, n)) }

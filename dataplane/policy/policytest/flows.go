@@ -19,7 +19,7 @@ type End struct {
 }
 
 // Ends returns every address that can tell something: those of the pods and of
-// the nodes, and around each edge of each block and exception the address inside
+// the nodes, those that ended pods had, and around each edge of each block and exception the address inside
 // and the one outside. No address comes twice.
 func (o *Objects) Ends() []End {
 	var ends []End
@@ -39,6 +39,11 @@ func (o *Objects) Ends() []End {
 	for n := range NodeCount {
 		for _, addr := range nodeAddresses(n) {
 			add(End{Addr: netip.MustParseAddr(addr), Node: NodeName(n)})
+		}
+	}
+	for i := range o.Pods {
+		for _, ip := range o.Pods[i].Status.PodIPs {
+			add(End{Addr: netip.MustParseAddr(ip.IP)}) // an ended pod's, that no other pod has
 		}
 	}
 	for _, outside := range []string{"192.0.2.7", "2001:db8::7"} {

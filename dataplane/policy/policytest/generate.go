@@ -32,7 +32,7 @@ func (d *Dice) Cluster() *Objects {
 	o := &Objects{}
 	for _, name := range []string{"a", "b", "c"} {
 		// The labels of a namespace may not be known yet.
-		if !d.oneIn(6) {
+		if d.stored || !d.oneIn(6) {
 			o.Namespaces = append(o.Namespaces, d.namespace(name))
 		}
 	}
@@ -79,9 +79,14 @@ func (d *Dice) pod(i int) corev1.Pod {
 	pod.Status.Phase = corev1.PodRunning
 	d.setAddresses(&pod, podAddresses(node, i))
 	another := podAddresses(node, d.below(mostPods))
-	switch d.below(14) {
-	case 8:
-		d.setAddresses(&pod, another)
+	kinds := 14
+	if d.stored {
+		// Nobody but an ended pod shows another's address, and no two of those
+		// the same.
+		another = podAddresses(node, (i+mostPods)%(mostPods+1))
+		kinds = 12
+	}
+	switch d.below(kinds) {
 	case 9:
 		pod.Spec.HostNetwork = true
 		d.setAddresses(&pod, nodeAddresses(node))
@@ -92,6 +97,8 @@ func (d *Dice) pod(i int) corev1.Pod {
 		pod.DeletionTimestamp = &metav1.Time{}
 	case 12:
 		pod.DeletionTimestamp = &metav1.Time{}
+		d.setAddresses(&pod, another)
+	case 13:
 		d.setAddresses(&pod, another)
 	}
 	d.setContainers(&pod)
@@ -120,7 +127,7 @@ func (d *Dice) setAddresses(pod *corev1.Pod, both []string) {
 // pod serves anything.
 func (d *Dice) setContainers(pod *corev1.Pod) {
 	pod.Spec.Containers = []corev1.Container{{Name: "main", Ports: d.containerPorts()}}
-	if d.oneIn(6) {
+	if d.oneIn(4) {
 		sidecar := corev1.Container{Name: "sidecar", Ports: d.containerPorts()}
 		sidecar.RestartPolicy = pick(d, new(corev1.ContainerRestartPolicyAlways), nil)
 		pod.Spec.InitContainers = []corev1.Container{sidecar}

@@ -13,7 +13,7 @@ import (
 // places where there can be one.
 const unreadableOneIn = 40
 
-func (d *Dice) unreadable() bool { return d.oneIn(unreadableOneIn) }
+func (d *Dice) unreadable() bool { return !d.stored && d.oneIn(unreadableOneIn) }
 
 func (d *Dice) policy(i int) networkingv1.NetworkPolicy {
 	np := networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: pick(d, "a", "a", "b", "c"), Name: fmt.Sprintf("policy-%d", i)}}
