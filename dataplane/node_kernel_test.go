@@ -14,34 +14,6 @@ import (
 	"github.com/moat-dev/moat/dataplane/nodetest"
 )
 
-// Rules that aren't Moat's are the same bytes before, during and after.
-func TestNeighboursAreUntouched(t *testing.T) {
-	backends(t, func(t *testing.T, backend iptables.Backend) {
-		s := walkThroughScene(t, backend)
-		command := string(backend)
-		s.run(command, "-N", "FLANNEL-FWD")
-		s.run(command, "-A", "FORWARD", "-m", "comment", "--comment", "flanneld forward", "-j", "FLANNEL-FWD")
-		s.run(command, "-A", "FLANNEL-FWD", "-s", "10.244.0.0/16", "-m", "comment", "--comment", "it's \"quoted\"", "-j", "ACCEPT")
-		s.run(command, "-t", "nat", "-A", "POSTROUTING", "-s", "10.244.0.0/16", "!", "-d", "224.0.0.0/4", "-j", "MASQUERADE")
-		s.run("ipset", "create", "foreign", "hash:net")
-		s.run("ipset", "add", "foreign", "10.9.0.0/16")
-		before := foreignLines(s.run(command + "-save"))
-
-		s.label("test-np", map[string]string{"role": "db"})
-		for range 20 {
-			s.apply(walkThrough)
-			s.sync()
-			require.Equal(t, before, foreignLines(s.run(command+"-save")))
-			s.requirePing(false, "neighbour", "test-np")
-			s.remove("test-network-policy")
-			s.enforcer.distrust()
-			s.sync()
-		}
-		require.Equal(t, before, foreignLines(s.run(command+"-save")))
-		require.Contains(t, s.run("ipset", "save", "foreign"), "10.9.0.0/16")
-	})
-}
-
 func foreignLines(dump string) string {
 	var kept []string
 	for line := range strings.Lines(dump) {

@@ -25,13 +25,13 @@ func TestPodSemantics(t *testing.T) {
 		name string
 		show func(s *scene)
 	}{
-		{"host -> own pod is always allowed", showHostReachesItsPods},
-		{"pod -> own node passes the pod's egress rules", showPodToItsNode},
-		{"a hostNetwork pod is never selected and never a peer", showHostNetwork},
-		{"an address of a Succeeded pod's next owner inherits nothing", showAddressReused},
+		{"host -> own pod is always allowed (kube-network-policies 65)", showHostReachesItsPods},
+		{"pod -> own node passes the pod's egress rules (kube-router 891)", showPodToItsNode},
+		{"a hostNetwork pod is never selected and never a peer (k3s 3535, kube-network-policies 380)", showHostNetwork},
+		{"the next owner of a Succeeded pod's address inherits nothing (kube-router 1056, antrea 6507)", showAddressReused},
 		{"a Terminating pod stays enforced and stays a peer", showTerminating},
 		{"a pod of both families is judged in each", showDualStack},
-		{"ICMPv6 neighbour discovery works between isolated pods", showNeighbourDiscovery},
+		{"ICMPv6 neighbour discovery works between isolated pods (kube-router 1701)", showNeighbourDiscovery},
 		{"SCTP that conntrack calls INVALID is judged by the rules", showInvalidSCTP},
 	}
 	backends(t, func(t *testing.T, backend iptables.Backend) {

@@ -2,7 +2,9 @@ package dataplane
 
 import (
 	"context"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -29,6 +31,8 @@ type scene struct {
 	pods     map[string]*corev1.Pod
 	policies map[string]*networkingv1.NetworkPolicy
 	labels   policy.Namespaces
+	// namespaces are those of labels, as objects.
+	namespaces []*corev1.Namespace
 }
 
 const thisNode = "node-1"
@@ -63,7 +67,9 @@ func (s *scene) namespace(name string, labels map[string]string) {
 	}
 	labels["kubernetes.io/metadata.name"] = name
 	s.labels[name] = labels
-	s.model.setNamespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}})
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
+	s.namespaces = append(s.namespaces, namespace)
+	s.model.setNamespace(namespace)
 }
 
 // pod adds a pod with its host. A pod of this node has an address in
@@ -153,7 +159,11 @@ func runIn(t *testing.T, host *nodetest.Host, program string, args ...string) st
 	t.Helper()
 	var output []byte
 	err := host.Do(func() (err error) {
-		output, err = exec.Command(program, args...).CombinedOutput()
+		cmd := exec.Command(program, args...)
+		// The lock of the legacy backend is the machine's, and only programs that
+		// are told to wait for it do.
+		cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "xtables.lock"))
+		output, err = cmd.CombinedOutput()
 		return err
 	})
 	require.NoError(t, err, "%s %v: %s", program, args, output)

@@ -147,7 +147,7 @@ var semanticsRows = []row{
 		drops: []string{"batch -> db tcp/80", "batch -> db sctp/80", "batch -> db udp/53", "batch -> replica tcp/81"},
 	},
 	{
-		name:   "named port, egress: pairs of address and port of each destination",
+		name:   "named port, egress: pairs of address and port of each destination (k3s 7391)",
 		specs:  one(`{podSelector: {matchLabels: {role: frontend}}, policyTypes: [Egress], egress: [{to: [{podSelector: {matchLabels: {role: db}}}], ports: [{port: web}]}]}`),
 		passes: []string{"frontend -> db tcp/80", "frontend -> replica tcp/81"},
 		drops:  []string{"frontend -> db tcp/81", "frontend -> replica tcp/80", "frontend -> batch tcp/80", "frontend -> office tcp/80"},
@@ -211,13 +211,22 @@ var semanticsRows = []row{
 		drops:  []string{"batch -> db tcp/80", "office -> db ping"},
 	},
 	{
-		name: "the sender's egress and the receiver's ingress must both allow",
+		name: "the sender's egress and the receiver's ingress must both allow, on the same node too (kube-router 916)",
 		specs: []string{
 			`{podSelector: {matchLabels: {role: batch}}, policyTypes: [Egress], egress: [{ports: [{port: 80}, {port: 81}]}]}`,
 			dbIngress + `[{ports: [{port: 81}, {port: 5978}]}]}`,
 		},
 		passes: []string{"batch -> db tcp/81", "batch -> frontend tcp/80", "frontend -> db tcp/5978"},
 		drops:  []string{"batch -> db tcp/80", "batch -> db tcp/5978", "batch -> frontend tcp/5978", "frontend -> db tcp/80"},
+	},
+	{
+		name: "what is said twice counts once",
+		specs: []string{
+			dbIngress + `[{from: [{podSelector: {matchLabels: {role: batch}}}, {podSelector: {matchLabels: {role: batch}}}], ports: [{port: 80}, {port: 80}]}]}`,
+			dbIngress + `[{from: [{podSelector: {matchLabels: {role: batch}}}, {podSelector: {matchLabels: {role: batch}}}], ports: [{port: 80}, {port: 80}]}]}`,
+		},
+		passes: []string{"batch -> db tcp/80", "batch -> replica tcp/80"},
+		drops:  []string{"batch -> db tcp/81", "frontend -> db tcp/80"},
 	},
 	{
 		name:   "kubernetes.io/metadata.name works as any label",
@@ -296,7 +305,7 @@ var semanticsRows = []row{
 		drops:  []string{"batch -> db ping", "office -> db ping"},
 	},
 	{
-		name: "an unreadable selector or CIDR closes its pods and nothing else",
+		name: "an unreadable selector or CIDR closes its pods and nothing else (kube-router: a line that broke the whole restore)",
 		specs: []string{
 			dbIngress + `[{from: [{podSelector: {matchExpressions: [{key: role, operator: Near}]}}, {ipBlock: {cidr: nonsense}}]}]}`,
 			`{podSelector: {matchLabels: {role: batch}}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {role: frontend}}}]}]}`,

@@ -9,6 +9,7 @@ package nodetest
 import (
 	"bytes"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -176,6 +177,50 @@ func (h *Host) TCP(to netip.Addr, port uint16, within time.Duration) bool {
 		}
 		return conn.Close()
 	}) == nil
+}
+
+// ServeBytes sends a number of bytes to whoever connects to a port of any address,
+// until the host is closed.
+func (h *Host) ServeBytes(t testing.TB, port uint16, size int) {
+	t.Helper()
+	require.NoError(t, h.Do(func() error {
+		listener, err := net.Listen("tcp", fmt.Sprintf(":%d", port))
+		if err != nil {
+			return err
+		}
+		h.atClose(func() { _ = listener.Close() })
+		go func() {
+			for {
+				conn, err := listener.Accept()
+				if err != nil {
+					return
+				}
+				go func() {
+					_, _ = conn.Write(make([]byte, size))
+					_ = conn.Close()
+				}()
+			}
+		}()
+		return nil
+	}))
+}
+
+// ReadTCP connects to the address and port and returns how many bytes come.
+func (h *Host) ReadTCP(to netip.Addr, port uint16, within time.Duration) int {
+	var size int64
+	_ = h.Do(func() error {
+		conn, err := net.DialTimeout("tcp", netip.AddrPortFrom(to, port).String(), within)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
+			return err
+		}
+		size, err = io.Copy(io.Discard, conn)
+		return err
+	})
+	return int(size)
 }
 
 // UDP reports whether a datagram to the address and port is echoed.

@@ -27,6 +27,12 @@ var (
 	linkAddr6 = netip.MustParseAddr("fe80::1")
 )
 
+// The addresses of the router of AddBehindRouter.
+const (
+	routerAddr4 = "192.168.77.1"
+	routerAddr6 = "fd00:77::1"
+)
+
 // Node is a host that forwards between pods on a bridge, like Flannel's cni0, and
 // others that it routes to, like pods of other nodes and the rest of the world.
 //
@@ -151,6 +157,43 @@ func (n *Node) AddRemote(t testing.TB, addrs ...string) *Host {
 		}
 		return nil
 	})
+}
+
+// AddBehindRouter puts a host behind a router that the node routes to. Packets
+// to the host that are longer than mtu don't fit: the router says so with ICMP.
+func (n *Node) AddBehindRouter(t testing.TB, mtu int, addrs ...string) *Host {
+	t.Helper()
+	router := n.AddRemote(t, routerAddr4, routerAddr6)
+	h := newHost(t)
+	const name = "narrow"
+	plug(t, h, router, name, func() error {
+		link, err := netlink.LinkByName(name)
+		if err != nil {
+			return err
+		}
+		for _, sysctl := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
+			if err := SetSysctl(sysctl, "1"); err != nil {
+				return err
+			}
+		}
+		return errors.Join(netlink.LinkSetMTU(link, mtu), addAddr(name, linkAddr4, 32), addAddr(name, linkAddr6, 64))
+	})
+	for _, text := range addrs {
+		addr := netip.MustParseAddr(text)
+		h.Addrs = append(h.Addrs, addr)
+		here, gateway, via := netip.PrefixFrom(addr, addr.BitLen()), linkAddr4, router.Addrs[0]
+		if addr.Is6() {
+			gateway, via = linkAddr6, router.Addrs[1]
+		}
+		require.NoError(t, router.Do(func() error { return addRoute(name, here, netip.Addr{}) }))
+		require.NoError(t, h.Do(func() error {
+			return errors.Join(addAddr("eth0", addr, addr.BitLen()), addRoute("eth0", netip.PrefixFrom(gateway, 0).Masked(), gateway))
+		}))
+		require.NoError(t, n.Do(func() error { return addRoute(fmt.Sprintf("veth%d", n.links), here, via) }))
+	}
+	h.awaitLink(t, "eth0")
+	router.awaitLink(t, name)
+	return h
 }
 
 // connect makes a host with a link to the node. attach sets up the node's end.
