@@ -14,9 +14,11 @@
 package compile
 
 import (
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -38,11 +40,12 @@ type Output struct {
 // Compile returns the state of one family for the given endpoints.
 func Compile(family ruleset.Family, endpoints []policy.Endpoint) Output {
 	c := &compiler{
-		family: family,
-		chains: map[string]ruleset.Chain{},
-		sets:   map[string]ruleset.Set{},
-		peers:  map[string]policy.PeerSet{},
-		rules:  map[ruleKey][]ruleset.Rule{},
+		family:   family,
+		chains:   map[string]ruleset.Chain{},
+		sets:     map[string]ruleset.Set{},
+		peers:    map[string]policy.PeerSet{},
+		rules:    map[ruleKey][]textRule{},
+		profiles: map[profileKey]string{},
 	}
 	out := Output{Peers: c.peers}
 	for d := range policy.Direction(policy.Directions) {
@@ -60,11 +63,12 @@ func Compile(family ruleset.Family, endpoints []policy.Endpoint) Output {
 }
 
 type compiler struct {
-	family ruleset.Family
-	chains map[string]ruleset.Chain
-	sets   map[string]ruleset.Set
-	peers  map[string]policy.PeerSet
-	rules  map[ruleKey][]ruleset.Rule
+	family   ruleset.Family
+	chains   map[string]ruleset.Chain
+	sets     map[string]ruleset.Set
+	peers    map[string]policy.PeerSet
+	rules    map[ruleKey][]textRule
+	profiles map[profileKey]string
 }
 
 func (c *compiler) addChain(name string, rules ...ruleset.Rule) {
@@ -202,17 +206,44 @@ var drop = ruleset.Rule{Action: ruleset.Drop}
 // profile returns the chain that holds the rules of the endpoint's policies, and
 // makes it where no other pod has the same rules.
 func (c *compiler) profile(d policy.Direction, e *policy.Endpoint) string {
+	var text strings.Builder
+	keys := make([]ruleKey, len(e.Isolating[d]))
+	for i, p := range e.Isolating[d] {
+		keys[i] = ruleKey{p, d, resolvedPorts(d, p, e.Pod)}
+		fmt.Fprintf(&text, "%s %s\n", p.Key(), keys[i].ports)
+	}
+	alike := profileKey{d, text.String()}
+	name, known := c.profiles[alike]
+	if !known {
+		name = c.makeProfile(d, keys, e.Pod)
+		c.profiles[alike] = name
+	}
+	return name
+}
+
+// profileKey identifies the pods that are isolated by the same policies and
+// resolve their named ports alike.
+type profileKey struct {
+	direction policy.Direction
+	policies  string
+}
+
+func (c *compiler) makeProfile(d policy.Direction, policies []ruleKey, pod *policy.Pod) string {
 	var rules []ruleset.Rule
-	for _, p := range e.Isolating[d] {
-		for _, rule := range c.policyRules(d, p, e.Pod) {
-			if !slices.ContainsFunc(rules, rule.Equal) {
-				rules = append(rules, rule)
+	var content strings.Builder
+	seen := map[string]bool{}
+	for _, key := range policies {
+		for _, r := range c.policyRules(key, pod) {
+			if !seen[r.text] {
+				seen[r.text] = true
+				rules = append(rules, r.rule)
+				content.WriteString(r.text)
 			}
 		}
 	}
-	rules = append(rules, drop)
-	name := profileChain(d, rules)
-	c.addChain(name, rules...)
+	content.WriteString(ruleText(drop))
+	name := profileChain(d, content.String())
+	c.addChain(name, append(rules, drop)...)
 	return name
 }
 
@@ -224,24 +255,27 @@ type ruleKey struct {
 	ports     string
 }
 
-func (c *compiler) policyRules(d policy.Direction, p *policy.Policy, pod *policy.Pod) []ruleset.Rule {
-	key := ruleKey{p, d, resolvedPorts(d, p, pod)}
+// textRule is a rule with its ruleText: to compare each with each would take
+// minutes where there are 10,000.
+type textRule struct {
+	rule ruleset.Rule
+	text string
+}
+
+// policyRules returns one RETURN for each combination of a rule's peers and groups
+// of its ports.
+func (c *compiler) policyRules(key ruleKey, pod *policy.Pod) []textRule {
 	rules, known := c.rules[key]
 	if known {
 		return rules
 	}
-	for i := range p.Rules[d] {
-		rules = append(rules, c.rule(d, &p.Rules[d][i], pod)...)
+	allowing := key.policy.Rules[key.direction]
+	for i := range allowing {
+		for _, match := range c.allowed(key.direction, &allowing[i], pod) {
+			rule := ruleset.Rule{Match: match, Action: ruleset.Return}
+			rules = append(rules, textRule{rule, ruleText(rule)})
+		}
 	}
 	c.rules[key] = rules
-	return rules
-}
-
-// rule returns one RETURN for each combination of a peer and a group of ports.
-func (c *compiler) rule(d policy.Direction, r *policy.Rule, pod *policy.Pod) []ruleset.Rule {
-	var rules []ruleset.Rule
-	for _, match := range c.allowed(d, r, pod) {
-		rules = append(rules, ruleset.Rule{Match: match, Action: ruleset.Return})
-	}
 	return rules
 }

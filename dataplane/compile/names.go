@@ -63,17 +63,20 @@ func leafChain(d policy.Direction, leaf int) string {
 	return fmt.Sprintf("%s-%X", directionChain(d), leaf)
 }
 
-// profileChain names a chain by its rules. The type of each match is part of the
-// content: two types can print alike.
-func profileChain(d policy.Direction, rules []ruleset.Rule) string {
-	var content strings.Builder
-	for _, rule := range rules {
-		for _, match := range rule.Match {
-			fmt.Fprintf(&content, "%T%v ", match, match)
-		}
-		fmt.Fprintln(&content, rule.Action, rule.Target)
+// profileChain names a chain by its rules, one ruleText each.
+func profileChain(d policy.Direction, rules string) string {
+	return fmt.Sprintf("%s%c-%s", ChainPrefix, d.String()[0], digest(rules))
+}
+
+// ruleText is equal for two rules exactly if they are. The type of each match is
+// part of it: two types can print alike.
+func ruleText(rule ruleset.Rule) string {
+	var text strings.Builder
+	for _, match := range rule.Match {
+		fmt.Fprintf(&text, "%T%v ", match, match)
 	}
-	return fmt.Sprintf("%s%c-%s", ChainPrefix, d.String()[0], digest(content.String()))
+	fmt.Fprintln(&text, rule.Action, rule.Target)
+	return text.String()
 }
 
 func subjectSide(d policy.Direction) ruleset.Side {
