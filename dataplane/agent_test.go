@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"flag"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -27,7 +28,13 @@ import (
 
 var apiServer apiservertest.Server
 
-func TestMain(m *testing.M) { os.Exit(apiServer.Run(m)) }
+func TestMain(m *testing.M) {
+	// Tests that send packets wait more than they compute.
+	if err := flag.Set("test.parallel", "8"); err != nil {
+		panic(err)
+	}
+	os.Exit(apiServer.Run(m))
+}
 
 // agentScene is a real API server, a node and the node's agent.
 type agentScene struct {
@@ -83,8 +90,13 @@ func (s *agentScene) manager(config *rest.Config) manager.Manager {
 
 func (s *agentScene) pod(name string, labels map[string]string, host *nodetest.Host) *corev1.Pod {
 	s.t.Helper()
+	return s.podIn(s.namespace, name, labels, host)
+}
+
+func (s *agentScene) podIn(namespace, name string, labels map[string]string, host *nodetest.Host) *corev1.Pod {
+	s.t.Helper()
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: name, Labels: labels},
+		ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels},
 		Spec: corev1.PodSpec{
 			NodeName:                     s.nodeName,
 			AutomountServiceAccountToken: new(bool),
