@@ -104,6 +104,9 @@ func (s *agentScene) podIn(namespace, name string, labels map[string]string, hos
 		},
 	}
 	require.NoError(s.t, s.admin.Create(s.t.Context(), pod))
+	s.t.Cleanup(func() { // another test's pod may get the address
+		_ = s.admin.Delete(context.Background(), pod, client.GracePeriodSeconds(0))
+	})
 	pod.Status.Phase = corev1.PodRunning
 	pod.Status.PodIP = host.Addrs[0].String()
 	pod.Status.PodIPs = []corev1.PodIP{{IP: pod.Status.PodIP}}
