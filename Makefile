@@ -28,6 +28,10 @@ demo-down: ## Remove the demo's cluster and all that belongs to it
 test: ## Install what the tests need and run them all
 	@hack/test.sh
 
+.PHONY: conformance
+conformance: ## Prove that every case of NetworkPolicy is enforced (QUICK=1: a sample)
+	@hack/conformance.sh
+
 ##@ Development
 
 .PHONY: build

@@ -1,0 +1,33 @@
+#!/usr/bin/env bash
+# Proves that Moat enforces what Kubernetes means: all cases of Cyclonus, in both
+# IP families, with both backends. See docs/conformance.md.
+#
+#   hack/conformance.sh
+#
+#   QUICK=1        a sample of the cases
+#   MOAT_RESULTS   where the JUnit file and, after a failure, the agents' logs are
+#                  kept (default dist/conformance)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export CGO_ENABLED=0
+source hack/setup.sh
+
+if [[ $userns_forbidden -eq 1 ]]; then
+  say "not root, and user namespaces are forbidden: there is no way to make nodes"
+  exit 1
+fi
+
+results=$(readlink -m "${MOAT_RESULTS:-dist/conformance}")
+rm -rf "$results"
+mkdir -p "$results"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+say "building moat and the tests"
+export MOAT_BINARY=$work/moat MOAT_JUNIT=$results/junit.xml
+go build -o "$MOAT_BINARY" ./cmd/moat
+(cd test && go test -c -o "$work/conformance.test" ./conformance)
+
+say "running Cyclonus' cases on three nodes, in four clusters at once${QUICK:+ (QUICK=$QUICK)}"
+cd test/conformance
+"${in_userns[@]}" "$work/conformance.test" -test.parallel=4 -test.timeout=60m -test.artifacts -test.outputdir="$results"

@@ -1,0 +1,180 @@
+package conformance
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/mattfenwick/cyclonus/pkg/connectivity"
+	"github.com/mattfenwick/cyclonus/pkg/connectivity/probe"
+	"github.com/mattfenwick/cyclonus/pkg/generator"
+	"github.com/mattfenwick/cyclonus/pkg/kube"
+	"github.com/mattfenwick/cyclonus/pkg/matcher"
+	"sigs.k8s.io/yaml"
+)
+
+const (
+	// inForceWithin is the promise that is tested: a change is in force within a
+	// second. So each matrix is probed a second after the last change, and not
+	// earlier: a probe that meets the state before the change would pass or
+	// fail by chance. The nodes' reports would tell more exactly, but agents
+	// write them every two to three seconds.
+	inForceWithin = time.Second
+
+	// firstTimeout and secondTimeout, in seconds, are how long a probe waits
+	// for its answer. All probes of a matrix run at once, so a second costs
+	// little. What differs from the expectation is probed once more, with time for
+	// a machine that is busy with other things.
+	firstTimeout  = 1
+	secondTimeout = 3
+)
+
+// tally is what a case's probes came to. A pod's probes to itself aren't counted:
+// they never leave the pod.
+type tally struct {
+	probes     int
+	blocked    int // probes that have to be
+	late       int // right at the second try only
+	mismatches int
+}
+
+func (t *tally) add(other tally) {
+	t.probes += other.probes
+	t.blocked += other.blocked
+	t.late += other.late
+	t.mismatches += other.mismatches
+}
+
+// runner runs cases on a cluster.
+type runner struct {
+	kubernetes kube.IKubernetes
+	resources  *probe.Resources
+}
+
+// run runs a case from its reset to its last probe. The text says how the
+// matrices differ from what they should be.
+func (r *runner) run(c *generator.TestCase) (total tally, difference string, err error) {
+	state := &connectivity.TestCaseState{Kubernetes: r.kubernetes, Resources: r.resources}
+	if err := state.ResetClusterState(); err != nil {
+		return total, "", fmt.Errorf("resetting the cluster: %w", err)
+	}
+	if err := state.VerifyClusterState(); err != nil {
+		return total, "", fmt.Errorf("verifying the cluster: %w", err)
+	}
+	for i, step := range c.Steps {
+		for _, action := range step.Actions {
+			if err := act(state, action); err != nil {
+				return total, "", fmt.Errorf("step %d: %w", i+1, err)
+			}
+		}
+		time.Sleep(inForceWithin)
+		result, text := r.probe(state, step.Probe)
+		total.add(result)
+		if text != "" {
+			difference += fmt.Sprintf("step %d of %d\n%s", i+1, len(c.Steps), text)
+		}
+	}
+	return total, difference, nil
+}
+
+// act does what Cyclonus' interpreter does, which can't be used itself: it probes
+// a matrix with 15 workers and waits for whole seconds.
+func act(state *connectivity.TestCaseState, a *generator.Action) error {
+	switch {
+	case a.CreatePolicy != nil:
+		return state.CreatePolicy(a.CreatePolicy.Policy)
+	case a.UpdatePolicy != nil:
+		return state.UpdatePolicy(a.UpdatePolicy.Policy)
+	case a.DeletePolicy != nil:
+		return state.DeletePolicy(a.DeletePolicy.Namespace, a.DeletePolicy.Name)
+	case a.CreateNamespace != nil:
+		return state.CreateNamespace(a.CreateNamespace.Namespace, a.CreateNamespace.Labels)
+	case a.SetNamespaceLabels != nil:
+		return state.SetNamespaceLabels(a.SetNamespaceLabels.Namespace, a.SetNamespaceLabels.Labels)
+	case a.DeleteNamespace != nil:
+		return state.DeleteNamespace(a.DeleteNamespace.Namespace)
+	case a.ReadNetworkPolicies != nil:
+		return state.ReadPolicies(a.ReadNetworkPolicies.Namespaces)
+	case a.CreatePod != nil:
+		return state.CreatePod(a.CreatePod.Namespace, a.CreatePod.Pod, a.CreatePod.Labels)
+	case a.SetPodLabels != nil:
+		return state.SetPodLabels(a.SetPodLabels.Namespace, a.SetPodLabels.Pod, a.SetPodLabels.Labels)
+	case a.DeletePod != nil:
+		return state.DeletePod(a.DeletePod.Namespace, a.DeletePod.Pod)
+	}
+	return fmt.Errorf("unknown action %+v", a)
+}
+
+// probe sends the probes of a step and compares their fate with Cyclonus' model.
+func (r *runner) probe(state *connectivity.TestCaseState, config *generator.ProbeConfig) (t tally, difference string) {
+	builder := &probe.JobBuilder{TimeoutSeconds: firstTimeout}
+	jobs := builder.GetJobsForProbeConfig(state.Resources, config).Valid
+	model := &probe.SimulatedJobRunner{Policies: matcher.BuildNetworkPolicies(true, state.Policies)}
+	want := byKey(model.RunJobs(jobs))
+	got := byKey(r.send(jobs))
+
+	var again []*probe.Job
+	for _, job := range jobs {
+		if job.FromKey == job.ToKey {
+			continue
+		}
+		t.probes++
+		if want[job.Key()].Combined == probe.ConnectivityBlocked {
+			t.blocked++
+		}
+		if got[job.Key()].Combined != want[job.Key()].Combined {
+			job.TimeoutSeconds = secondTimeout
+			again = append(again, job)
+		}
+	}
+	var lines strings.Builder
+	for key, second := range byKey(r.send(again)) {
+		if second.Combined == want[key].Combined {
+			t.late++
+			continue
+		}
+		got[key] = second
+		t.mismatches++
+		fmt.Fprintf(&lines, "%s -> %s %s: want %s, is %s\n",
+			second.Job.FromKey, second.Job.ToKey, second.Key(), want[key].Combined, second.Combined)
+	}
+	if t.mismatches == 0 {
+		return t, ""
+	}
+	return t, fmt.Sprintf("want (%s allowed, %s blocked):\n%sis:\n%sdifference:\n%spolicies:\n%s",
+		probe.ConnectivityAllowed.ShortString(), probe.ConnectivityBlocked.ShortString(),
+		table(state, want), table(state, got), &lines, policies(state))
+}
+
+// send runs all jobs at once.
+func (r *runner) send(jobs []*probe.Job) []*probe.JobResult {
+	return (&probe.KubeJobRunner{Kubernetes: r.kubernetes, Workers: len(jobs)}).RunJobs(jobs)
+}
+
+func byKey(results []*probe.JobResult) map[string]*probe.JobResult {
+	byKey := make(map[string]*probe.JobResult, len(results))
+	for _, result := range results {
+		byKey[result.Job.Key()] = result
+	}
+	return byKey
+}
+
+func table(state *connectivity.TestCaseState, results map[string]*probe.JobResult) string {
+	var list []*probe.JobResult
+	for _, result := range results {
+		list = append(list, result)
+	}
+	return probe.NewTableFromJobResults(state.Resources, list).RenderTable()
+}
+
+func policies(state *connectivity.TestCaseState) string {
+	var texts []string
+	for _, policy := range state.Policies {
+		text, err := yaml.Marshal(policy)
+		if err != nil {
+			text = []byte(err.Error())
+		}
+		texts = append(texts, string(text))
+	}
+	return strings.Join(texts, "---\n")
+}
