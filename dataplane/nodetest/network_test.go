@@ -1,6 +1,8 @@
 package nodetest_test
 
 import (
+	"fmt"
+	"net"
 	"testing"
 	"time"
 
@@ -39,4 +41,23 @@ func TestNodesRouteToEachOther(t *testing.T) {
 	require.False(t, world.Ping(hosts[3].Addrs[0], 50*time.Millisecond), "a removed pod is gone")
 	network.Nodes[1].AddPod(t, "10.244.2.10")
 	require.True(t, world.Ping(hosts[3].Addrs[0], time.Second), "its address can have a new owner")
+}
+
+// A pod that comes doesn't take the others' gateway away from them.
+func TestBridgeKeepsItsAddress(t *testing.T) {
+	nodetest.RequireKernel(t)
+	node := nodetest.NewNode(t)
+	address := func() (text string) {
+		require.NoError(t, node.Do(func() error {
+			bridge, err := net.InterfaceByName("cni0")
+			text = bridge.HardwareAddr.String()
+			return err
+		}))
+		return text
+	}
+	before := address()
+	for i := range 10 {
+		node.AddPod(t, fmt.Sprintf("10.244.1.%d", 10+i))
+		require.Equal(t, before, address())
+	}
 }

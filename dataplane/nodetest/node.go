@@ -258,7 +258,11 @@ func (h *Host) awaitLink(t testing.TB, name string) {
 			if err != nil {
 				return err
 			}
-			if link.Attrs().OperState != netlink.OperUp {
+			// A bridge with an address of its own never says that it is up.
+			switch attrs := link.Attrs(); {
+			case attrs.OperState == netlink.OperUp:
+			case attrs.OperState == netlink.OperUnknown && attrs.RawFlags&unix.IFF_LOWER_UP != 0:
+			default:
 				return errors.New("no carrier")
 			}
 			addrs, err := netlink.AddrList(link, netlink.FAMILY_V6)
@@ -280,6 +284,16 @@ func addBridge(name string) error {
 	bridge := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: name, TxQLen: -1}}
 	if err := netlink.LinkAdd(bridge); err != nil {
 		return fmt.Errorf("adding a bridge: %w", err)
+	}
+	// A bridge has the lowest address of its ports unless it was given one, be it
+	// its own. With the next port it could change, and who knows the old one
+	// would lose the bridge.
+	link, err := netlink.LinkByName(name)
+	if err != nil {
+		return fmt.Errorf("finding bridge %s: %w", name, err)
+	}
+	if err := netlink.LinkSetHardwareAddr(link, link.Attrs().HardwareAddr); err != nil {
+		return fmt.Errorf("setting the address of bridge %s: %w", name, err)
 	}
 	return linkUp(name)
 }

@@ -224,6 +224,9 @@ func (c *combination) runCases(t *testing.T, r *runner, cases []*generator.TestC
 				t.Errorf("%s: %s\n%s", name, message, difference)
 			}
 		}
+		if result.late > 0 {
+			fmt.Printf("       %s: %s: %d probes were right at the second try only\n", c, name, result.late)
+		}
 		c.suite.add(name, time.Since(start), message, difference)
 		c.mu.Lock()
 		c.done++

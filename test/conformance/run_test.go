@@ -2,6 +2,7 @@ package conformance
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -127,7 +128,7 @@ func (r *runner) probe(state *connectivity.TestCaseState, config *generator.Prob
 			again = append(again, job)
 		}
 	}
-	var lines strings.Builder
+	var lines []string
 	for key, second := range byKey(r.send(again)) {
 		if second.Combined == want[key].Combined {
 			t.late++
@@ -135,15 +136,26 @@ func (r *runner) probe(state *connectivity.TestCaseState, config *generator.Prob
 		}
 		got[key] = second
 		t.mismatches++
-		fmt.Fprintf(&lines, "%s -> %s %s: want %s, is %s\n",
-			second.Job.FromKey, second.Job.ToKey, second.Key(), want[key].Combined, second.Combined)
+		lines = append(lines, fmt.Sprintf("%s -> %s %s: want %s, is %s\n",
+			second.Job.FromKey, second.Job.ToKey, second.Key(), want[key].Combined, second.Combined))
 	}
 	if t.mismatches == 0 {
 		return t, ""
 	}
 	return t, fmt.Sprintf("want (%s allowed, %s blocked):\n%sis:\n%sdifference:\n%spolicies:\n%s",
 		probe.ConnectivityAllowed.ShortString(), probe.ConnectivityBlocked.ShortString(),
-		table(state, want), table(state, got), &lines, policies(state))
+		table(state, want), table(state, got), first(lines), policies(state))
+}
+
+// shownLines is how many differences are listed; the tables have them all.
+const shownLines = 20
+
+func first(lines []string) string {
+	slices.Sort(lines)
+	if more := len(lines) - shownLines; more > 0 {
+		lines = append(lines[:shownLines], fmt.Sprintf("and %d more\n", more))
+	}
+	return strings.Join(lines, "")
 }
 
 // send runs all jobs at once.
