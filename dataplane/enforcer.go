@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/ipset"
@@ -37,6 +38,7 @@ type enforcer struct {
 	sets      *ipset.Kernel
 
 	view    *view
+	links   compile.Links
 	outputs []compile.Output
 	desired map[ruleset.Family]iptables.Table // the rules of outputs, rendered
 
@@ -71,7 +73,8 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 	if err := e.open(ctx); err != nil {
 		return err
 	}
-	if changed || e.outputs == nil {
+	moved, linksErr := e.followLinks(changed)
+	if changed || moved || e.outputs == nil {
 		e.compile()
 	}
 	plan, err := e.planSets(m)
@@ -93,8 +96,8 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 		return err
 	}
 	// A set that could not go yet keeps members that nobody takes out any more.
-	e.trusted = !busy
-	return nil
+	e.trusted = !busy && linksErr == nil
+	return linksErr
 }
 
 // open finds the node's backend and its programs, and looks again whenever the
@@ -176,12 +179,28 @@ func (e *enforcer) look(m *model) bool {
 	return v != nil
 }
 
-// compile makes the desired state of each family from the view.
+// followLinks looks where the isolated pods are, if the view changed or the kernel
+// is read anyway, and reports whether the links differ. Those that can't be found
+// for an error stay as they were.
+func (e *enforcer) followLinks(viewChanged bool) (bool, error) {
+	if e.trusted && !viewChanged {
+		return false, nil
+	}
+	links, err := linksOf(e.view.endpoints)
+	if err != nil {
+		links = joinLinks(e.links, links)
+	}
+	same := slices.EqualFunc(links[:], e.links[:], slices.Equal)
+	e.links = links
+	return !same, err
+}
+
+// compile makes the desired state of each family from the view and the links.
 func (e *enforcer) compile() {
 	e.outputs, e.desired = nil, map[ruleset.Family]iptables.Table{}
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			output := compile.Compile(family, e.view.endpoints)
+			output := compile.Compile(family, e.view.endpoints, e.links)
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)
 		}

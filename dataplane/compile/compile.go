@@ -37,10 +37,12 @@ type Output struct {
 	Isolated [policy.Directions]ruleset.Members
 }
 
-// Compile returns the state of one family for the given endpoints.
-func Compile(family ruleset.Family, endpoints []policy.Endpoint) Output {
+// Compile returns the state of one family for the given endpoints and the links
+// that lead to them.
+func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links) Output {
 	c := &compiler{
 		family:   family,
+		links:    links,
 		chains:   map[string]ruleset.Chain{},
 		sets:     map[string]ruleset.Set{},
 		peers:    map[string]policy.PeerSet{},
@@ -53,6 +55,7 @@ func Compile(family ruleset.Family, endpoints []policy.Endpoint) Output {
 	}
 	c.addChain(ForwardChain, c.forward()...)
 	c.addChain(InputChain, c.input()...)
+	c.linkChain()
 	out.Ruleset = ruleset.Ruleset{
 		Family: family,
 		Hooks:  []ruleset.Hook{{Builtin: "FORWARD", Chain: ForwardChain}, {Builtin: "INPUT", Chain: InputChain}},
@@ -64,6 +67,7 @@ func Compile(family ruleset.Family, endpoints []policy.Endpoint) Output {
 
 type compiler struct {
 	family   ruleset.Family
+	links    Links
 	chains   map[string]ruleset.Chain
 	sets     map[string]ruleset.Set
 	peers    map[string]policy.PeerSet
@@ -91,14 +95,16 @@ func sortedValues[V any](m map[string]V) []V {
 // forward filters what the node routes or bridges between others. Packets of
 // connections that were let through leave first: they are nearly all.
 func (c *compiler) forward() []ruleset.Rule {
-	return append(c.exempt(), c.dispatch(policy.Egress), c.dispatch(policy.Ingress))
+	return slices.Concat(c.exempt(),
+		c.linkJumps(policy.Egress), c.linkJumps(policy.Ingress),
+		[]ruleset.Rule{c.dispatch(policy.Egress), c.dispatch(policy.Ingress)})
 }
 
 // input filters what pods send to their own node. What the node sends to its own
 // pods, such as the kubelet's probes, is never filtered, so there is no output
 // chain.
 func (c *compiler) input() []ruleset.Rule {
-	return append(c.exempt(), c.dispatch(policy.Egress))
+	return slices.Concat(c.exempt(), c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress)})
 }
 
 // exempt returns the rules that let pass what no policy speaks of.
@@ -111,15 +117,20 @@ func (c *compiler) exempt() []ruleset.Rule {
 	// solicitation, 134 router advertisement, 135 neighbour solicitation, 136
 	// neighbour advertisement, 137 redirect.
 	for icmpType := uint8(133); icmpType <= 137; icmpType++ {
-		rules = append(rules, ruleset.Rule{
-			Match: []ruleset.Match{
-				ruleset.ProtocolMatch{Protocol: uint8(policy.ICMPv6)},
-				ruleset.ICMPv6TypeMatch{Type: icmpType},
-			},
-			Action: ruleset.Return,
-		})
+		rules = append(rules, icmpv6Return(icmpType))
 	}
 	return rules
+}
+
+// icmpv6Return lets messages of the type pass that all of also match.
+func icmpv6Return(icmpType uint8, also ...ruleset.Match) ruleset.Rule {
+	return ruleset.Rule{
+		Match: append(also,
+			ruleset.ProtocolMatch{Protocol: uint8(policy.ICMPv6)},
+			ruleset.ICMPv6TypeMatch{Type: icmpType},
+		),
+		Action: ruleset.Return,
+	}
 }
 
 // dispatch sends the packets of isolated pods to their direction's chain and

@@ -19,6 +19,7 @@ const (
 	InputChain   = ChainPrefix + "INPUT"
 	IngressChain = ChainPrefix + "INGRESS"
 	EgressChain  = ChainPrefix + "EGRESS"
+	LinkChain    = ChainPrefix + "LINK"
 
 	SetPrefix = "moat-"
 )

@@ -85,13 +85,23 @@ func (n *network) arrives(from, to policytest.End, p *packet) bool {
 	if !from.Pod && from.Node != "" && from.Node == to.Node {
 		return true
 	}
-	if from.Pod && from.Node == to.Node {
-		return !n.at(from, p.source).tracer.dropped(hookOf(to), p)
-	}
-	if from.Pod && n.at(from, p.source).tracer.dropped(compile.ForwardChain, p) {
+	if from.Pod && from.Node != to.Node && n.dropped(from, compile.ForwardChain, from, to, p) {
 		return false
 	}
-	return to.Node == "" || !n.at(to, p.source).tracer.dropped(hookOf(to), p)
+	return to.Node == "" || !n.dropped(to, hookOf(to), from, to, p)
+}
+
+// dropped reports whether a chain of the node of at drops the packet. The node's
+// pods are behind its bridge, all else isn't.
+func (n *network) dropped(at policytest.End, chain string, from, to policytest.End, p *packet) bool {
+	p.in, p.out = "", ""
+	if from.Pod && from.Node == at.Node {
+		p.in = bridge
+	}
+	if to.Pod && to.Node == at.Node {
+		p.out = bridge
+	}
+	return n.at(at, p.source).tracer.dropped(chain, p)
 }
 
 // hookOf is the chain that a packet meets on the node that it is for.

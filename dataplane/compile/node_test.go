@@ -11,7 +11,22 @@ import (
 
 // compileNode returns what a node has in its kernel.
 func compileNode(c *policy.Cluster, node string, family ruleset.Family) compile.Output {
-	return compile.Compile(family, policy.Endpoints(podsOf(c, node), c.Policies))
+	endpoints := policy.Endpoints(podsOf(c, node), c.Policies)
+	return compile.Compile(family, endpoints, bridgeOf(endpoints))
+}
+
+// bridge is the interface that all pods of a node are behind.
+const bridge = "cni0"
+
+// bridgeOf returns the links of a node with one bridge.
+func bridgeOf(endpoints []policy.Endpoint) compile.Links {
+	var links compile.Links
+	for d := range policy.Direction(policy.Directions) {
+		if slices.ContainsFunc(endpoints, func(e policy.Endpoint) bool { return e.Restricted(d) }) {
+			links[d] = []string{bridge}
+		}
+	}
+	return links
 }
 
 func podsOf(c *policy.Cluster, node string) []*policy.Pod {

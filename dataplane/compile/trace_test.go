@@ -18,6 +18,7 @@ type packet struct {
 	protocol            policy.Protocol
 	port                uint16
 	icmpType            uint8
+	in, out             string // interfaces; out is empty for what is for the node itself
 }
 
 func (p *packet) addr(side ruleset.Side) netip.Addr {
@@ -26,6 +27,16 @@ func (p *packet) addr(side ruleset.Side) netip.Addr {
 	}
 	return p.destination
 }
+
+func (p *packet) link(side ruleset.Side) string {
+	if side == ruleset.Source {
+		return p.in
+	}
+	return p.out
+}
+
+// broadcasts are the broadcast addresses of the nodes' networks.
+var broadcasts = []netip.Addr{netip.MustParseAddr("255.255.255.255"), netip.MustParseAddr("10.244.1.255")}
 
 // tracer walks packets through the chains of one node, as the kernel does. It
 // looks up names once, when it is made, since it walks millions of packets.
@@ -113,6 +124,10 @@ func (tr *tracer) matcher(match ruleset.Match) func(*packet) bool {
 		return func(p *packet) bool { return masked(p.addr(m.Side), m.Mask) == m.Addr.As16() }
 	case ruleset.SetMatch:
 		return tr.setMatcher(m)
+	case ruleset.InterfaceMatch:
+		return func(p *packet) bool { return m.Name == p.link(m.Side) }
+	case ruleset.GroupMatch:
+		return func(p *packet) bool { return p.destination.IsMulticast() || slices.Contains(broadcasts, p.destination) }
 	case ruleset.ProtocolMatch:
 		return func(p *packet) bool { return m.Protocol == uint8(p.protocol) }
 	case ruleset.PortMatch:

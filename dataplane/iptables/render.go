@@ -17,7 +17,7 @@ import (
 
 // renderRule returns the rule as iptables-save prints it, without "-A CHAIN".
 func renderRule(rule ruleset.Rule) string {
-	words := addressWords(rule.Match)
+	words := append(addressWords(rule.Match), interfaceWords(rule.Match)...)
 	for _, match := range rule.Match {
 		if protocol, ok := match.(ruleset.ProtocolMatch); ok {
 			words = append(words, "-p "+protocolName(protocol.Protocol))
@@ -47,6 +47,27 @@ func addressWords(matches []ruleset.Match) []string {
 		}
 	}
 	return words
+}
+
+// interfaceWords renders interfaces, which stand behind the addresses: the one
+// that the packet came by first.
+func interfaceWords(matches []ruleset.Match) []string {
+	var words []string
+	for _, side := range []ruleset.Side{ruleset.Source, ruleset.Destination} {
+		for _, match := range matches {
+			if m, ok := match.(ruleset.InterfaceMatch); ok && m.Side == side {
+				words = append(words, interfaceFlag(side)+" "+m.Name)
+			}
+		}
+	}
+	return words
+}
+
+func interfaceFlag(side ruleset.Side) string {
+	if side == ruleset.Source {
+		return "-i"
+	}
+	return "-o"
 }
 
 func sideFlag(side ruleset.Side) string {
@@ -89,8 +110,8 @@ func prefixLength(mask netip.Addr) (int, bool) {
 	return length, true
 }
 
-// matchWord renders a match other than an address or a protocol, which have their
-// place at the front.
+// matchWord renders a match other than an address, an interface or a protocol,
+// which have their place at the front.
 func matchWord(match ruleset.Match, protocol string) string {
 	switch m := match.(type) {
 	case ruleset.SetMatch:
@@ -103,6 +124,8 @@ func matchWord(match ruleset.Match, protocol string) string {
 		return portWord(m.Ranges, protocol)
 	case ruleset.ICMPv6TypeMatch:
 		return fmt.Sprintf("-m icmp6 --icmpv6-type %d", m.Type)
+	case ruleset.GroupMatch:
+		return "-m addrtype --dst-type BROADCAST,MULTICAST"
 	case ruleset.EstablishedMatch:
 		return "-m conntrack --ctstate RELATED,ESTABLISHED"
 	}

@@ -17,6 +17,19 @@ type Endpoint struct {
 // Isolated reports whether any policy isolates the pod in the direction.
 func (e *Endpoint) Isolated(d Direction) bool { return len(e.Isolating[d]) > 0 }
 
+// Restricted reports whether the pod's policies forbid anything in the direction.
+// They don't where one of them has a rule for all peers and all ports.
+func (e *Endpoint) Restricted(d Direction) bool {
+	for _, p := range e.Isolating[d] {
+		for i := range p.Rules[d] {
+			if p.Rules[d][i].AnyPeer && p.Rules[d][i].AnyPort {
+				return false
+			}
+		}
+	}
+	return e.Isolated(d)
+}
+
 // Endpoints returns what a node has to enforce: its pods that own an address and
 // are isolated in any direction, in the order of their keys. Policies that
 // select none of the given pods leave no trace.

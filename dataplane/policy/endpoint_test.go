@@ -99,3 +99,24 @@ func TestSelecting(t *testing.T) {
 	require.Equal(t, []string{"a/z-web", "a/all", "b/web", "a/starting"}, names)
 	require.Empty(t, policy.Selecting(nil, policies))
 }
+
+// A rule for all peers and all ports forbids nothing, whatever else isolates the pod.
+func TestRestricted(t *testing.T) {
+	for rules, want := range map[string]bool{
+		`[]`:                                 true,
+		`[{}]`:                               false,
+		`[{from: [], ports: []}]`:            false,
+		`[{ports: [{port: 80}]}]`:            true,
+		`[{from: [{podSelector: {}}]}]`:      true,
+		`[{ports: [{port: 80}]}, {}]`:        false,
+		`[{from: [{ipBlock: {cidr: bad}}]}]`: true,
+	} {
+		policies := parsePolicies(t, `
+- {metadata: {namespace: a, name: closed}, spec: {podSelector: {}, policyTypes: [Ingress]}}
+- {metadata: {namespace: a, name: rules}, spec: {podSelector: {}, policyTypes: [Ingress], ingress: `+rules+`}}`)
+		endpoints := policy.Endpoints(parsePods(t, `[{metadata: {namespace: a, name: pod}, status: {podIPs: [{ip: 10.0.0.1}]}}]`), policies)
+		require.Len(t, endpoints, 1)
+		require.Equal(t, want, endpoints[0].Restricted(policy.Ingress), rules)
+		require.False(t, endpoints[0].Restricted(policy.Egress), "not isolated")
+	}
+}

@@ -94,8 +94,8 @@ const (
 	Destination
 )
 
-// Match is a condition on a packet: AddressMatch, SetMatch, ProtocolMatch,
-// PortMatch, ICMPv6TypeMatch or EstablishedMatch.
+// Match is a condition on a packet: AddressMatch, SetMatch, InterfaceMatch,
+// ProtocolMatch, PortMatch, ICMPv6TypeMatch, GroupMatch or EstablishedMatch.
 type Match interface{ isMatch() }
 
 // AddressMatch compares the bits of an address that are set in Mask.
@@ -113,6 +113,13 @@ type SetMatch struct {
 	Side Side
 }
 
+// InterfaceMatch compares the interface that the packet came by (Source) or leaves
+// by (Destination). For what a bridge passes from port to port that is the bridge.
+type InterfaceMatch struct {
+	Side Side
+	Name string
+}
+
 // ProtocolMatch compares the IP protocol.
 type ProtocolMatch struct{ Protocol uint8 }
 
@@ -124,15 +131,21 @@ type PortMatch struct{ Ranges []PortRange }
 // ProtocolMatch before it.
 type ICMPv6TypeMatch struct{ Type uint8 }
 
+// GroupMatch matches IPv4 packets to more than one receiver: multicast, and
+// broadcast in any of the node's networks.
+type GroupMatch struct{}
+
 // EstablishedMatch matches packets of connections that were let through before
 // and the errors that belong to them.
 type EstablishedMatch struct{}
 
 func (AddressMatch) isMatch()     {}
 func (SetMatch) isMatch()         {}
+func (InterfaceMatch) isMatch()   {}
 func (ProtocolMatch) isMatch()    {}
 func (PortMatch) isMatch()        {}
 func (ICMPv6TypeMatch) isMatch()  {}
+func (GroupMatch) isMatch()       {}
 func (EstablishedMatch) isMatch() {}
 
 func matchEqual(a, b Match) bool {

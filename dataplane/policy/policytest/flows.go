@@ -1,7 +1,6 @@
 package policytest
 
 import (
-	"cmp"
 	"net/netip"
 	"slices"
 
@@ -141,7 +140,7 @@ func (o *Objects) Services() []Service {
 		}
 	}
 	slices.SortFunc(services, func(a, b Service) int {
-		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
+		return (int(a.Port)-int(b.Port))*256 + int(a.Protocol) - int(b.Protocol)
 	})
 	return services
 }

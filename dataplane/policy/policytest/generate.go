@@ -81,7 +81,8 @@ func (d *Dice) pod(i int) corev1.Pod {
 	another := podAddresses(node, d.below(mostPods))
 	kinds := 14
 	if d.stored {
-		// Of two pods with one address one has ended, and never both.
+		// Nobody but an ended pod shows another's address, and no two of those
+		// the same.
 		another = podAddresses(node, (i+mostPods)%(mostPods+1))
 		kinds = 12
 	}
@@ -94,7 +95,7 @@ func (d *Dice) pod(i int) corev1.Pod {
 		d.setAddresses(&pod, another)
 	case 11:
 		pod.DeletionTimestamp = &metav1.Time{}
-	case 12: // this and the next: not stored
+	case 12:
 		pod.DeletionTimestamp = &metav1.Time{}
 		d.setAddresses(&pod, another)
 	case 13:

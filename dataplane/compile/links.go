@@ -1,0 +1,86 @@
+package compile
+
+import (
+	"net/netip"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// Links names the interfaces of the node behind which pods are that may not send
+// (Egress) or receive (Ingress) everything. Each list is sorted and names nothing
+// twice.
+//
+// On a link, pods also have addresses that the API doesn't know: link-local ones,
+// and those of multicast and broadcast. A packet with such an address could be any
+// of the link's pods', so it is judged by the link: what comes from one is
+// forbidden where a pod behind the link may not send everything, what goes to one
+// where a pod may not receive everything.
+//
+// To ask for the bridge port instead would be fairer to the other pods of the
+// bridge, but the node learns from the pods' own frames which pod is behind
+// which port: any pod could open another one.
+type Links [policy.Directions][]string
+
+// Addresses that a pod has besides those that the API knows.
+var (
+	linkLocal = netip.MustParsePrefix("fe80::/10")
+	multicast = netip.MustParsePrefix("ff00::/8")
+)
+
+// unknown returns what matches addresses of the direction's subject that the API
+// doesn't know.
+func (c *compiler) unknown(d policy.Direction) []ruleset.Match {
+	switch {
+	case c.family == ruleset.IPv6 && d == policy.Egress:
+		return []ruleset.Match{ruleset.PrefixMatch(ruleset.Source, linkLocal)}
+	case c.family == ruleset.IPv6:
+		return []ruleset.Match{ruleset.PrefixMatch(ruleset.Destination, linkLocal), ruleset.PrefixMatch(ruleset.Destination, multicast)}
+	case d == policy.Ingress:
+		return []ruleset.Match{ruleset.GroupMatch{}}
+	}
+	return nil
+}
+
+// linkJumps sends packets with such addresses to the link chain, however many
+// links there are: a new connection costs one comparison for each.
+func (c *compiler) linkJumps(d policy.Direction) []ruleset.Rule {
+	if len(c.links[d]) == 0 {
+		return nil
+	}
+	var rules []ruleset.Rule
+	for _, match := range c.unknown(d) {
+		rules = append(rules, ruleset.Rule{Match: []ruleset.Match{match}, Action: ruleset.Jump, Target: LinkChain})
+	}
+	return rules
+}
+
+// linkChain drops what comes from or goes to unknown addresses behind the links.
+func (c *compiler) linkChain() {
+	var drops []ruleset.Rule
+	for d := range policy.Direction(policy.Directions) {
+		for _, match := range c.unknown(d) {
+			for _, link := range c.links[d] {
+				behind := ruleset.InterfaceMatch{Side: subjectSide(d), Name: link}
+				drops = append(drops, ruleset.Rule{Match: []ruleset.Match{match, behind}, Action: ruleset.Drop})
+			}
+		}
+	}
+	if len(drops) > 0 {
+		c.addChain(LinkChain, append(c.listenerMessages(), drops...)...)
+	}
+}
+
+// listenerMessages returns the rules that let multicast listener discovery pass:
+// 130 query, 131 and 143 report, 132 done. Switches learn from it where to pass
+// neighbour discovery on (RFC 4890, 4.4.1).
+func (c *compiler) listenerMessages() []ruleset.Rule {
+	if c.family != ruleset.IPv6 {
+		return nil
+	}
+	var rules []ruleset.Rule
+	for _, icmpType := range []uint8{130, 131, 132, 143} {
+		rules = append(rules, icmpv6Return(icmpType, ruleset.PrefixMatch(ruleset.Destination, multicast)))
+	}
+	return rules
+}
