@@ -169,7 +169,7 @@ func (s *changesScene) expect(want bool, name string, change func()) {
 	start := time.Now()
 	for {
 		sent := time.Now()
-		if s.passes() == want && s.passes() == want {
+		if s.passes() == want {
 			took := sent.Sub(start)
 			s.slowest = max(s.slowest, took)
 			s.t.Logf("%-55s %s", name, took.Round(time.Millisecond))
@@ -179,7 +179,13 @@ func (s *changesScene) expect(want bool, name string, change func()) {
 	}
 }
 
-// passes sends a datagram from a port of its own.
+// passes sends two datagrams, from ports of their own: a busy machine may miss one
+// answer.
 func (s *changesScene) passes() bool {
-	return s.client.UDP(s.server.Addrs[0], 53, 50*time.Millisecond)
+	for range 2 {
+		if s.client.UDP(s.server.Addrs[0], 53, 50*time.Millisecond) {
+			return true
+		}
+	}
+	return false
 }

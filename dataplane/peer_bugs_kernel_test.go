@@ -69,7 +69,7 @@ func showOthersUntouched(s *scene) {
 	s.run("ipset", "create", "foreign", "hash:net")
 	s.run("ipset", "add", "foreign", "10.9.0.0/16")
 	before := foreignLines(s.run(command + "-save"))
-	for range 20 {
+	for range 10 {
 		s.apply(walkThrough)
 		s.sync()
 		require.Equal(s.t, before, foreignLines(s.run(command+"-save")))
