@@ -1,6 +1,7 @@
 package policytest
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -140,7 +141,7 @@ func (o *Objects) Services() []Service {
 		}
 	}
 	slices.SortFunc(services, func(a, b Service) int {
-		return (int(a.Port)-int(b.Port))*256 + int(a.Protocol) - int(b.Protocol)
+		return cmp.Or(cmp.Compare(a.Port, b.Port), cmp.Compare(a.Protocol, b.Protocol))
 	})
 	return services
 }

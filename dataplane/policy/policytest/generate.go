@@ -81,8 +81,7 @@ func (d *Dice) pod(i int) corev1.Pod {
 	another := podAddresses(node, d.below(mostPods))
 	kinds := 14
 	if d.stored {
-		// Nobody but an ended pod shows another's address, and no two of those
-		// the same.
+		// Of two pods with one address one has ended, and never both.
 		another = podAddresses(node, (i+mostPods)%(mostPods+1))
 		kinds = 12
 	}
@@ -95,7 +94,7 @@ func (d *Dice) pod(i int) corev1.Pod {
 		d.setAddresses(&pod, another)
 	case 11:
 		pod.DeletionTimestamp = &metav1.Time{}
-	case 12:
+	case 12: // this and the next: not stored
 		pod.DeletionTimestamp = &metav1.Time{}
 		d.setAddresses(&pod, another)
 	case 13:
