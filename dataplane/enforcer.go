@@ -73,8 +73,13 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 	if err := e.open(ctx); err != nil {
 		return err
 	}
-	moved, linksErr := e.followLinks(changed)
-	if changed || moved || e.outputs == nil {
+	var linksErr error
+	if changed || !e.trusted {
+		var moved bool
+		moved, linksErr = e.followLinks()
+		changed = changed || moved
+	}
+	if changed || e.outputs == nil {
 		e.compile()
 	}
 	plan, err := e.planSets(m)
@@ -179,13 +184,9 @@ func (e *enforcer) look(m *model) bool {
 	return v != nil
 }
 
-// followLinks looks where the isolated pods are, if the view changed or the kernel
-// is read anyway, and reports whether the links differ. Those that can't be found
-// for an error stay as they were.
-func (e *enforcer) followLinks(viewChanged bool) (bool, error) {
-	if e.trusted && !viewChanged {
-		return false, nil
-	}
+// followLinks looks where the isolated pods are and reports whether the links
+// differ. Those that can't be found for an error stay as they were.
+func (e *enforcer) followLinks() (bool, error) {
 	links, err := linksOf(e.view.endpoints)
 	if err != nil {
 		links = joinLinks(e.links, links)
