@@ -16,6 +16,7 @@ import (
 
 // The scene that every user knows.
 func TestWalkThrough(t *testing.T) {
+	t.Parallel()
 	backends(t, func(t *testing.T, backend iptables.Backend) {
 		s := walkThroughScene(t, backend)
 		s.sync()
@@ -129,6 +130,7 @@ func (s *scene) breakRestore(broken bool) {
 // Whatever somebody does to Moat's state comes back at the next full pass, and
 // what isn't Moat's stays as it is.
 func TestRepair(t *testing.T) {
+	t.Parallel()
 	damage := map[string]func(s *scene, iptablesCommand string){
 		"hook deleted": func(s *scene, command string) { s.run(command, "-D", "FORWARD", "-j", "MOAT-FORWARD") },
 		"hook not first": func(s *scene, command string) {

@@ -30,6 +30,7 @@ func foreignLines(dump string) string {
 
 // A fresh enforcer finds the state of the one before it and changes nothing.
 func TestRestartChangesNothing(t *testing.T) {
+	t.Parallel()
 	backends(t, func(t *testing.T, backend iptables.Backend) {
 		s := walkThroughScene(t, backend)
 		s.label("test-np", map[string]string{"role": "db"})

@@ -24,6 +24,8 @@ func TestBugsOfPeers(t *testing.T) {
 	}{
 		{"kube-router 1248, 1370, 1677: rules and sets of other programs stay as they are", showOthersUntouched},
 		{"k3s 3117: a hundred syncs leave one jump", showOneJump},
+		{"kube-router 1777, calico 8025: chains of native nft rules are left alone", showNativeChains},
+		{"kube-router 1777, calico 8025: a native nft rule in FORWARD is reported, the rules stay", showNativeRuleInForward},
 		{"calico 5760, kube-router 1069: rules of the other backend stay and change nothing", showOtherBackend},
 		{"kube-router 945: chains that are left over go", showLeftoversGo},
 		{"kube-router 1068: no set is empty for a moment", showNoGap},
