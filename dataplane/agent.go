@@ -70,6 +70,7 @@ type Agent struct {
 	model    *model
 	enforcer *enforcer
 	reporter *reporter
+	storage  *storageCheck
 	health   *health
 	informed []informer
 }
@@ -92,6 +93,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	return errors.Join(
 		mgr.Add(a.health.server(options.HealthAddress)),
 		mgr.Add(a.reporter),
+		mgr.Add(a.storage),
 		mgr.Add(a),
 	)
 }
@@ -105,6 +107,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 		model:    newModel(options.NodeName),
 		enforcer: newEnforcer(options.Backend),
 		reporter: newReporter(mgr.GetClient(), mgr.GetAPIReader(), options.NodeName, log),
+		storage:  newStorageCheck(mgr.GetAPIReader(), options.NodeName),
 	}
 	a.health = &health{unsynced: a.unsynced}
 	return a, a.watch(ctx, mgr.GetCache())
@@ -212,6 +215,9 @@ func (a *Agent) awaitModel(ctx context.Context) bool {
 func (a *Agent) sayWhatIsMissing(ctx context.Context) {
 	for sleep(ctx, firstNotice) && len(a.unsynced()) > 0 {
 		err := a.reporter.reachAPIServer(ctx)
+		if err == nil {
+			err = a.storage.check(ctx)
+		}
 		a.health.waiting(err)
 		a.log.Info("Waiting for the API server; the kernel's rules are left as they are", "missing", a.unsynced(), "error", err)
 		if !sleep(ctx, waitNotice-firstNotice) {
@@ -228,7 +234,7 @@ func (a *Agent) sync(ctx context.Context) error {
 	if now := a.enforcer.backend; before != "" && now != before {
 		a.log.Info("The node changed its iptables backend, and the rules moved", "from", before, "to", now)
 	}
-	degraded := a.bridgeFilter()
+	degraded := errors.Join(a.bridgeFilter(), a.storage.failure())
 	if a.health.end(err) {
 		a.log.Info("The kernel holds the rules of all policies", "backend", a.enforcer.backend, "policies", len(a.enforcer.view.selecting))
 	}

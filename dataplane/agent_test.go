@@ -66,7 +66,9 @@ func (s *agentScene) start() {
 	var err error
 	s.agent, err = newAgent(ctx, mgr, Options{NodeName: s.nodeName, Backend: iptables.NFT, SysctlDir: "/proc/sys/net"})
 	require.NoError(s.t, err)
+	s.agent.storage.every = time.Second
 	require.NoError(s.t, mgr.Add(s.agent.reporter))
+	require.NoError(s.t, mgr.Add(s.agent.storage))
 
 	ended := make(chan error, 2)
 	go func() { ended <- mgr.Start(ctx) }()

@@ -4,10 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -211,4 +213,40 @@ func blocksOf(blocks, excepts int) *networkingv1.NetworkPolicy {
 		add("10.244.1.12", "/32")
 	}
 	return np
+}
+
+// An object that the API server itself can't decode keeps it from telling of any
+// other of its kind. The rules stand, also over a restart of the agent; the report
+// says what is wrong; and once the object is gone everything catches up.
+func TestAnObjectThatTheAPIServerCantDecode(t *testing.T) {
+	s := newBadObjects(t)
+	degraded := func() *metav1.Condition {
+		return apimeta.FindStatusCondition(s.report().Status.Conditions, v1alpha1.NodeConditionDegraded)
+	}
+	require.Equal(t, metav1.ConditionFalse, degraded().Status)
+
+	key := "networkpolicies/" + s.namespace + "/undecodable"
+	apiServer.Store(t, key, fmt.Sprintf(`{"apiVersion":"networking.k8s.io/v1","kind":"NetworkPolicy","metadata":{"name":"undecodable","namespace":%q},`+
+		`"spec":{"podSelector":{"matchLabels":["app"]},"policyTypes":["Ingress"]}}`, s.namespace))
+	s.eventually(func() bool { return degraded().Status == metav1.ConditionTrue }, "the report says that something can't be read")
+	require.Equal(t, v1alpha1.NodeReasonStorageUnreadable, degraded().Reason)
+	require.Contains(t, degraded().Message, "no change of networkpolicies")
+	require.Contains(t, degraded().Message, key)
+	s.requireGood("while the API server can't read a policy")
+
+	later := s.create(`{metadata: {name: later}, spec: {podSelector: {}, policyTypes: [Ingress]}}`)
+	s.stop()
+	s.start()
+	require.Never(t, func() bool {
+		return !s.client.Ping(s.bystander.Addrs[0], answerWithin) || s.stranger.Ping(s.bystander.Addrs[0], silentAfter)
+	}, 3*time.Second, 20*time.Millisecond, "the rules of the agent before stand")
+
+	apiServer.Unstore(t, key)
+	// The API server waits longer after each attempt to read its storage, up to half
+	// a minute, and so do the agent's informers.
+	require.Eventually(t, func() bool { return s.enforces(later) }, 2*time.Minute, 20*time.Millisecond, "what came in the meantime is in force")
+	require.False(t, s.client.TCP(s.server.Addrs[0], 80, silentAfter))
+	s.eventually(func() bool { return degraded().Status == metav1.ConditionFalse }, "and nothing is wrong any more")
+	s.requireGood("after")
+	s.stop()
 }

@@ -151,10 +151,18 @@ func conditionsOf(syncErr, degraded error) []metav1.Condition {
 	}
 	if degraded != nil {
 		degradedCondition.Status = metav1.ConditionTrue
-		degradedCondition.Reason = v1alpha1.NodeReasonBridgeNetfilterOff
+		degradedCondition.Reason = degradedReason(degraded)
 		degradedCondition.Message = message(degraded)
 	}
 	return []metav1.Condition{synced, degradedCondition}
+}
+
+func degradedReason(degraded error) string {
+	var unreadable *storageError
+	if errors.As(degraded, &unreadable) {
+		return v1alpha1.NodeReasonStorageUnreadable
+	}
+	return v1alpha1.NodeReasonBridgeNetfilterOff
 }
 
 func reasonOf(err error) string {

@@ -28,6 +28,7 @@ const (
 	NodeReasonIptablesMissing    = "IptablesMissing"
 	NodeReasonPermissionDenied   = "PermissionDenied"
 	NodeReasonBridgeNetfilterOff = "BridgeNetfilterOff"
+	NodeReasonStorageUnreadable  = "StorageUnreadable"
 	NodeReasonRestoreFailed      = "RestoreFailed"
 	NodeReasonPolicyUnreadable   = "PolicyUnreadable"
 )
