@@ -95,7 +95,7 @@ func sortedValues[V any](m map[string]V) []V {
 // forward filters what the node routes or bridges between others. Packets of
 // connections that were let through leave first: they are nearly all.
 func (c *compiler) forward() []ruleset.Rule {
-	return slices.Concat(c.exempt(),
+	return slices.Concat(established(), c.advertisements(), c.discovery(),
 		c.linkJumps(policy.Egress), c.linkJumps(policy.Ingress),
 		[]ruleset.Rule{c.dispatch(policy.Egress), c.dispatch(policy.Ingress)})
 }
@@ -104,33 +104,32 @@ func (c *compiler) forward() []ruleset.Rule {
 // pods, such as the kubelet's probes, is never filtered, so there is no output
 // chain.
 func (c *compiler) input() []ruleset.Rule {
-	return slices.Concat(c.exempt(), c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress)})
+	return slices.Concat(established(), c.discovery(), c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress)})
 }
 
-// exempt returns the rules that let pass what no policy speaks of.
-func (c *compiler) exempt() []ruleset.Rule {
-	rules := []ruleset.Rule{{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}}
+// established lets packets pass that belong to a connection that was let through.
+func established() []ruleset.Rule {
+	return []ruleset.Rule{{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}}
+}
+
+// discovery lets neighbour discovery pass, of which no policy speaks.
+func (c *compiler) discovery() []ruleset.Rule {
 	if c.family != ruleset.IPv6 {
-		return rules
+		return nil
 	}
+	var rules []ruleset.Rule
 	// Neighbour discovery is to IPv6 what ARP is to IPv4 (RFC 4861): 133 router
 	// solicitation, 134 router advertisement, 135 neighbour solicitation, 136
 	// neighbour advertisement, 137 redirect.
 	for icmpType := uint8(133); icmpType <= 137; icmpType++ {
-		rules = append(rules, icmpv6Return(icmpType))
+		rules = append(rules, ruleset.Rule{Match: icmpv6(icmpType), Action: ruleset.Return})
 	}
 	return rules
 }
 
-// icmpv6Return lets messages of the type pass that all of also match.
-func icmpv6Return(icmpType uint8, also ...ruleset.Match) ruleset.Rule {
-	return ruleset.Rule{
-		Match: append(also,
-			ruleset.ProtocolMatch{Protocol: uint8(policy.ICMPv6)},
-			ruleset.ICMPv6TypeMatch{Type: icmpType},
-		),
-		Action: ruleset.Return,
-	}
+// icmpv6 matches messages of the type that all of also match.
+func icmpv6(icmpType uint8, also ...ruleset.Match) []ruleset.Match {
+	return append(also, ruleset.ProtocolMatch{Protocol: uint8(policy.ICMPv6)}, ruleset.ICMPv6TypeMatch{Type: icmpType})
 }
 
 // dispatch sends the packets of isolated pods to their direction's chain and

@@ -2,6 +2,7 @@ package compile
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -80,7 +81,25 @@ func (c *compiler) listenerMessages() []ruleset.Rule {
 	}
 	var rules []ruleset.Rule
 	for _, icmpType := range []uint8{130, 131, 132, 143} {
-		rules = append(rules, icmpv6Return(icmpType, ruleset.PrefixMatch(ruleset.Destination, multicast)))
+		match := icmpv6(icmpType, ruleset.PrefixMatch(ruleset.Destination, multicast))
+		rules = append(rules, ruleset.Rule{Match: match, Action: ruleset.Return})
+	}
+	return rules
+}
+
+// advertisements drops router advertisements (134) from others than the node, which
+// is the router of its pods: they would give a pod one more address, of which the
+// API knows nothing.
+func (c *compiler) advertisements() []ruleset.Rule {
+	if c.family != ruleset.IPv6 {
+		return nil
+	}
+	links := slices.Concat(c.links[:]...)
+	slices.Sort(links)
+	var rules []ruleset.Rule
+	for _, link := range slices.Compact(links) {
+		behind := ruleset.InterfaceMatch{Side: ruleset.Destination, Name: link}
+		rules = append(rules, ruleset.Rule{Match: icmpv6(134, behind), Action: ruleset.Drop})
 	}
 	return rules
 }

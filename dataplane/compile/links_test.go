@@ -72,19 +72,24 @@ func linkTracer(t *testing.T, family ruleset.Family, links compile.Links) *trace
 }
 
 // Neighbour discovery and multicast listener discovery keep the link alive, and
-// their addresses are link-local.
+// their addresses are link-local. Only the node advertises itself as a router, and
+// what it sends isn't forwarded.
 func TestLinksKeepWorking(t *testing.T) {
 	tr := linkTracer(t, ruleset.IPv6, compile.Links{{bridge}, {bridge}})
 	p := packet{source: netip.MustParseAddr("fe80::a"), protocol: policy.ICMPv6, in: bridge, out: bridge}
-	discovery := []uint8{133, 134, 135, 136, 137}
+	const advertisement = 134
+	discovery := []uint8{133, 135, 136, 137}
 	listening := []uint8{130, 131, 132, 143}
 	for icmpType := range 256 {
 		p.icmpType = uint8(icmpType)
 		p.destination = netip.MustParseAddr("ff02::16")
 		toGroup := slices.Contains(discovery, p.icmpType) || slices.Contains(listening, p.icmpType)
 		require.Equal(t, !toGroup, tr.dropped(compile.ForwardChain, &p), "type %d", icmpType)
-		require.Equal(t, !toGroup, tr.dropped(compile.InputChain, &p), "type %d", icmpType)
+		require.Equal(t, !toGroup && icmpType != advertisement, tr.dropped(compile.InputChain, &p), "type %d", icmpType)
 		p.destination = netip.MustParseAddr("fe80::b")
 		require.Equal(t, !slices.Contains(discovery, p.icmpType), tr.dropped(compile.ForwardChain, &p), "type %d", icmpType)
 	}
+
+	p.icmpType, p.out = advertisement, "virbr0"
+	require.False(t, tr.dropped(compile.ForwardChain, &p), "other links are left alone")
 }
