@@ -42,6 +42,7 @@ type agentScene struct {
 	admin     client.Client
 	namespace string
 	nodeName  string
+	backend   iptables.Backend
 	node      *nodetest.Node
 	agent     *Agent
 	stop      func()
@@ -50,7 +51,7 @@ type agentScene struct {
 func newAgentScene(t *testing.T) *agentScene {
 	t.Helper()
 	nodetest.RequireKernel(t)
-	s := &agentScene{t: t, admin: apiServer.Admin(t), namespace: apiServer.Namespace(t), node: nodetest.NewNode(t)}
+	s := &agentScene{t: t, admin: apiServer.Admin(t), namespace: apiServer.Namespace(t), backend: iptables.NFT, node: nodetest.NewNode(t)}
 	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "node-"}}
 	require.NoError(t, s.admin.Create(t.Context(), object))
 	s.nodeName = object.Name
@@ -64,7 +65,7 @@ func (s *agentScene) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	mgr := s.manager(apiServer.Agent(s.t))
 	var err error
-	s.agent, err = newAgent(ctx, mgr, Options{NodeName: s.nodeName, Backend: iptables.NFT, SysctlDir: "/proc/sys/net"})
+	s.agent, err = newAgent(ctx, mgr, Options{NodeName: s.nodeName, Backend: s.backend, SysctlDir: "/proc/sys/net"})
 	require.NoError(s.t, err)
 	s.agent.storage.every = time.Second
 	require.NoError(s.t, mgr.Add(s.agent.reporter))

@@ -175,3 +175,25 @@ func TestNoLegacyTablesAppear(t *testing.T) {
 	}
 	require.Equal(t, iptables.NFT, s.enforcer.backend)
 }
+
+// The whole agent, started with one --iptables-backend after the other.
+func TestAnAgentWithAnotherBackend(t *testing.T) {
+	s := newAgentScene(t)
+	server, peer := s.node.AddPod(t, "10.244.1.10"), s.node.AddPod(t, "10.244.1.11")
+	s.pod("server", nil, server)
+	s.start()
+	np := s.create(`{metadata: {name: closed}, spec: {podSelector: {}, policyTypes: [Ingress]}}`)
+	s.eventually(func() bool { return s.enforces(np) }, "the policy is in force")
+
+	whileFlowing(t, []flow{{peer, server, false}, {server, peer, true}}, func() {
+		for _, backend := range []iptables.Backend{iptables.Legacy, iptables.NFT} {
+			s.stop()
+			s.backend = backend
+			s.start()
+			s.eventually(func() bool { return s.report().Status.Backend == string(backend) }, "the report names the backend")
+			require.Contains(t, runIn(t, s.node.Host, string(backend)+"-save", "-t", "filter"), compile.ChainPrefix)
+			require.NotContains(t, runIn(t, s.node.Host, string(backend.Other())+"-save", "-t", "filter"), compile.ChainPrefix)
+		}
+	})
+	s.stop()
+}

@@ -134,6 +134,22 @@ func TestTheOthersAreFilledAllTheSame(t *testing.T) {
 	})
 }
 
+// A set that can't be made keeps none of those that there are from their elements.
+func TestASetThatCantBeMade(t *testing.T) {
+	inKernel(t, func(k *ipset.Kernel) {
+		bring(t, k, state(ofSize("moat-a", ruleset.HashIP, ruleset.IPv4, 1), ofSize("moat-z", ruleset.HashIP, ruleset.IPv4, 1)))
+		want := state(ofSize("moat-a", ruleset.HashIP, ruleset.IPv4, 5), ofSize("moat-b", "hash:unknown", ruleset.IPv4, 5), ofSize("moat-z", ruleset.HashIP, ruleset.IPv4, 5))
+		have, err := k.Read()
+		require.NoError(t, err)
+		plan := ipset.Diff(have, want)
+		require.ErrorContains(t, k.Grow(&plan), "creating ipset moat-b of type hash:unknown: invalid type")
+		have, err = k.Read()
+		require.NoError(t, err)
+		delete(want, "moat-b")
+		require.Equal(t, want, have)
+	})
+}
+
 // What an agent that died while it made a set larger left behind is one of Moat's
 // sets that nobody wants. A stranger's set of a like name stays.
 func TestAnUnfinishedSetGoes(t *testing.T) {

@@ -3,6 +3,7 @@ package ipset
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -61,7 +62,9 @@ func (k *Kernel) request(command int) *nl.NetlinkRequest {
 }
 
 // Grow does the half of the plan that comes before the rules change: sets are
-// made, and elements added.
+// made, and elements added. Where a set can't be made, since the kernel has no
+// room for more than 65,535 of them for one, those that there are get their elements
+// all the same: the rules in force depend on them.
 func (k *Kernel) Grow(plan *Plan) error {
 	for _, name := range plan.Replace {
 		if err := k.handle.IpsetDestroy(name); err != nil {
@@ -70,10 +73,19 @@ func (k *Kernel) Grow(plan *Plan) error {
 	}
 	for i := range plan.Create {
 		if err := k.create(&plan.Create[i], k.Capacity); err != nil {
-			return err
+			return errors.Join(err, k.Add(withoutSets(plan.Add, plan.Create[i:])))
 		}
 	}
 	return k.Add(plan.Add)
+}
+
+// withoutSets leaves out the changes of some sets.
+func withoutSets(changes []Change, sets []ruleset.Set) []Change {
+	names := make(map[string]bool, len(sets))
+	for i := range sets {
+		names[sets[i].Name] = true
+	}
+	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return names[c.Set] })
 }
 
 // create makes a set without members. One of that name must not exist.
