@@ -89,7 +89,7 @@ func ParseNetworkPolicy(np *networkingv1.NetworkPolicy) *Policy {
 		UID:        np.UID,
 		Generation: np.Generation,
 	}
-	r := reader{policy: p}
+	r := reader{policy: p, podPeers: map[string]struct{}{}}
 	p.Selector = r.subject(&np.Spec.PodSelector)
 	p.Isolates = r.isolates(&np.Spec)
 	for i, rule := range np.Spec.Ingress {
@@ -101,8 +101,16 @@ func ParseNetworkPolicy(np *networkingv1.NetworkPolicy) *Policy {
 	return p
 }
 
+// maxPodPeers bounds the different pod selectors of one policy. Each becomes a set
+// in the kernel, which has room for some 65,000 in all (ip_set_max in
+// net/netfilter/ipset/ip_set_core.c): no policy may take it from the others.
+const maxPodPeers = 5000
+
 // reader reads the parts of one policy and notes what it can't read.
-type reader struct{ policy *Policy }
+type reader struct {
+	policy   *Policy
+	podPeers map[string]struct{} // keys
+}
 
 func (r *reader) unreadable(field string, err error) {
 	r.policy.Unreadable = append(r.policy.Unreadable, fmt.Errorf("%s: %w", field, err))
@@ -215,12 +223,19 @@ func (r *reader) peer(np *networkingv1.NetworkPolicyPeer) (Peer, error) {
 	}
 	if np.NamespaceSelector == nil {
 		pods.Namespace = r.policy.Namespace
-		return Peer{Pods: &pods}, nil
-	}
-	if pods.Namespaces, err = readSelector(np.NamespaceSelector); err != nil {
+	} else if pods.Namespaces, err = readSelector(np.NamespaceSelector); err != nil {
 		return Peer{}, fmt.Errorf("namespaceSelector: %w", err)
 	}
-	return Peer{Pods: &pods}, nil
+	return Peer{Pods: &pods}, r.countPodPeer(&pods)
+}
+
+func (r *reader) countPodPeer(pods *PodPeer) error {
+	key := pods.Key()
+	if _, known := r.podPeers[key]; !known && len(r.podPeers) >= maxPodPeers {
+		return fmt.Errorf("the policy has more than %d different pod selectors: use labels that more pods share, or several policies", maxPodPeers)
+	}
+	r.podPeers[key] = struct{}{}
+	return nil
 }
 
 // parseBlock masks what isn't canonical, such as 10.0.0.1/8: the API server has

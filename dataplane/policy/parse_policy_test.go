@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"net/netip"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -190,3 +191,24 @@ func texts(errs []error) []string {
 }
 
 func prefix(text string) netip.Prefix { return netip.MustParsePrefix(text) }
+
+// Every pod selector takes a set in the kernel, and those are bounded.
+func TestParseBoundsPodPeers(t *testing.T) {
+	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default"}}
+	peer := func(i int) networkingv1.NetworkPolicyPeer {
+		return networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{MatchLabels: map[string]string{"app": strconv.Itoa(i)}}}
+	}
+	np.Spec.Ingress = make([]networkingv1.NetworkPolicyIngressRule, 1)
+	for i := range 5000 {
+		np.Spec.Ingress[0].From = append(np.Spec.Ingress[0].From, peer(i))
+	}
+	np.Spec.Ingress[0].From = append(np.Spec.Ingress[0].From, peer(0))
+	require.Empty(t, policy.ParseNetworkPolicy(np).Unreadable, "what is written twice counts once")
+
+	np.Spec.Ingress[0].From = append(np.Spec.Ingress[0].From, peer(5000), peer(1))
+	p := policy.ParseNetworkPolicy(np)
+	require.Len(t, p.Unreadable, 1)
+	require.EqualError(t, p.Unreadable[0], "spec.ingress[0].from[5001]: the policy has more than 5000 different pod selectors: "+
+		"use labels that more pods share, or several policies")
+	require.Len(t, p.Rules[policy.Ingress][0].Peers, 5002, "the others are in force")
+}
