@@ -5,8 +5,8 @@
 #   hack/conformance.sh
 #
 #   QUICK=1        a sample of the cases
-#   MOAT_RESULTS   where the JUnit file and, after a failure, the agents' logs are
-#                  kept (default dist/conformance)
+#   MOAT_RESULTS   where the JUnit file and the agents' logs are kept
+#                  (default dist/conformance)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CGO_ENABLED=0
@@ -18,8 +18,8 @@ if [[ $userns_forbidden -eq 1 ]]; then
 fi
 
 results=$(readlink -m "${MOAT_RESULTS:-dist/conformance}")
-rm -rf "$results"
 mkdir -p "$results"
+rm -rf "$results/junit.xml" "$results/_artifacts"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -52,8 +52,8 @@ type Options struct {
 	Primary ruleset.Family
 }
 
-// Cluster is an API server, nodes and pods. It is safe for concurrent use, except
-// for what adds or removes the same pod.
+// Cluster is an API server, nodes and pods. Pods are added and removed by one
+// goroutine at a time; everything else is safe for concurrent use.
 type Cluster struct {
 	// Client may do all.
 	Client client.Client

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/mattfenwick/cyclonus/pkg/generator"
@@ -19,10 +20,12 @@ const sampleEvery = 5
 
 var namespaces = []string{"x", "y", "z"}
 
-// generate returns all cases. Their ipBlocks are around an address.
+// generate returns all cases, numbered in their descriptions, which aren't unique.
+// Their ipBlocks are around an address.
 func generate(addr string) []*generator.TestCase {
 	cases := generator.NewTestCaseGenerator(true, addr, namespaces, nil, nil).GenerateAllTestCases()
-	for _, c := range cases {
+	for i, c := range cases {
+		c.Description = fmt.Sprintf("%03d %s", i+1, c.Description)
 		for _, step := range c.Steps {
 			// The generator shares some of these between cases, and between calls.
 			if step.Probe.Mode != generator.ProbeModePodIP {

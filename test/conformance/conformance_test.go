@@ -210,9 +210,9 @@ func (c *combination) runCases(t *testing.T, r *runner, cases []*generator.TestC
 	c.cases = len(cases)
 	c.mu.Unlock()
 	failed := 0
-	for i, testCase := range cases {
+	for _, testCase := range cases {
 		start := time.Now()
-		name := fmt.Sprintf("%03d %s", i+1, testCase.Description)
+		name := testCase.Description
 		result, difference, err := r.run(testCase)
 		if err != nil {
 			c.suite.add(name, time.Since(start), "error", err.Error())
