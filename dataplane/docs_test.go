@@ -30,17 +30,20 @@ func TestTheDocumentedTestsExist(t *testing.T) {
 	}
 }
 
-// testSources returns the text of all tests of the dataplane.
+// testSources returns the text of all tests of the dataplane and of the module of
+// tests.
 func testSources(t *testing.T) string {
 	t.Helper()
 	var all strings.Builder
-	require.NoError(t, filepath.WalkDir(".", func(path string, _ fs.DirEntry, err error) error {
-		if err != nil || !strings.HasSuffix(path, "_test.go") {
+	for _, root := range []string{".", "../test"} {
+		require.NoError(t, filepath.WalkDir(root, func(path string, _ fs.DirEntry, err error) error {
+			if err != nil || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			source, err := os.ReadFile(path)
+			all.Write(source)
 			return err
-		}
-		source, err := os.ReadFile(path)
-		all.Write(source)
-		return err
-	}))
+		}))
+	}
 	return all.String()
 }

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Proves that Moat enforces what Kubernetes means: all cases of Cyclonus, in both
-# IP families, with both backends. See docs/conformance.md.
+# IP families, with both backends, and Services beside kube-proxy. See
+# docs/conformance.md.
 #
 #   hack/conformance.sh
 #
@@ -19,15 +20,24 @@ fi
 
 results=$(readlink -m "${MOAT_RESULTS:-dist/conformance}")
 mkdir -p "$results"
-rm -rf "$results/junit.xml" "$results/_artifacts"
+rm -rf "$results/junit.xml" "$results/services.log" "$results/_artifacts"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 say "building moat and the tests"
 export MOAT_BINARY=$work/moat MOAT_JUNIT=$results/junit.xml
 go build -o "$MOAT_BINARY" ./cmd/moat
-(cd test && go test -c -o "$work/conformance.test" ./conformance)
+(cd test && go test -c -o "$work" ./conformance ./services)
+
+flags=(-test.timeout=60m -test.artifacts -test.outputdir="$results")
+status=0
+
+say "running Services with the real kube-proxy on three nodes, in three clusters at once"
+(cd test/services && "${in_userns[@]}" "$work/services.test" -test.v -test.parallel=3 "${flags[@]}") >"$results/services.log" 2>&1 || {
+  status=1
+  cat "$results/services.log"
+}
 
 say "running Cyclonus' cases on three nodes, in four clusters at once${QUICK:+ (QUICK=$QUICK)}"
-cd test/conformance
-"${in_userns[@]}" "$work/conformance.test" -test.parallel=4 -test.timeout=60m -test.artifacts -test.outputdir="$results"
+(cd test/conformance && "${in_userns[@]}" "$work/conformance.test" -test.parallel=4 "${flags[@]}") || status=1
+exit $status

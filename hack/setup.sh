@@ -12,6 +12,7 @@ install_packages() {
   local missing=()
   command -v iptables-nft-restore >/dev/null || missing+=(iptables)
   command -v ipset >/dev/null || missing+=(ipset)
+  command -v nft >/dev/null || missing+=(nftables)
   [[ ${#missing[@]} -eq 0 ]] && return
   if [[ $EUID -ne 0 ]]; then
     say "please install: ${missing[*]} (the tests of the kernel need them)"
@@ -27,8 +28,8 @@ export PATH=$PATH:/usr/sbin:/sbin
 install_packages
 
 if [[ -z ${KUBEBUILDER_ASSETS:-} ]]; then
-  say "building kube-apiserver, etcd, kubectl and helm, unless they are in the cache"
-  KUBEBUILDER_ASSETS=$(go run ./hack/cluster build --assets etcd kube-apiserver kubectl helm)
+  say "building kube-apiserver, kube-proxy, etcd, kubectl and helm, unless they are in the cache"
+  KUBEBUILDER_ASSETS=$(go run ./hack/cluster build --assets etcd kube-apiserver kube-proxy kubectl helm)
   export KUBEBUILDER_ASSETS
 fi
 

@@ -123,7 +123,8 @@ func (h *Host) Addr(like netip.Addr) netip.Addr {
 	return netip.Addr{}
 }
 
-// ServeTCP accepts connections on a port of every address until the host is closed.
+// ServeTCP accepts connections on a port of every address until the host is closed,
+// and says to each what it sees of it.
 func (h *Host) ServeTCP(t testing.TB, port uint16) {
 	t.Helper()
 	require.NoError(t, h.Do(func() error {
@@ -138,6 +139,7 @@ func (h *Host) ServeTCP(t testing.TB, port uint16) {
 				if err != nil {
 					return
 				}
+				_, _ = fmt.Fprintln(conn, conn.RemoteAddr(), conn.LocalAddr())
 				_ = conn.Close()
 			}
 		}()
@@ -145,7 +147,8 @@ func (h *Host) ServeTCP(t testing.TB, port uint16) {
 	}))
 }
 
-// ServeUDP echoes datagrams on a port of every address until the host is closed.
+// ServeUDP answers datagrams on a port of every address until the host is closed,
+// with the address that it sees them come from.
 func (h *Host) ServeUDP(t testing.TB, port uint16) {
 	t.Helper()
 	require.NoError(t, h.Do(func() error {
@@ -157,11 +160,11 @@ func (h *Host) ServeUDP(t testing.TB, port uint16) {
 		go func() {
 			buffer := make([]byte, 1500)
 			for {
-				n, from, err := conn.ReadFrom(buffer)
+				_, from, err := conn.ReadFrom(buffer)
 				if err != nil {
 					return
 				}
-				_, _ = conn.WriteTo(buffer[:n], from)
+				_, _ = conn.WriteTo([]byte(from.String()), from)
 			}
 		}()
 		return nil
@@ -223,7 +226,7 @@ func (h *Host) ReadTCP(to netip.Addr, port uint16, within time.Duration) int {
 	return int(size)
 }
 
-// UDP reports whether a datagram to the address and port is echoed.
+// UDP reports whether a datagram to the address and port is answered.
 func (h *Host) UDP(to netip.Addr, port uint16, within time.Duration) bool {
 	return h.Do(func() error {
 		conn, err := net.Dial("udp", netip.AddrPortFrom(to, port).String())
