@@ -31,13 +31,13 @@ type met struct {
 }
 
 // try makes a number of connections of TCP at once.
-func try(host *nodetest.Host, to netip.Addr, port uint16) met {
+func try(host *nodetest.Host, to netip.Addr, port uint16, within time.Duration) met {
 	result := met{servers: map[netip.Addr]int{}, clients: map[netip.Addr]int{}}
 	var mu sync.Mutex
 	var done sync.WaitGroup
 	for range tries {
 		done.Go(func() {
-			answer, err := host.Ask("tcp", to, port, 2*silence)
+			answer, err := host.Ask("tcp", to, port, within)
 			mu.Lock()
 			defer mu.Unlock()
 			if err != nil {
@@ -139,10 +139,13 @@ func (s *scene) testPorts(t *testing.T) {
 		to, port := s.services["web"].at(toClusterIP, family, "tcp")
 		results := map[string]*met{}
 		var done sync.WaitGroup
-		for name := range callers() {
-			result := &met{}
+		for name, caller := range callers() {
+			result, within := &met{}, silence
+			if len(caller.reaches) == 2 {
+				within = patience
+			}
 			results[name] = result
-			done.Go(func() { *result = try(s.pods[name].Host, to, port) })
+			done.Go(func() { *result = try(s.pods[name].Host, to, port, within) })
 		}
 		done.Wait()
 		for name, caller := range callers() {
@@ -198,13 +201,13 @@ func (s *scene) testHairpin(t *testing.T) {
 		}
 
 		to, port := s.services["lonely"].at(toClusterIP, family, "tcp")
-		result := try(lonely.Host, to, port)
+		result := try(lonely.Host, to, port, silence)
 		require.Len(t, result.servers, 1)
 		require.Contains(t, result.servers, lonely.Addrs[family])
 		require.Positive(t, result.failed, "the others are endpoints too")
 
 		to, port = s.services["friend"].at(toClusterIP, family, "tcp")
-		result = try(friend.Host, to, port)
+		result = try(friend.Host, to, port, patience)
 		require.Len(t, result.servers, 3)
 		require.Zero(t, result.failed)
 		require.Len(t, result.clients, 2, "itself sees its node, the others see the pod")

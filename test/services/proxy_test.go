@@ -72,17 +72,17 @@ func (s *scene) startProxy(t *testing.T, n *cluster.Node) *cluster.Process {
 	program := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kube-proxy")
 	require.FileExists(t, program, "`make conformance` puts it there")
 	all := n == s.Nodes[masqueradeAll]
-	config := filepath.Join(t.TempDir(), "kube-proxy.yaml")
+	config := filepath.Join(s.test.TempDir(), "kube-proxy.yaml")
 	text := fmt.Sprintf(proxyConfig, s.setup.mode, strings.Join(podCIDRs, ","), n.Name, s.Kubeconfig(t, "system:kube-proxy"), all, all)
 	require.NoError(t, os.WriteFile(config, []byte(text), 0o600))
 	path := "PATH=" + s.programs(t) + ":" + os.Getenv("PATH")
-	return n.Start(t, "kube-proxy", []string{path}, program, "--config="+config)
+	return n.Start(s.test, "kube-proxy", []string{path}, program, "--config="+config)
 }
 
 // programs makes a folder in which iptables is that of the setup's backend.
 func (s *scene) programs(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
+	dir := s.test.TempDir()
 	for _, family := range families {
 		for _, action := range []string{"", "-save", "-restore"} {
 			multi, err := exec.LookPath(s.setup.program(family) + action)

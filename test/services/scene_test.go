@@ -56,6 +56,7 @@ const label = "app"
 // scene is a cluster with Services.
 type scene struct {
 	*cluster.Cluster
+	test     *testing.T // that all of it ends with
 	setup    setup
 	pods     map[string]*cluster.Pod // by name
 	services map[string]*service     // by name
@@ -68,7 +69,7 @@ type scene struct {
 func newScene(t *testing.T, setup setup) *scene {
 	t.Helper()
 	s := &scene{
-		Cluster: cluster.New(t, cluster.Options{Nodes: nodes, Primary: ruleset.IPv4}), setup: setup,
+		Cluster: cluster.New(t, cluster.Options{Nodes: nodes, Primary: ruleset.IPv4}), test: t, setup: setup,
 		pods: map[string]*cluster.Pod{}, services: map[string]*service{},
 	}
 	for _, n := range s.Nodes {
