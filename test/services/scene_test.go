@@ -167,6 +167,15 @@ func (s *scene) apply(t *testing.T, policies ...*networkingv1.NetworkPolicy) {
 	}
 }
 
+// forgetConnections empties the nodes' tables of connections: a datagram that has the
+// ports of one before the policies would pass as its successor.
+func (s *scene) forgetConnections(t *testing.T) {
+	t.Helper()
+	for _, n := range s.Nodes {
+		require.NoError(t, n.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
+	}
+}
+
 // policy isolates the pods of an app in the directions given, and allows what is
 // added to it.
 func policy(app string, types ...networkingv1.PolicyType) *networkingv1.NetworkPolicy {
