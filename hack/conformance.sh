@@ -5,7 +5,7 @@
 #
 #   hack/conformance.sh
 #
-#   QUICK=1        a sample of the cases
+#   QUICK=1        a sample of the cases, without what make test has
 #   MOAT_RESULTS   where the JUnit file and the agents' logs are kept
 #                  (default dist/conformance)
 set -euo pipefail
@@ -27,10 +27,19 @@ trap 'rm -rf "$work"' EXIT
 say "building moat and the tests"
 export MOAT_BINARY=$work/moat MOAT_JUNIT=$results/junit.xml
 go build -o "$MOAT_BINARY" ./cmd/moat
-(cd test && go test -c -o "$work" ./conformance ./services)
+(cd test && go test -c -o "$work" ./conformance ./services ./oracles)
+go test -c -o "$work" ./dataplane
 
 flags=(-test.timeout=60m -test.artifacts -test.outputdir="$results")
 status=0
+
+if [[ -z ${QUICK:-} ]]; then
+  say "comparing policy.Evaluate with the engines of others (a minute)"
+  (cd test/oracles && "$work/oracles.test" "${flags[@]}") || status=1
+
+  say "putting 200 random clusters into the kernel, with both backends (two minutes)"
+  (cd dataplane && MOAT_KERNEL_SEEDS=200 "${in_userns[@]}" "$work/dataplane.test" -test.run=TestRandomClusters "${flags[@]}") || status=1
+fi
 
 say "running Services with the real kube-proxy on three nodes, in three clusters at once"
 (cd test/services && "${in_userns[@]}" "$work/services.test" -test.v -test.parallel=3 "${flags[@]}") >"$results/services.log" 2>&1 || {
