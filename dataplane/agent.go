@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
 )
@@ -73,6 +74,9 @@ type Agent struct {
 	storage  *storageCheck
 	health   *health
 	informed []informer
+
+	// event is when the first event came that is not in the kernel yet.
+	event time.Time
 }
 
 // informer is a watch with its name for people.
@@ -87,6 +91,9 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	a, err := newAgent(ctx, mgr, options)
 	if err != nil {
 		return err
+	}
+	if err := ctrlmetrics.Registry.Register(a.enforcer.metrics); err != nil {
+		return fmt.Errorf("registering the metrics: %w", err)
 	}
 	// The manager starts the agent only once the caches are full.
 	go a.sayWhatIsMissing(ctx)
@@ -230,6 +237,9 @@ func (a *Agent) sayWhatIsMissing(ctx context.Context) {
 func (a *Agent) sync(ctx context.Context) error {
 	a.health.begin()
 	start, before := time.Now(), a.enforcer.backend
+	if event := a.model.takeEvent(); a.event.IsZero() {
+		a.event = event
+	}
 	err := a.enforcer.sync(ctx, a.model)
 	if now := a.enforcer.backend; before != "" && now != before {
 		a.log.Info("The node changed its iptables backend, and the rules moved", "from", before, "to", now)
@@ -241,7 +251,12 @@ func (a *Agent) sync(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
+	failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
+	a.enforcer.metrics.synced(start, a.event, err)
+	a.enforcer.metrics.show(a.enforcer, failed)
+	if err == nil {
+		a.event = time.Time{}
+	}
 	a.log.V(1).Info("Synced", "duration", time.Since(start).String(), "error", err != nil)
 	return err
 }

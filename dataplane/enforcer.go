@@ -36,6 +36,7 @@ type enforcer struct {
 	runners   map[ruleset.Family]*iptables.Runner
 	others    map[ruleset.Family]*iptables.Runner // of the other backend, which Moat has yet to leave
 	sets      *ipset.Kernel
+	metrics   *metrics
 
 	view    *view
 	links   compile.Links
@@ -47,10 +48,15 @@ type enforcer struct {
 	known    ipset.State // names and types
 	isolated ipset.State // with members
 	tables   map[ruleset.Family]iptables.Table
+	sizes    sizes
+
+	// settled says that the kernel was left like this, so that whatever is read
+	// back otherwise is somebody else's doing.
+	settled bool
 }
 
 func newEnforcer(requested iptables.Backend) *enforcer {
-	return &enforcer{requested: requested}
+	return &enforcer{requested: requested, metrics: newMetrics()}
 }
 
 // distrust makes the next sync read the kernel first.
@@ -95,13 +101,13 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 	if !e.trusted {
 		apply = e.applyAndReread
 	}
-	e.trusted = false
+	e.trusted, e.settled = false, false
 	busy, err := e.write(ctx, plan, apply)
 	if err != nil {
 		return err
 	}
 	// A set that could not go yet keeps members that nobody takes out any more.
-	e.trusted = !busy && linksErr == nil
+	e.trusted, e.settled = !busy && linksErr == nil, true
 	return linksErr
 }
 
@@ -134,9 +140,11 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 		if err != nil {
 			return err
 		}
+		runner.OnRestore = e.metrics.restored
 		runners[family] = runner
 		// Without its programs nobody can tell what the other one holds.
 		if other, err := iptables.NewRunner(backend.Other(), family, compile.ChainPrefix); err == nil {
+			other.OnRestore = e.metrics.restored
 			others[family] = other
 		}
 	}
@@ -145,8 +153,10 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 		if err != nil {
 			return err
 		}
+		sets.OnRequest = e.metrics.requests.Inc
 		e.sets = sets
 	}
+	e.settled = false
 	e.backend, e.runners, e.others = backend, runners, others
 	return nil
 }
@@ -221,25 +231,36 @@ func (e *enforcer) planSets(m *model) (ipset.Plan, error) {
 	if err != nil {
 		return ipset.Plan{}, err
 	}
-	e.isolated = takeIsolated(have, e.outputs)
+	isolated := takeIsolated(have, e.outputs)
 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.index.Want(wantedSets(e.outputs))
-	want := fullSets(e.outputs, m.index)
-	m.index.Changes(func(string, policy.Element, bool) {}) // in want already
-	return ipset.Diff(have, want), nil
+	plan := ipset.Diff(have, fullSets(e.outputs, m.index))
+	if e.settled {
+		expected := incrementalPlan(e.known, declaredSets(e.outputs), m.index)
+		e.metrics.repaired(repairSet, foreignSets(&plan, &expected, isolated, e.isolated))
+	} else {
+		m.index.Changes(func(string, policy.Element, bool) {}) // in the plan already
+	}
+	e.isolated, e.sizes = isolated, sizesOf(have)
+	return plan, nil
 }
 
 func (e *enforcer) readTables(ctx context.Context) error {
-	e.tables = map[ruleset.Family]iptables.Table{}
+	settled, tables := e.settled, map[ruleset.Family]iptables.Table{}
+	e.settled = false // planSets has compared already
 	for family, runner := range e.runners {
 		table, err := runner.Read(ctx)
 		if err != nil {
 			return err
 		}
-		e.tables[family] = table
+		tables[family] = table
+		if settled {
+			e.metrics.countForeign(table, e.tables[family])
+		}
 	}
+	e.tables = tables
 	return nil
 }
 
@@ -264,6 +285,10 @@ func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (b
 	}
 	e.isolated = wantIsolated
 	e.known = declaredSets(e.outputs)
+	for _, name := range busy {
+		e.known[name] = ruleset.Set{Name: name}
+	}
+	e.sizes.follow(&plan, busy)
 	return len(busy) > 0, nil
 }
 

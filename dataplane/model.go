@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"slices"
 	"sync"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
@@ -28,6 +29,8 @@ type model struct {
 	// revision grows with every change that the rules depend on: a policy or a
 	// pod of this node. Remote pods and namespaces change sets only.
 	revision uint64
+
+	event time.Time // when the first event came that takeEvent has not returned
 }
 
 func newModel(node string) *model {
@@ -45,12 +48,25 @@ func newModel(node string) *model {
 // change makes one change under the lock and signals it.
 func (m *model) change(do func()) {
 	m.mu.Lock()
+	if m.event.IsZero() {
+		m.event = time.Now()
+	}
 	do()
 	m.mu.Unlock()
 	select {
 	case m.changed <- struct{}{}:
 	default:
 	}
+}
+
+// takeEvent returns when the first event came since it was asked last; zero if
+// there was none.
+func (m *model) takeEvent() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	event := m.event
+	m.event = time.Time{}
+	return event
 }
 
 func (m *model) setPod(object *corev1.Pod) {
@@ -118,6 +134,23 @@ type view struct {
 	revision  uint64
 	endpoints []policy.Endpoint
 	selecting []*policy.Policy
+}
+
+// isolatedPods counts the isolated pods of each direction. There are none in a nil
+// view.
+func (v *view) isolatedPods() [policy.Directions]int {
+	var pods [policy.Directions]int
+	if v == nil {
+		return pods
+	}
+	for i := range v.endpoints {
+		for d := range pods {
+			if v.endpoints[i].Isolated(policy.Direction(d)) {
+				pods[d]++
+			}
+		}
+	}
+	return pods
 }
 
 // view returns the present view, or nil if nothing that it depends on has

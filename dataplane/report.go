@@ -71,9 +71,9 @@ func newReporter(cached client.Client, live client.Reader, node string, log logr
 	}
 }
 
-// observe takes the outcome of a sync. The view is nil if the sync failed before
-// it could look at the model.
-func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded error) {
+// observe takes the outcome of a sync and returns how many policies failed. The
+// view is nil if the sync failed before it could look at the model.
+func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded error) (failed int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var selecting []*policy.Policy
@@ -86,14 +86,16 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded 
 	status := statusOf(selecting, r.inForce, syncErr)
 	status.Backend = string(backend)
 	status.Conditions = conditionsOf(syncErr, degraded)
+	failed = len(selecting) - int(status.PolicyCount) // status names so many of them at most
 	if r.wanted != nil && sameStatus(r.wanted, status) {
-		return
+		return failed
 	}
 	r.wanted = status
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
+	return failed
 }
 
 func generations(policies []*policy.Policy) map[types.UID]int64 {

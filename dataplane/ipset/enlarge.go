@@ -44,11 +44,12 @@ func (k *Kernel) enlarge(name string, more int) error {
 	}
 	_, err = k.sendAll(nl.IPSET_CMD_ADD, missing(spare, spare.Members, nil))
 	if err == nil {
+		k.count()
 		err = k.handle.IpsetSwap(spare.Name, name)
 	}
 	// After the swap this name is that of the small set. If a program lists the
 	// sets at this moment it can't go yet, and goes like that of an agent that died.
-	if destroyErr := k.handle.IpsetDestroy(spare.Name); destroyErr != nil && !errors.Is(destroyErr, errBusy) {
+	if destroyErr := k.destroy(spare.Name); destroyErr != nil && !errors.Is(destroyErr, errBusy) {
 		err = errors.Join(err, destroyErr)
 	}
 	if err != nil {

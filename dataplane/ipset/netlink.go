@@ -18,6 +18,9 @@ type Kernel struct {
 	// Capacity is what a new set may hold before it has to grow.
 	Capacity uint32
 
+	// OnRequest, if not nil, is called with every request to the kernel.
+	OnRequest func()
+
 	handle  *netlink.Handle
 	sockets map[int]*nl.SocketHandle // for what the handle does slowly or not at all
 	prefix  string
@@ -54,11 +57,23 @@ func (k *Kernel) Close() {
 
 // request begins a message to the kernel.
 func (k *Kernel) request(command int) *nl.NetlinkRequest {
+	k.count()
 	req := nl.NewNetlinkRequest(command|unix.NFNL_SUBSYS_IPSET<<8, nl.GetIpsetFlags(command))
 	req.Sockets = k.sockets
 	req.AddData(&nl.Nfgenmsg{NfgenFamily: unix.AF_NETLINK, Version: nl.NFNETLINK_V0})
 	req.AddData(nl.NewRtAttr(nl.IPSET_ATTR_PROTOCOL, nl.Uint8Attr(nl.IPSET_PROTOCOL)))
 	return req
+}
+
+func (k *Kernel) count() {
+	if k.OnRequest != nil {
+		k.OnRequest()
+	}
+}
+
+func (k *Kernel) destroy(name string) error {
+	k.count()
+	return k.handle.IpsetDestroy(name)
 }
 
 // Grow does the half of the plan that comes before the rules change: sets are
@@ -67,7 +82,7 @@ func (k *Kernel) request(command int) *nl.NetlinkRequest {
 // all the same: the rules in force depend on them.
 func (k *Kernel) Grow(plan *Plan) error {
 	for _, name := range plan.Replace {
-		if err := k.handle.IpsetDestroy(name); err != nil {
+		if err := k.destroy(name); err != nil {
 			return fmt.Errorf("destroying ipset %s, which has the wrong type: %w", name, err)
 		}
 	}
@@ -94,6 +109,7 @@ func (k *Kernel) create(set *ruleset.Set, capacity uint32) error {
 	if set.Family == ruleset.IPv6 {
 		options.Family = unix.AF_INET6
 	}
+	k.count()
 	if err := k.handle.IpsetCreate(set.Name, string(set.Type), options); err != nil {
 		return fmt.Errorf("creating ipset %s of type %s: %w", set.Name, set.Type, err)
 	}
@@ -128,7 +144,7 @@ func (k *Kernel) Shrink(plan *Plan) (busy []string, err error) {
 		return nil, err
 	}
 	for _, name := range plan.Destroy {
-		err := k.handle.IpsetDestroy(name)
+		err := k.destroy(name)
 		switch {
 		case errors.Is(err, errBusy):
 			busy = append(busy, name)

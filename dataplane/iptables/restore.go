@@ -47,6 +47,9 @@ const incompatible = "# Table `filter' is incompatible"
 // Runner runs the programs of one backend for one family, in the network
 // namespace of the calling thread.
 type Runner struct {
+	// OnRestore, if not nil, is told the outcome of each restore.
+	OnRestore func(error)
+
 	backend       Backend
 	family        ruleset.Family
 	save, restore string
@@ -89,7 +92,11 @@ func (r *Runner) Read(ctx context.Context) (Table, error) {
 
 // Apply makes a change as one transaction: all of it or, with an error, nothing.
 func (r *Runner) Apply(ctx context.Context, change Change) error {
-	if _, err := run(ctx, change.Script(), r.restore, "--noflush", "--wait", strconv.Itoa(lockWait)); err != nil {
+	_, err := run(ctx, change.Script(), r.restore, "--noflush", "--wait", strconv.Itoa(lockWait))
+	if r.OnRestore != nil {
+		r.OnRestore(err)
+	}
+	if err != nil {
 		return fmt.Errorf("restoring the filter table: %w", err)
 	}
 	return nil

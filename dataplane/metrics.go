@@ -1,0 +1,172 @@
+package dataplane
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// Values of the label result.
+const (
+	resultSuccess = "success"
+	resultError   = "error"
+)
+
+// Values of the label kind: what a read-back found other than it was left.
+const (
+	repairChain = "chain"
+	repairHook  = "hook"
+	repairSet   = "set"
+)
+
+// metrics is what the agent tells Prometheus. No label names a pod, a policy or a
+// set: how many series there are doesn't depend on the cluster. Nothing here is
+// counted by walking over sets. It is safe for concurrent use.
+type metrics struct {
+	syncs        *prometheus.CounterVec
+	syncDuration prometheus.Histogram
+	toKernel     prometheus.Histogram
+	lastSuccess  prometheus.Gauge
+	restores     *prometheus.CounterVec
+	requests     prometheus.Counter
+	repairs      *prometheus.CounterVec
+	chains       *prometheus.GaugeVec
+	rules        *prometheus.GaugeVec
+	sets         *prometheus.GaugeVec
+	members      *prometheus.GaugeVec
+	isolated     *prometheus.GaugeVec
+	failed       prometheus.Gauge
+}
+
+func newMetrics() *metrics {
+	m := &metrics{
+		syncs:        counters("syncs_total", "Syncs of the kernel with the cluster, by result.", "result"),
+		syncDuration: durations("sync_duration_seconds", "How long a sync took, failed ones included."),
+		toKernel: durations("event_to_kernel_duration_seconds",
+			"From the first event after the start of a sync to the end of the sync that put it into the kernel."),
+		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: metricNamespace, Name: "last_successful_sync_timestamp_seconds",
+			Help: "When the last successful sync ended, in seconds since the epoch; 0 before the first.",
+		}),
+		restores: counters("iptables_restores_total", "Runs of iptables-restore, by result.", "result"),
+		requests: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: metricNamespace, Name: "ipset_requests_total",
+			Help: "Netlink requests about ipsets. One may carry many elements.",
+		}),
+		repairs: counters("repairs_total",
+			"Chains, hooks and sets that a read-back found other than the sync before had left them.", "kind"),
+		chains:   gauges("iptables_chains", "Moat's chains in the filter table.", "family"),
+		rules:    gauges("iptables_rules", "Rules in Moat's chains, without the hooks in the built-in chains.", "family"),
+		sets:     gauges("ipset_sets", "Moat's ipsets.", "family"),
+		members:  gauges("ipset_members", "Elements of all of Moat's ipsets together.", "family"),
+		isolated: gauges("isolated_pods", "Pods of this node that a policy isolates.", "direction"),
+		failed: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: metricNamespace, Name: "failed_policies",
+			Help: "Policies that select a pod of this node and that can't be read in full or are not in force as they are written now.",
+		}),
+	}
+	// A counter that appears with its first increase has no rate of it.
+	for _, result := range []string{resultSuccess, resultError} {
+		m.syncs.WithLabelValues(result)
+		m.restores.WithLabelValues(result)
+	}
+	for _, kind := range []string{repairChain, repairHook, repairSet} {
+		m.repairs.WithLabelValues(kind)
+	}
+	return m
+}
+
+// metricNamespace is what the names of all metrics begin with.
+const metricNamespace = "moat"
+
+func counters(name, help, label string) *prometheus.CounterVec {
+	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: metricNamespace, Name: name, Help: help}, []string{label})
+}
+
+func gauges(name, help, label string) *prometheus.GaugeVec {
+	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: metricNamespace, Name: name, Help: help}, []string{label})
+}
+
+// durations has buckets from a millisecond, less than which a change takes only
+// without rules, to half a minute, when a hanging program is ended.
+func durations(name, help string) prometheus.Histogram {
+	return prometheus.NewHistogram(prometheus.HistogramOpts{
+		Namespace: metricNamespace, Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
+	})
+}
+
+func (m *metrics) collectors() []prometheus.Collector {
+	return []prometheus.Collector{
+		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.restores, m.requests, m.repairs,
+		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed,
+	}
+}
+
+// Describe implements prometheus.Collector.
+func (m *metrics) Describe(out chan<- *prometheus.Desc) {
+	for _, c := range m.collectors() {
+		c.Describe(out)
+	}
+}
+
+// Collect implements prometheus.Collector.
+func (m *metrics) Collect(out chan<- prometheus.Metric) {
+	for _, c := range m.collectors() {
+		c.Collect(out)
+	}
+}
+
+func resultOf(err error) string {
+	if err != nil {
+		return resultError
+	}
+	return resultSuccess
+}
+
+// restored counts a run of iptables-restore.
+func (m *metrics) restored(err error) { m.restores.WithLabelValues(resultOf(err)).Inc() }
+
+// repaired counts what a read-back found different.
+func (m *metrics) repaired(kind string, n int) { m.repairs.WithLabelValues(kind).Add(float64(n)) }
+
+// synced counts a sync. The first of the events that it brought into the kernel
+// is of that time; zero if there was none.
+func (m *metrics) synced(start, event time.Time, err error) {
+	now := time.Now()
+	m.syncs.WithLabelValues(resultOf(err)).Inc()
+	m.syncDuration.Observe(now.Sub(start).Seconds())
+	if err != nil {
+		return
+	}
+	m.lastSuccess.Set(float64(now.UnixNano()) / 1e9)
+	if !event.IsZero() {
+		m.toKernel.Observe(now.Sub(event).Seconds())
+	}
+}
+
+// show tells what the enforcer has in the kernel, and how many policies failed.
+func (m *metrics) show(e *enforcer, failed int) {
+	m.failed.Set(float64(failed))
+	for family, table := range e.tables {
+		rules := 0
+		for _, chain := range table.Chains {
+			rules += len(chain)
+		}
+		m.chains.WithLabelValues(family.String()).Set(float64(len(table.Chains)))
+		m.rules.WithLabelValues(family.String()).Set(float64(rules))
+	}
+	sets, members := e.sizes.sums()
+	for _, set := range e.isolated { // has its members apart
+		members[set.Family] += len(set.Members)
+	}
+	for _, family := range ruleset.Families() {
+		m.sets.WithLabelValues(family.String()).Set(float64(sets[family]))
+		m.members.WithLabelValues(family.String()).Set(float64(members[family]))
+	}
+	for d, pods := range e.view.isolatedPods() {
+		m.isolated.WithLabelValues(policy.Direction(d).String()).Set(float64(pods))
+	}
+}

@@ -1,0 +1,242 @@
+package dataplane
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/require"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/yaml"
+
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/nodetest"
+)
+
+// scrape returns the series of metrics by name and label value, those of
+// histograms as their counts.
+func scrape(t *testing.T, m *metrics) map[string]float64 {
+	t.Helper()
+	registry := prometheus.NewPedanticRegistry()
+	registry.MustRegister(m)
+	families, err := registry.Gather()
+	require.NoError(t, err)
+	problems, err := promlint.NewWithMetricFamilies(families).Lint()
+	require.NoError(t, err)
+	require.Empty(t, problems)
+	series := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.Metric {
+			name := strings.TrimPrefix(family.GetName(), "moat_")
+			for _, label := range metric.Label {
+				name += " " + label.GetValue()
+			}
+			series[name] = valueOf(metric)
+		}
+	}
+	return series
+}
+
+func valueOf(metric *dto.Metric) float64 {
+	if metric.Histogram != nil {
+		return float64(metric.Histogram.GetSampleCount())
+	}
+	return metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
+}
+
+// requireKernelNumbers compares the metrics of what is programmed with the
+// programs' own listings.
+func requireKernelNumbers(t *testing.T, host *nodetest.Host, series map[string]float64) {
+	t.Helper()
+	listing := map[string]string{
+		"IPv4": runIn(t, host, "iptables-nft-save", "-t", "filter"),
+		"IPv6": runIn(t, host, "ip6tables-nft-save", "-t", "filter"),
+	}
+	sets := runIn(t, host, "ipset", "save")
+	for family, prefix := range map[string]string{"IPv4": "moat-4-", "IPv6": "moat-6-"} {
+		for name, want := range map[string]int{
+			"iptables_chains": strings.Count(listing[family], "\n:MOAT-"),
+			"iptables_rules":  strings.Count(listing[family], "\n-A MOAT-"),
+			"ipset_sets":      strings.Count("\n"+sets, "\ncreate "+prefix),
+			"ipset_members":   strings.Count(sets, "\nadd "+prefix),
+		} {
+			require.EqualValues(t, want, series[name+" "+family], "%s of %s", name, family)
+		}
+	}
+}
+
+// breakableRestore puts programs in front of iptables-restore that refuse to work
+// while the returned file exists.
+func breakableRestore(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	broken := filepath.Join(dir, "broken")
+	for _, name := range []string{"iptables-nft-restore", "ip6tables-nft-restore"} {
+		program, err := exec.LookPath(name)
+		require.NoError(t, err)
+		script := fmt.Sprintf("#!/bin/sh\n[ ! -e %s ] || { echo broken >&2; exit 1; }\nexec %s \"$@\"\n", broken, program)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	return broken
+}
+
+// What is scraped is true after the first sync, a policy, a repair and a failed
+// restore.
+func TestMetricsOfTheAgent(t *testing.T) {
+	s := newAgentScene(t)
+	broken := breakableRestore(t)
+	server, peer := s.node.AddPod(t, "10.244.1.90"), s.node.AddPod(t, "10.244.1.91")
+	s.pod("server", map[string]string{"app": "server"}, server)
+	s.pod("client", map[string]string{"app": "client"}, peer)
+	started := time.Now()
+	s.start()
+	defer s.stop()
+	var series map[string]float64
+	eventually := func(name string, atLeast float64) {
+		t.Helper()
+		s.eventually(func() bool { series = scrape(t, s.agent.enforcer.metrics); return series[name] >= atLeast }, name)
+	}
+
+	eventually("syncs_total success", 1)
+	requireKernelNumbers(t, s.node.Host, series)
+	require.EqualValues(t, 2, series["iptables_restores_total success"], "one for each family")
+	require.GreaterOrEqual(t, series["ipset_requests_total"], 1.0)
+	require.EqualValues(t, 1, series["event_to_kernel_duration_seconds"])
+	require.InDelta(t, started.Unix(), series["last_successful_sync_timestamp_seconds"], 20)
+	require.Zero(t, series["isolated_pods Ingress"])
+
+	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "server"}}
+	require.NoError(t, yaml.Unmarshal([]byte(`
+podSelector: {matchLabels: {app: server}}
+ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]`), &np.Spec))
+	require.NoError(t, s.admin.Create(t.Context(), np))
+	eventually("isolated_pods Ingress", 1)
+	requireKernelNumbers(t, s.node.Host, series)
+	require.EqualValues(t, 2, series["ipset_members IPv4"], "the isolated pod and its peer")
+	require.Zero(t, series["isolated_pods Egress"])
+	require.Zero(t, series["failed_policies"])
+	require.EqualValues(t, 2, series["event_to_kernel_duration_seconds"])
+	for _, kind := range []string{"hook", "chain", "set"} {
+		require.Zero(t, series["repairs_total "+kind], "what the agent changes itself is no repair: %s", kind)
+	}
+
+	runIn(t, s.node.Host, "iptables-nft", "-D", "FORWARD", "-j", "MOAT-FORWARD")
+	eventually("repairs_total hook", 1)
+	require.EqualValues(t, 1, series["repairs_total hook"])
+	require.Zero(t, series["repairs_total chain"])
+	require.Zero(t, series["repairs_total set"])
+
+	require.NoError(t, os.WriteFile(broken, nil, 0o600))
+	np.Spec.Ingress = nil
+	require.NoError(t, s.admin.Update(t.Context(), np))
+	eventually("failed_policies", 1)
+	require.GreaterOrEqual(t, series["iptables_restores_total error"], 1.0)
+	require.GreaterOrEqual(t, series["syncs_total error"], 1.0)
+	failedAt := series
+	eventually("syncs_total error", failedAt["syncs_total error"]+1)
+	for _, name := range []string{"last_successful_sync_timestamp_seconds", "event_to_kernel_duration_seconds", "repairs_total chain", "repairs_total set"} {
+		require.Equal(t, failedAt[name], series[name], "a failed sync changes no %s", name)
+	}
+
+	require.NoError(t, os.Remove(broken))
+	eventually("event_to_kernel_duration_seconds", failedAt["event_to_kernel_duration_seconds"]+1)
+	requireKernelNumbers(t, s.node.Host, series)
+	require.Zero(t, series["failed_policies"])
+	require.Equal(t, 1.0, series["repairs_total hook"]+series["repairs_total chain"]+series["repairs_total set"])
+}
+
+// A repair is what somebody else did. What the model changed by the time that
+// the kernel is read back is none.
+func TestRepairsAreCounted(t *testing.T) {
+	s := walkThroughScene(t, iptables.NFT)
+	s.label("test-np", map[string]string{"role": "db"})
+	s.apply(walkThrough)
+	repairs := func(do func()) (hooks, chains, sets float64) {
+		t.Helper()
+		before := scrape(t, s.enforcer.metrics)
+		do()
+		s.enforcer.distrust()
+		s.sync()
+		s.enforcer.metrics.show(s.enforcer, 0)
+		after := scrape(t, s.enforcer.metrics)
+		requireKernelNumbers(t, s.node.Host, after)
+		diff := func(kind string) float64 { return after["repairs_total "+kind] - before["repairs_total "+kind] }
+		return diff("hook"), diff("chain"), diff("set")
+	}
+	change := false
+	modelChanges := func() {
+		change = !change
+		s.label("busybox", map[string]string{"role": map[bool]string{true: "frontend", false: "none"}[change]})
+	}
+	nothing := func() {}
+	var peers string // of the podSelector: busybox comes and goes
+	for _, row := range []struct {
+		name                string
+		do                  func()
+		hooks, chains, sets float64
+	}{
+		{"the first sync", nothing, 0, 0, 0},
+		{"nothing", nothing, 0, 0, 0},
+		{"a peer comes", modelChanges, 0, 0, 0},
+		{"a peer goes", modelChanges, 0, 0, 0},
+		{"a policy goes", func() { s.remove("test-network-policy") }, 0, 0, 0},
+		{"what was busy goes", nothing, 0, 0, 0},
+		{"a policy comes", func() { s.apply(walkThrough) }, 0, 0, 0},
+		{"a peer comes without a read-back", func() { modelChanges(); s.sync() }, 0, 0, 0},
+		{"hook deleted", func() { s.run("iptables-nft", "-D", "FORWARD", "-j", "MOAT-FORWARD") }, 1, 0, 0},
+		{"chain flushed", func() { s.run("iptables-nft", "-F", "MOAT-INGRESS") }, 0, 1, 0},
+		{"chain added", func() { s.run("iptables-nft", "-N", "MOAT-OLD") }, 0, 1, 0},
+		{"set of isolated pods polluted", func() { s.run("ipset", "add", "moat-4-ingress", "10.244.1.11") }, 0, 0, 1},
+		{"set of peers polluted", func() { s.run("ipset", "add", peers, "10.244.1.11") }, 0, 0, 1},
+		{"set of peers flushed", func() { s.run("ipset", "flush", peers) }, 0, 0, 1},
+		{"set added", func() { s.run("ipset", "create", "moat-old", "hash:ip") }, 0, 0, 1},
+		{"set polluted that changes too", func() { s.run("ipset", "add", peers, "10.244.1.11"); modelChanges() }, 0, 0, 1},
+		{"nothing any more", nothing, 0, 0, 0},
+	} {
+		hooks, chains, sets := repairs(row.do)
+		require.Equal(t, []float64{row.hooks, row.chains, row.sets}, []float64{hooks, chains, sets}, row.name)
+		if row.name == "a peer comes without a read-back" {
+			peers = s.setHolding("10.244.2.10")
+		}
+	}
+}
+
+// setHolding returns the name of a set of peers that holds an address.
+func (s *scene) setHolding(addr string) string {
+	s.t.Helper()
+	for line := range strings.Lines(s.run("ipset", "save")) {
+		words := strings.Fields(line)
+		if words[0] == "add" && strings.HasPrefix(words[1], "moat-4-p-") && words[2] == addr {
+			return words[1]
+		}
+	}
+	s.t.Fatalf("no set holds %s", addr)
+	return ""
+}
+
+// Setup puts the metrics where the manager's /metrics comes from.
+func TestSetupRegistersTheMetrics(t *testing.T) {
+	s := newAgentScene(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	require.NoError(t, Setup(ctx, s.manager(apiServer.Agent(t)), Options{NodeName: s.nodeName}))
+	t.Cleanup(func() { ctrlmetrics.Registry.Unregister(newMetrics()) })
+	families, err := ctrlmetrics.Registry.Gather()
+	require.NoError(t, err)
+	var names []string
+	for _, family := range families {
+		names = append(names, family.GetName())
+	}
+	require.Contains(t, names, "moat_syncs_total")
+}
