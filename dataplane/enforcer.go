@@ -164,7 +164,10 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 // leaveOthers takes Moat's rules out of the other backend.
 func (e *enforcer) leaveOthers(ctx context.Context) error {
 	for family, other := range e.others {
-		if err := other.Remove(ctx); err != nil {
+		_, err := other.Remove(ctx)
+		// A table that native nft rules make unreadable is none that this node's
+		// programs work with.
+		if err != nil && !errors.Is(err, iptables.ErrIncompatible) {
 			return fmt.Errorf("%s: removing Moat's rules of %s: %w", family, e.backend.Other(), err)
 		}
 		delete(e.others, family)

@@ -17,6 +17,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/iptables"
 )
 
+// defaultHealthAddress is where an agent answers unless it is told otherwise.
+const defaultHealthAddress = "127.0.0.1:9471"
+
 // agentOptions are the agent's flags.
 type agentOptions struct {
 	nodeName       string
@@ -32,7 +35,7 @@ func agentFlags() (*flag.FlagSet, *agentOptions) {
 	flags.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of this node's Node object (default $NODE_NAME)")
 	flags.StringVar(&o.backend, "iptables-backend", "auto", "auto, nft or legacy; auto uses the one that kubelet and kube-proxy use")
 	flags.StringVar(&o.sysctlDir, "proc-sys-net", "/proc/sys/net", "`directory` where the node's /proc/sys/net can be written")
-	flags.StringVar(&o.healthAddress, "health-address", "127.0.0.1:9471", "`address` of /healthz and /readyz")
+	flags.StringVar(&o.healthAddress, "health-address", defaultHealthAddress, "`address` of /healthz and /readyz")
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":9470", "`address` of /metrics; 0 serves none")
 	flags.StringVar(&o.logLevel, "log-level", "info", "info or debug")
 	return flags, o

@@ -24,10 +24,11 @@ const (
 const usage = `Usage: moat <command> [flags]
 
 Commands:
-  operator   turn AppIsolations into NetworkPolicies and report on which nodes they are enforced
-  agent      enforce the cluster's NetworkPolicies on this node
-  version    print the version
-  help       print this text
+  operator        turn AppIsolations into NetworkPolicies and report on which nodes they are enforced
+  agent           enforce the cluster's NetworkPolicies on this node
+  agent cleanup   remove every trace of Moat from this node
+  version         print the version
+  help            print this text
 
 "moat <command> --help" lists the flags of a command.
 `
@@ -53,6 +54,9 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case "operator":
 		return exitCode(runOperator(ctx, rest), stdout, stderr)
 	case "agent":
+		if len(rest) > 0 && rest[0] == "cleanup" {
+			return exitCode(runCleanup(ctx, rest[1:], stdout), stdout, stderr)
+		}
 		return exitCode(runAgent(ctx, rest), stdout, stderr)
 	case "version", "--version":
 		_, _ = fmt.Fprintln(stdout, "moat", versionString())

@@ -103,24 +103,43 @@ func (r *Runner) Apply(ctx context.Context, change Change) error {
 }
 
 // Remove takes Moat's chains and hooks, if there are any, out of the filter table
-// and leaves the rest of it. It makes no table where there is none.
-func (r *Runner) Remove(ctx context.Context) error {
+// and leaves the rest of it. It makes no table where there is none. The change is
+// what it did; empty, there was nothing.
+func (r *Runner) Remove(ctx context.Context) (Change, error) {
+	change, err := r.Remains(ctx)
+	if err != nil || change.Empty() {
+		return Change{}, err
+	}
+	if err := r.Apply(ctx, change); err != nil {
+		return Change{}, err
+	}
+	return change, nil
+}
+
+// Remains returns what Remove would do.
+func (r *Runner) Remains(ctx context.Context) (Change, error) {
 	if r.backend == Legacy && !slices.Contains(legacyTables(r.family), "filter") {
-		return nil
+		return Change{}, nil
 	}
 	table, err := r.Read(ctx)
-	if errors.Is(err, ErrIncompatible) {
-		// Moat can't have written to a table like this, nor take anything out.
-		return nil
-	}
 	if err != nil {
-		return err
+		return Change{}, err
 	}
-	change := Diff(table, Table{})
-	if change.Empty() {
-		return nil
+	return Diff(table, Table{}), nil
+}
+
+// ForeignUses returns the rules of other programs, in all tables that there are,
+// that name one of Moat's chains or a set with the prefix, as iptables-save prints
+// them. They keep it from being removed.
+func (r *Runner) ForeignUses(ctx context.Context, setPrefix string) ([]string, error) {
+	if r.backend == Legacy && len(legacyTables(r.family)) == 0 {
+		return nil, nil
 	}
-	return r.Apply(ctx, change)
+	output, err := run(ctx, "", r.save)
+	if err != nil {
+		return nil, fmt.Errorf("reading all tables: %w", err)
+	}
+	return foreignUses(output, r.prefix, setPrefix), nil
 }
 
 // Error is a program that failed.

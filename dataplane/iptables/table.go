@@ -84,3 +84,27 @@ func hookTarget(chain, rule string) string {
 	}
 	return words[1]
 }
+
+// naming are the options of a rule that are followed by a chain or a set.
+var naming = []string{"-j", "-g", "--match-set", "--add-set", "--del-set", "--map-set"}
+
+// foreignUses returns the rules of an iptables-save that name a chain or a set
+// with one of the prefixes, hooks and the rules of such chains left out.
+func foreignUses(output, chainPrefix, setPrefix string) []string {
+	var uses []string
+	for line := range strings.Lines(output) {
+		rest, ok := strings.CutPrefix(strings.TrimSpace(line), "-A ")
+		chain, rule, _ := strings.Cut(rest, " ")
+		if !ok || strings.HasPrefix(chain, chainPrefix) || strings.HasPrefix(hookTarget(chain, rule), chainPrefix) {
+			continue
+		}
+		words := strings.Fields(rule)
+		for i := 1; i < len(words); i++ {
+			if slices.Contains(naming, words[i-1]) && (strings.HasPrefix(words[i], chainPrefix) || strings.HasPrefix(words[i], setPrefix)) {
+				uses = append(uses, "-A "+rest)
+				break
+			}
+		}
+	}
+	return uses
+}

@@ -45,12 +45,18 @@ func (c *Cluster) StartAgents(t testing.TB, backend iptables.Backend, flags ...s
 // flags. It returns before the agent is ready.
 func (n *Node) StartAgent(t testing.TB, backend iptables.Backend, flags ...string) {
 	t.Helper()
-	binary := os.Getenv(binaryVariable)
-	require.NotEmpty(t, binary, "%s is not set: it names the built cmd/moat", binaryVariable)
+	binary := moatBinary(t)
 	require.False(t, n.Agent != nil && n.Agent.Running(), "%s has an agent", n.Name)
 	kubeconfig := n.cluster.writeKubeconfig(t, n.Name+"-agent", n.cluster.server.Agent(t))
 	args := append([]string{"agent", "--node-name=" + n.Name, "--iptables-backend=" + backendFlags[backend]}, flags...)
 	n.Agent = n.Start(t, "agent", []string{"KUBECONFIG=" + kubeconfig}, binary, args...)
+}
+
+func moatBinary(t testing.TB) string {
+	t.Helper()
+	binary := os.Getenv(binaryVariable)
+	require.NotEmpty(t, binary, "%s is not set: it names the built cmd/moat", binaryVariable)
+	return binary
 }
 
 // StopAgents stops all agents as a kubelet does. Their rules stay.

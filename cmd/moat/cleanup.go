@@ -1,0 +1,53 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log"
+
+	"github.com/moat-dev/moat/dataplane"
+)
+
+const cleanupHelp = `
+Removes every trace of Moat from the node that it runs on: the hooks and chains
+MOAT-* in iptables-nft and iptables-legacy, IPv4 and IPv6, and all ipsets moat-*.
+Nothing else is touched. It asks no API server and may run any number of times.
+
+From then on the node enforces no NetworkPolicy. Uninstall Moat first: an agent
+that runs would put everything back, so the command refuses while one answers at
+its health address.
+
+It needs root with NET_ADMIN in the node's network, and with iptables-legacy the
+node's /run/xtables.lock. It ends with 1, and says why, where something is left.
+The sysctl net.bridge.bridge-nf-call-iptables stays as it is, since kube-proxy
+needs it too.
+`
+
+func cleanupFlags() (flags *flag.FlagSet, healthAddress *string) {
+	flags = flag.NewFlagSet("agent cleanup", flag.ContinueOnError)
+	healthAddress = flags.String("health-address", defaultHealthAddress, "`address` at which an agent of this node would answer")
+	return flags, healthAddress
+}
+
+// runCleanup removes what agents left on this node.
+func runCleanup(ctx context.Context, args []string, stdout io.Writer) error {
+	flags, healthAddress := cleanupFlags()
+	if err := parseFlags(flags, args); err != nil {
+		if wrong := (*usageError)(nil); errors.As(err, &wrong) && wrong.help != "" {
+			wrong.help += cleanupHelp
+		}
+		return err
+	}
+	if err := validateAddress("--health-address", *healthAddress); err != nil {
+		return &usageError{err: fmt.Errorf("agent cleanup: %w", err)}
+	}
+	log.SetOutput(io.Discard) // as the agent does
+	if err := dataplane.Cleanup(ctx, *healthAddress, stdout); err != nil {
+		return fmt.Errorf("cleaning up the node: %w", err)
+	}
+	_, err := fmt.Fprintln(stdout, "nothing of Moat is left on this node")
+	return err
+}

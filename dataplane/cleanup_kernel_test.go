@@ -1,0 +1,217 @@
+package dataplane
+
+import (
+	"io"
+	"net"
+	"net/http"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/dataplane/iptables"
+)
+
+// saveCommands print all that a node's iptables hold.
+var saveCommands = []string{"iptables-nft-save", "iptables-legacy-save", "ip6tables-nft-save", "ip6tables-legacy-save"}
+
+// everything is what the node holds, of whomever, without the dates and the counters
+// of the built-in chains.
+func (s *scene) everything() string {
+	var dump strings.Builder
+	for _, command := range saveCommands {
+		dump.WriteString(command + "\n")
+		for line := range strings.Lines(s.run(command)) {
+			if strings.HasPrefix(line, ":") {
+				line, _, _ = strings.Cut(line, "[")
+			}
+			if !strings.HasPrefix(line, "#") {
+				dump.WriteString(line)
+			}
+		}
+	}
+	return dump.String() + s.run("ipset", "save")
+}
+
+const unusedAddress = "127.0.0.1:1"
+
+// cleanUp runs Cleanup on the node.
+func (s *scene) cleanUp(out io.Writer) error {
+	return s.node.Do(func() error { return Cleanup(s.t.Context(), unusedAddress, out) })
+}
+
+// Whatever agents left goes, be it of both backends and of one that died; what only
+// looks like Moat's stays.
+func TestCleanupRemovesMoatAndNothingElse(t *testing.T) {
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s, _, _ := switchingScene(t, backend)
+		for _, set := range []string{"neighbours", "moat", "not-moat-4"} {
+			s.run("ipset", "create", set, "hash:ip")
+			s.run("ipset", "add", set, "10.9.8.7")
+		}
+		for _, command := range []string{"iptables-nft", "iptables-legacy"} {
+			s.run(command, "-N", "NOT-MOAT-4")
+			s.run(command, "-A", "FORWARD", "-m", "set", "--match-set", "moat", "src", "-j", "NOT-MOAT-4")
+			s.run(command, "-A", "FORWARD", "-m", "comment", "--comment", "MOAT-FORWARD", "-j", "NEIGHBOUR")
+		}
+		before := s.everything()
+
+		s.sync()
+		s.restart(backend.Other())
+		require.NoError(t, s.node.Do(func() error { return s.enforcer.open(t.Context()) }))
+		s.enforcer.others = nil // as if it died before it left the old backend
+		s.sync()
+		for _, command := range saveCommands {
+			require.Contains(t, s.run(command, "-t", "filter"), "-A FORWARD -j MOAT-FORWARD")
+		}
+		s.run("ipset", "create", "moat-4-egress-00ff", "hash:ip")
+		s.run("iptables-nft", "-A", "FORWARD", "-j", "MOAT-FORWARD") // a hook twice
+		s.requirePing(false, "neighbour", "test-np")
+
+		var out strings.Builder
+		require.NoError(t, s.cleanUp(&out))
+		require.Equal(t, before, s.everything())
+		require.Contains(t, out.String(), "chains and the hooks in FORWARD, INPUT")
+		s.requirePing(true, "neighbour", "test-np")
+
+		out.Reset()
+		require.NoError(t, s.cleanUp(&out))
+		require.Equal(t, before, s.everything())
+		require.Equal(t, 4, strings.Count(out.String(), "no rules of Moat"), out.String())
+		require.Contains(t, out.String(), "removed 0 sets")
+	})
+}
+
+// Where there is nothing no tables appear either.
+func TestCleanupOfAnEmptyNode(t *testing.T) {
+	t.Parallel()
+	s := newScene(t, "")
+	require.NoError(t, s.cleanUp(io.Discard))
+	for _, file := range []string{"ip_tables_names", "ip6_tables_names"} {
+		require.Empty(t, s.run("cat", "/proc/thread-self/net/"+file))
+	}
+	require.Empty(t, s.run("iptables-nft-save")+s.run("ip6tables-nft-save"))
+}
+
+// What other programs hold on to is left, and the error quotes their rule. The rest
+// goes, and all of it once they let go.
+func TestCleanupNamesWhatIsInUse(t *testing.T) {
+	for _, use := range []string{"-m set --match-set moat-4-egress src -j ACCEPT", "-i cni0 -j MOAT-FORWARD"} {
+		t.Run(use, func(t *testing.T) {
+			backends(t, func(t *testing.T, backend iptables.Backend) {
+				s := walkThroughScene(t, backend)
+				s.sync()
+				s.run(string(backend), append([]string{"-A", "FORWARD"}, strings.Fields(use)...)...)
+				err := s.cleanUp(io.Discard)
+				require.ErrorContains(t, err, "moat-4-egress")
+				require.ErrorContains(t, err, string(backend)+", IPv4: -A FORWARD "+use)
+				require.NotContains(t, err.Error(), "moat-6")
+				require.Contains(t, s.run(string(backend)+"-save"), use)
+				require.NotContains(t, s.run("ipset", "list", "-n"), "moat-6")
+
+				s.run(string(backend), append([]string{"-D", "FORWARD"}, strings.Fields(use)...)...)
+				require.NoError(t, s.cleanUp(io.Discard))
+				require.NotContains(t, s.everything(), "MOAT-")
+				require.NotContains(t, s.everything(), "moat-")
+			})
+		})
+	}
+}
+
+// A table that native nft rules make unreadable matters only where Moat's rules are
+// in it.
+func TestCleanupBesideNativeRules(t *testing.T) {
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := walkThroughScene(t, backend)
+		s.sync()
+		s.run("iptables-nft", "-A", "FORWARD", "-j", "ACCEPT") // makes the chain, with the legacy backend too
+		s.addNativeRule("filter", "FORWARD")
+		err := s.cleanUp(io.Discard)
+		if backend == iptables.NFT {
+			require.ErrorContains(t, err, "moat-4-egress")
+			require.ErrorContains(t, err, "iptables-nft, IPv4: reading the filter table: "+iptables.ErrIncompatible.Error())
+			return
+		}
+		require.NoError(t, err)
+		require.NotContains(t, s.everything(), "MOAT-")
+		require.NotContains(t, s.everything(), "moat-")
+	})
+}
+
+// While an agent answers, be it an unhealthy one, nothing is removed.
+func TestCleanupRefusesBesideAnAgent(t *testing.T) {
+	t.Parallel()
+	s := walkThroughScene(t, iptables.NFT)
+	s.sync()
+	before := s.everything()
+	server := (&health{}).server("127.0.0.1:9471").Server
+	require.NoError(t, s.node.Do(func() error {
+		listener, err := net.Listen("tcp", server.Addr)
+		if err == nil {
+			go func() { _ = server.Serve(listener) }()
+		}
+		return err
+	}))
+	cleanUp := func() error {
+		return s.node.Do(func() error { return Cleanup(t.Context(), server.Addr, io.Discard) })
+	}
+	require.ErrorIs(t, cleanUp(), errAgentRuns)
+	server.Handler = http.HandlerFunc(answer(func() error { return io.ErrUnexpectedEOF }))
+	require.ErrorIs(t, cleanUp(), errAgentRuns)
+	require.Equal(t, before, s.everything())
+	require.NoError(t, server.Close())
+	require.NoError(t, cleanUp())
+	require.NotContains(t, s.everything(), "MOAT-")
+}
+
+// onLine runs do when a line is written that contains the text.
+type onLine struct {
+	text string
+	do   func()
+}
+
+func (w onLine) Write(line []byte) (int, error) {
+	if strings.Contains(string(line), w.text) {
+		w.do()
+	}
+	return len(line), nil
+}
+
+// An agent whose health check is elsewhere puts its rules back: that is no success.
+func TestCleanupSeesWhatComesBack(t *testing.T) {
+	for name, comesBack := range map[string][]string{
+		"a chain": {"iptables-legacy", "-N", "MOAT-FORWARD"},
+		"a set":   {"ipset", "create", "moat-4-egress", "hash:ip"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := walkThroughScene(t, iptables.Legacy)
+			s.sync()
+			err := s.cleanUp(onLine{"removed 4 sets", func() { s.run(comesBack[0], comesBack[1:]...) }})
+			require.ErrorIs(t, err, errAgentRuns)
+			require.ErrorContains(t, err, comesBack[2]+" came back")
+			require.NoError(t, s.cleanUp(io.Discard))
+		})
+	}
+}
+
+// The kernel lets go of sets some time after the rules: that is waited for.
+func TestCleanupWaitsForSetsInUse(t *testing.T) {
+	t.Parallel()
+	s := walkThroughScene(t, iptables.NFT)
+	s.sync()
+	s.run("ipset", "create", "holder", "list:set")
+	s.run("ipset", "add", "holder", "moat-4-egress")
+	err := s.cleanUp(io.Discard)
+	require.ErrorContains(t, err, "still in use: moat-4-egress\n")
+	require.ErrorContains(t, err, "look for other sets")
+
+	released := make(chan error, 1)
+	time.AfterFunc(busyWait/5, func() {
+		released <- s.node.Do(func() error { return exec.Command("ipset", "del", "holder", "moat-4-egress").Run() })
+	})
+	require.NoError(t, s.cleanUp(io.Discard))
+	require.NoError(t, <-released)
+}
