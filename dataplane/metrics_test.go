@@ -186,12 +186,14 @@ func TestRepairsAreCounted(t *testing.T) {
 		do                  func()
 		hooks, chains, sets float64
 	}{
-		{"the first sync", nothing, 0, 0, 0},
+		{"the first sync finds what an agent before left", func() {
+			s.run("ipset", "create", "moat-old", "hash:ip")
+			s.run("iptables-nft", "-N", "MOAT-OLD")
+		}, 0, 0, 0},
 		{"nothing", nothing, 0, 0, 0},
 		{"a peer comes", modelChanges, 0, 0, 0},
 		{"a peer goes", modelChanges, 0, 0, 0},
 		{"a policy goes", func() { s.remove("test-network-policy") }, 0, 0, 0},
-		{"what was busy goes", nothing, 0, 0, 0},
 		{"a policy comes", func() { s.apply(walkThrough) }, 0, 0, 0},
 		{"a peer comes without a read-back", func() { modelChanges(); s.sync() }, 0, 0, 0},
 		{"hook deleted", func() { s.run("iptables-nft", "-D", "FORWARD", "-j", "MOAT-FORWARD") }, 1, 0, 0},
@@ -203,6 +205,12 @@ func TestRepairsAreCounted(t *testing.T) {
 		{"set added", func() { s.run("ipset", "create", "moat-old", "hash:ip") }, 0, 0, 1},
 		{"set polluted that changes too", func() { s.run("ipset", "add", peers, "10.244.1.11"); modelChanges() }, 0, 0, 1},
 		{"nothing any more", nothing, 0, 0, 0},
+		{"a set that somebody else uses stays", func() {
+			s.run("iptables-nft", "-A", "OUTPUT", "-m", "set", "--match-set", peers, "src")
+			s.remove("test-network-policy")
+		}, 0, 0, 0},
+		{"and is still used", nothing, 0, 0, 0},
+		{"and goes", func() { s.run("iptables-nft", "-F", "OUTPUT") }, 0, 0, 0},
 	} {
 		hooks, chains, sets := repairs(row.do)
 		require.Equal(t, []float64{row.hooks, row.chains, row.sets}, []float64{hooks, chains, sets}, row.name)
