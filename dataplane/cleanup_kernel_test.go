@@ -3,7 +3,6 @@ package dataplane
 import (
 	"io"
 	"net"
-	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
@@ -158,7 +157,7 @@ func TestCleanupRefusesBesideAnAgent(t *testing.T) {
 		return s.node.Do(func() error { return Cleanup(t.Context(), server.Addr, io.Discard) })
 	}
 	require.ErrorIs(t, cleanUp(), errAgentRuns)
-	server.Handler = http.HandlerFunc(answer(func() error { return io.ErrUnexpectedEOF }))
+	server.Handler = answer(func() error { return io.ErrUnexpectedEOF })
 	require.ErrorIs(t, cleanUp(), errAgentRuns)
 	require.Equal(t, before, s.everything())
 	require.NoError(t, server.Close())

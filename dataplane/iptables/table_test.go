@@ -106,3 +106,27 @@ func FuzzParseSave(f *testing.F) {
 		requireOwnLinesOnly(t, change.Script())
 	})
 }
+
+// Only where a rule names a chain or a set is it in the way, and hooks are Moat's own.
+func TestForeignUses(t *testing.T) {
+	const save = `*filter
+:FORWARD ACCEPT [0:0]
+:MOAT-FORWARD - [0:0]
+-A FORWARD -j MOAT-FORWARD
+-A FORWARD -i eth0 -j MOAT-FORWARD
+-A FORWARD -m set ! --match-set moat-4-egress src -g OTHER
+-A FORWARD -m comment --comment moat-4-egress -j OTHER
+-A FORWARD -m set --match-set moats src -j OTHER
+-A MOAT-FORWARD -m set --match-set moat-4-egress src -j MOAT-EGRESS
+COMMIT
+*mangle
+-A FORWARD -j SET --add-set moat-4-egress src
+-A FORWARD -j MOAT-FORWARD-ELSE
+COMMIT
+`
+	require.Equal(t, []string{
+		"-A FORWARD -i eth0 -j MOAT-FORWARD",
+		"-A FORWARD -m set ! --match-set moat-4-egress src -g OTHER",
+		"-A FORWARD -j SET --add-set moat-4-egress src",
+	}, foreignUses(save, "MOAT-", "moat-"))
+}
