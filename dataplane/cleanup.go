@@ -122,13 +122,17 @@ func (c *cleanup) removeRulesOf(ctx context.Context, backend iptables.Backend, f
 	if table.runner, err = iptables.NewRunner(backend, family, compile.ChainPrefix); err == nil {
 		change, err = table.runner.Remove(ctx)
 	}
+	var uses []string
+	if iptables.IsFailure(err) {
+		uses, _ = table.foreignUses(ctx) // a second error adds nothing to the first
+	}
 	switch {
 	case errors.Is(err, iptables.ErrMissing) || errors.Is(err, iptables.ErrIncompatible):
 		c.unknown = append(c.unknown, fmt.Sprintf("%s: %v", table.name, err))
 		c.printf("%s: not looked into: %v", table.name, err)
 		return nil
 	case err != nil:
-		return fmt.Errorf("%s: removing Moat's rules: %w%s", table.name, err, quote(table.foreignUses(ctx)))
+		return fmt.Errorf("%s: removing Moat's rules: %w%s", table.name, err, quote(uses))
 	case change.Empty():
 		c.printf("%s: no rules of Moat", table.name)
 	default:
@@ -147,18 +151,12 @@ func removed(change *iptables.Change) string {
 }
 
 // foreignUses returns the rules of other programs that keep chains or sets in use.
-func (f *filterTable) foreignUses(ctx context.Context) []string {
-	if f.runner == nil {
-		return nil
-	}
+func (f *filterTable) foreignUses(ctx context.Context) ([]string, error) {
 	uses, err := f.runner.ForeignUses(ctx, compile.SetPrefix)
-	if err != nil {
-		uses = []string{err.Error()}
-	}
 	for i := range uses {
 		uses[i] = f.name + ": " + uses[i]
 	}
-	return uses
+	return uses, err
 }
 
 // quote lists what is in the way, one to a line.
@@ -186,7 +184,11 @@ func (c *cleanup) removeSets(ctx context.Context) error {
 	}
 	why := slices.Clone(c.unknown)
 	for i := range c.tables {
-		why = append(why, c.tables[i].foreignUses(ctx)...)
+		uses, err := c.tables[i].foreignUses(ctx)
+		if err != nil {
+			uses = []string{fmt.Sprintf("%s: %v", c.tables[i].name, err)}
+		}
+		why = append(why, uses...)
 	}
 	if len(why) == 0 {
 		why = []string{"no rule that iptables shows names them: look for other sets that hold them (ipset list)"}

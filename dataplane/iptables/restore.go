@@ -139,7 +139,7 @@ func (r *Runner) ForeignUses(ctx context.Context, setPrefix string) ([]string, e
 	if err != nil {
 		return nil, fmt.Errorf("reading all tables: %w", err)
 	}
-	return foreignUses(output, r.prefix, setPrefix), nil
+	return ForeignUses(output, r.prefix, setPrefix), nil
 }
 
 // Error is a program that failed.

@@ -88,9 +88,9 @@ func hookTarget(chain, rule string) string {
 // naming are the options of a rule that are followed by a chain or a set.
 var naming = []string{"-j", "-g", "--match-set", "--add-set", "--del-set", "--map-set"}
 
-// foreignUses returns the rules of an iptables-save that name a chain or a set
+// ForeignUses returns the rules of an iptables-save that name a chain or a set
 // with one of the prefixes, hooks and the rules of such chains left out.
-func foreignUses(output, chainPrefix, setPrefix string) []string {
+func ForeignUses(output, chainPrefix, setPrefix string) []string {
 	var uses []string
 	for line := range strings.Lines(output) {
 		rest, ok := strings.CutPrefix(strings.TrimSpace(line), "-A ")

@@ -128,5 +128,5 @@ COMMIT
 		"-A FORWARD -i eth0 -j MOAT-FORWARD",
 		"-A FORWARD -m set ! --match-set moat-4-egress src -g OTHER",
 		"-A FORWARD -j SET --add-set moat-4-egress src",
-	}, foreignUses(save, "MOAT-", "moat-"))
+	}, iptables.ForeignUses(save, "MOAT-", "moat-"))
 }
