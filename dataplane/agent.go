@@ -252,8 +252,8 @@ func (a *Agent) sync(ctx context.Context) error {
 		return ctx.Err()
 	}
 	failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
-	a.enforcer.metrics.synced(start, a.event, err)
 	a.enforcer.metrics.show(a.enforcer, failed)
+	a.enforcer.metrics.synced(start, a.event, err)
 	if err == nil {
 		a.event = time.Time{}
 	}
