@@ -217,7 +217,7 @@ func TestAgentRepairsItsHook(t *testing.T) {
 		return len(table.Hooks["FORWARD"]) == 1
 	}
 	s.eventually(hooked, "the agent hooks itself in")
-	runIn(t, s.node.Host, "iptables-nft", "-D", "FORWARD", "-j", "MOAT-FORWARD")
+	runIn(t, s.node.Host, "iptables-nft", "-t", "mangle", "-D", "FORWARD", "-j", "MOAT-FORWARD")
 	require.False(t, hooked())
 	s.eventually(hooked, "the agent hooks itself in again")
 	s.stop()
@@ -239,7 +239,7 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 	agent.health.server("").Server.Handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 	require.Equal(t, http.StatusServiceUnavailable, answer.Code)
 	require.Equal(t, "waiting for the API server to list pods, namespaces, networkpolicies\n", answer.Body.String())
-	require.NotContains(t, runIn(t, s.node.Host, "iptables-nft-save", "-t", "filter"), "MOAT-", "nothing is written before the caches are synced")
+	require.NotContains(t, runIn(t, s.node.Host, "iptables-nft-save", "-t", "mangle"), "MOAT-", "nothing is written before the caches are synced")
 	cancel()
 	require.NoError(t, <-ended)
 }

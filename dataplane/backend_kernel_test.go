@@ -24,6 +24,7 @@ func switchingScene(t *testing.T, requested iptables.Backend) (s *scene, foreign
 		s.run(command, "-A", "FORWARD", "-j", "NEIGHBOUR")
 		s.run(command, "-A", "INPUT", "-p", "tcp", "--dport", "9999", "-j", "DROP")
 		s.run(command, "-t", "nat", "-N", "NEIGHBOUR-NAT")
+		s.run(command, "-t", "mangle", "-A", "FORWARD", "-p", "tcp", "--dport", "9999", "-j", "DROP")
 	}
 	s.label("test-np", map[string]string{"role": "db"})
 	s.label("busybox", map[string]string{"role": "frontend"})
@@ -48,9 +49,9 @@ func (s *scene) requireOnlyIn(backend iptables.Backend) {
 	s.t.Helper()
 	for _, family := range []string{"iptables", "ip6tables"} {
 		suffix := strings.TrimPrefix(string(backend), "iptables")
-		require.Contains(s.t, s.run(family+suffix+"-save", "-t", "filter"), compile.ChainPrefix)
+		require.Contains(s.t, s.run(family+suffix+"-save", "-t", "mangle"), compile.ChainPrefix)
 		suffix = strings.TrimPrefix(string(backend.Other()), "iptables")
-		require.NotContains(s.t, s.run(family+suffix+"-save", "-t", "filter"), compile.ChainPrefix)
+		require.NotContains(s.t, s.run(family+suffix+"-save", "-t", "mangle"), compile.ChainPrefix)
 	}
 }
 
@@ -191,8 +192,8 @@ func TestAnAgentWithAnotherBackend(t *testing.T) {
 			s.backend = backend
 			s.start()
 			s.eventually(func() bool { return s.report().Status.Backend == string(backend) }, "the report names the backend")
-			require.Contains(t, runIn(t, s.node.Host, string(backend)+"-save", "-t", "filter"), compile.ChainPrefix)
-			require.NotContains(t, runIn(t, s.node.Host, string(backend.Other())+"-save", "-t", "filter"), compile.ChainPrefix)
+			require.Contains(t, runIn(t, s.node.Host, string(backend)+"-save", "-t", "mangle"), compile.ChainPrefix)
+			require.NotContains(t, runIn(t, s.node.Host, string(backend.Other())+"-save", "-t", "mangle"), compile.ChainPrefix)
 		}
 	})
 	s.stop()

@@ -93,12 +93,12 @@ func agentAnswers(ctx context.Context, address string) bool {
 type cleanup struct {
 	out     io.Writer
 	sets    *ipset.Kernel
-	tables  []filterTable
+	tables  []mangleTable
 	unknown []string // tables that can't be looked into, with the reason
 }
 
-// filterTable is the filter table of one backend and family.
-type filterTable struct {
+// mangleTable is the mangle table of one backend and family.
+type mangleTable struct {
 	name   string
 	runner *iptables.Runner
 }
@@ -116,7 +116,7 @@ func (c *cleanup) removeRules(ctx context.Context) error {
 }
 
 func (c *cleanup) removeRulesOf(ctx context.Context, backend iptables.Backend, family ruleset.Family) error {
-	table := filterTable{name: fmt.Sprintf("%s, %s", backend, family)}
+	table := mangleTable{name: fmt.Sprintf("%s, %s", backend, family)}
 	var err error
 	var change iptables.Change
 	if table.runner, err = iptables.NewRunner(backend, family, compile.ChainPrefix); err == nil {
@@ -151,7 +151,7 @@ func removed(change *iptables.Change) string {
 }
 
 // foreignUses returns the rules of other programs that keep chains or sets in use.
-func (f *filterTable) foreignUses(ctx context.Context) ([]string, error) {
+func (f *mangleTable) foreignUses(ctx context.Context) ([]string, error) {
 	uses, err := f.runner.ForeignUses(ctx, compile.SetPrefix)
 	for i := range uses {
 		uses[i] = f.name + ": " + uses[i]

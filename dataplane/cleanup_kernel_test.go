@@ -51,8 +51,8 @@ func TestCleanupRemovesMoatAndNothingElse(t *testing.T) {
 			s.run("ipset", "add", set, "10.9.8.7")
 		}
 		for _, command := range []string{"iptables-nft", "iptables-legacy"} {
-			s.run(command, "-N", "NOT-MOAT-4")
-			s.run(command, "-A", "FORWARD", "-m", "set", "--match-set", "moat", "src", "-j", "NOT-MOAT-4")
+			s.run(command, "-t", "mangle", "-N", "NOT-MOAT-4")
+			s.run(command, "-t", "mangle", "-A", "FORWARD", "-m", "set", "--match-set", "moat", "src", "-j", "NOT-MOAT-4")
 			s.run(command, "-A", "FORWARD", "-m", "comment", "--comment", "MOAT-FORWARD", "-j", "NEIGHBOUR")
 		}
 		before := s.everything()
@@ -63,10 +63,10 @@ func TestCleanupRemovesMoatAndNothingElse(t *testing.T) {
 		s.enforcer.others = nil // as if it died before it left the old backend
 		s.sync()
 		for _, command := range saveCommands {
-			require.Contains(t, s.run(command, "-t", "filter"), "-A FORWARD -j MOAT-FORWARD")
+			require.Contains(t, s.run(command, "-t", "mangle"), "-A FORWARD -j MOAT-FORWARD")
 		}
 		s.run("ipset", "create", "moat-4-egress-00ff", "hash:ip")
-		s.run("iptables-nft", "-A", "FORWARD", "-j", "MOAT-FORWARD") // a hook twice
+		s.run("iptables-nft", "-t", "mangle", "-A", "FORWARD", "-j", "MOAT-FORWARD") // a hook twice
 		s.requirePing(false, "neighbour", "test-np")
 
 		var out strings.Builder
@@ -102,7 +102,7 @@ func TestCleanupNamesWhatIsInUse(t *testing.T) {
 			backends(t, func(t *testing.T, backend iptables.Backend) {
 				s := walkThroughScene(t, backend)
 				s.sync()
-				s.run(string(backend), append([]string{"-A", "FORWARD"}, strings.Fields(use)...)...)
+				s.run(string(backend), append([]string{"-t", "mangle", "-A", "FORWARD"}, strings.Fields(use)...)...)
 				err := s.cleanUp(io.Discard)
 				require.ErrorContains(t, err, "moat-4-egress")
 				require.ErrorContains(t, err, string(backend)+", IPv4: -A FORWARD "+use)
@@ -110,7 +110,7 @@ func TestCleanupNamesWhatIsInUse(t *testing.T) {
 				require.Contains(t, s.run(string(backend)+"-save"), use)
 				require.NotContains(t, s.run("ipset", "list", "-n"), "moat-6")
 
-				s.run(string(backend), append([]string{"-D", "FORWARD"}, strings.Fields(use)...)...)
+				s.run(string(backend), append([]string{"-t", "mangle", "-D", "FORWARD"}, strings.Fields(use)...)...)
 				require.NoError(t, s.cleanUp(io.Discard))
 				require.NotContains(t, s.everything(), "MOAT-")
 				require.NotContains(t, s.everything(), "moat-")
@@ -125,12 +125,12 @@ func TestCleanupBesideNativeRules(t *testing.T) {
 	backends(t, func(t *testing.T, backend iptables.Backend) {
 		s := walkThroughScene(t, backend)
 		s.sync()
-		s.run("iptables-nft", "-A", "FORWARD", "-j", "ACCEPT") // makes the chain, with the legacy backend too
-		s.addNativeRule("filter", "FORWARD")
+		s.run("iptables-nft", "-t", "mangle", "-A", "FORWARD", "-j", "ACCEPT") // makes the chain, with the legacy backend too
+		s.addNativeRule("mangle", "FORWARD")
 		err := s.cleanUp(io.Discard)
 		if backend == iptables.NFT {
 			require.ErrorContains(t, err, "moat-4-egress")
-			require.ErrorContains(t, err, "iptables-nft, IPv4: reading the filter table: "+iptables.ErrIncompatible.Error())
+			require.ErrorContains(t, err, "iptables-nft, IPv4: reading the mangle table: "+iptables.ErrIncompatible.Error())
 			return
 		}
 		require.NoError(t, err)

@@ -115,7 +115,7 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 // kernel is to be read: to look takes some milliseconds.
 func (e *enforcer) open(ctx context.Context) error {
 	if e.sets == nil {
-		return e.use(ctx, iptables.Detect)
+		return e.use(ctx, func(ctx context.Context) iptables.Backend { return iptables.Detect(ctx, compile.ChainPrefix) })
 	}
 	if e.trusted {
 		return nil
@@ -335,7 +335,7 @@ func (e *enforcer) applyAndReread(ctx context.Context, family ruleset.Family, ch
 		return err
 	}
 	if rest := change.Missing(table); !rest.Empty() {
-		return fmt.Errorf("reading back the filter table: %s differ from what was written", rest)
+		return fmt.Errorf("reading back the mangle table: %s differ from what was written", rest)
 	}
 	return nil
 }

@@ -45,7 +45,7 @@ func TestALockThatIsHeldDelaysASync(t *testing.T) {
 func showNativeChains(s *scene) {
 	s.apply(walkThrough)
 	s.sync()
-	for _, table := range []string{"foreign", "filter"} {
+	for _, table := range []string{"foreign", "filter", "mangle"} {
 		s.addNativeRule(table, "native")
 		for range 3 {
 			s.enforcer.distrust()
@@ -55,13 +55,19 @@ func showNativeChains(s *scene) {
 	}
 }
 
-// Where they add to iptables' own chains, iptables can't print the table. Moat says
-// so and leaves the rules as they are. The legacy backend doesn't see nft.
+// Where they add to iptables' own chains, iptables can't print the table. In another
+// table than Moat's that doesn't matter; in Moat's it says so and leaves the rules as
+// they are. The legacy backend doesn't see nft.
 func showNativeRuleInForward(s *scene) {
 	s.apply(walkThrough)
 	s.sync()
-	s.run("iptables-nft", "-A", "FORWARD", "-j", "ACCEPT") // makes the chain, with the legacy backend too
+	for _, table := range []string{"filter", "mangle"} {
+		s.run("iptables-nft", "-t", table, "-A", "FORWARD", "-j", "ACCEPT") // makes the chain, with the legacy backend too
+	}
 	s.addNativeRule("filter", "FORWARD")
+	s.enforcer.distrust()
+	s.sync()
+	s.addNativeRule("mangle", "FORWARD")
 	s.enforcer.distrust()
 	err := s.trySync()
 	if s.enforcer.requested == iptables.NFT {

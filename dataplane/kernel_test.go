@@ -101,7 +101,7 @@ func TestAFailedRestoreClosesNewlyIsolatedPods(t *testing.T) {
 	s.breakRestore(true)
 	s.label("test-np", map[string]string{"role": "db"})
 	s.apply(walkThrough)
-	require.ErrorContains(t, s.trySync(), "restoring the filter table")
+	require.ErrorContains(t, s.trySync(), "restoring the mangle table")
 	s.requirePing(false, "busybox", "test-np")
 	s.requirePing(true, "busybox", "neighbour")
 
@@ -132,17 +132,22 @@ func (s *scene) breakRestore(broken bool) {
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	damage := map[string]func(s *scene, iptablesCommand string){
-		"hook deleted": func(s *scene, command string) { s.run(command, "-D", "FORWARD", "-j", "MOAT-FORWARD") },
+		"hook deleted": func(s *scene, command string) { s.run(command, "-t", "mangle", "-D", "FORWARD", "-j", "MOAT-FORWARD") },
 		"hook not first": func(s *scene, command string) {
-			s.run(command, "-I", "FORWARD", "1", "-s", "10.244.0.0/16", "-j", "ACCEPT")
+			s.run(command, "-t", "mangle", "-I", "FORWARD", "1", "-s", "10.244.0.0/16", "-j", "ACCEPT")
 		},
-		"hook twice":    func(s *scene, command string) { s.run(command, "-A", "FORWARD", "-j", "MOAT-FORWARD") },
-		"chain flushed": func(s *scene, command string) { s.run(command, "-F", "MOAT-INGRESS") },
-		"table flushed": func(s *scene, command string) { s.run(command, "-F"); s.run(command, "-X") },
-		"rule added":    func(s *scene, command string) { s.run(command, "-I", "MOAT-FORWARD", "1", "-j", "ACCEPT") },
-		"set flushed":   func(s *scene, _ string) { s.run("ipset", "flush", "moat-4-ingress") },
-		"set polluted":  func(s *scene, _ string) { s.run("ipset", "add", "moat-4-ingress", "10.244.1.11") },
-		"stale chain":   func(s *scene, command string) { s.run(command, "-N", "MOAT-OLD") },
+		"hook twice":    func(s *scene, command string) { s.run(command, "-t", "mangle", "-A", "FORWARD", "-j", "MOAT-FORWARD") },
+		"chain flushed": func(s *scene, command string) { s.run(command, "-t", "mangle", "-F", "MOAT-INGRESS") },
+		"table flushed": func(s *scene, command string) {
+			s.run(command, "-t", "mangle", "-F")
+			s.run(command, "-t", "mangle", "-X")
+		},
+		"rule added": func(s *scene, command string) {
+			s.run(command, "-t", "mangle", "-I", "MOAT-FORWARD", "1", "-j", "ACCEPT")
+		},
+		"set flushed":  func(s *scene, _ string) { s.run("ipset", "flush", "moat-4-ingress") },
+		"set polluted": func(s *scene, _ string) { s.run("ipset", "add", "moat-4-ingress", "10.244.1.11") },
+		"stale chain":  func(s *scene, command string) { s.run(command, "-t", "mangle", "-N", "MOAT-OLD") },
 	}
 	backends(t, func(t *testing.T, backend iptables.Backend) {
 		s := walkThroughScene(t, backend)
@@ -158,7 +163,7 @@ func TestRepair(t *testing.T) {
 				s.requirePing(false, "neighbour", "test-np")
 				s.requirePing(true, "busybox", "neighbour")
 				if name == "hook not first" {
-					s.run(string(backend), "-D", "FORWARD", "-s", "10.244.0.0/16", "-j", "ACCEPT")
+					s.run(string(backend), "-t", "mangle", "-D", "FORWARD", "-s", "10.244.0.0/16", "-j", "ACCEPT")
 				}
 				require.Equal(t, healthy, withoutCounters(s.dump()))
 			})

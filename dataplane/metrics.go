@@ -58,7 +58,7 @@ func newMetrics() *metrics {
 		}),
 		repairs: counters("repairs_total",
 			"Chains, hooks and sets that a read-back found other than the sync before had left them.", "kind"),
-		chains:   gauges("iptables_chains", "Moat's chains in the filter table.", "family"),
+		chains:   gauges("iptables_chains", "Moat's chains in the mangle table.", "family"),
 		rules:    gauges("iptables_rules", "Rules in Moat's chains, without the hooks in the built-in chains.", "family"),
 		sets:     gauges("ipset_sets", "Moat's ipsets.", "family"),
 		members:  gauges("ipset_members", "Elements of all of Moat's ipsets together.", "family"),

@@ -59,8 +59,8 @@ func valueOf(metric *dto.Metric) float64 {
 func requireKernelNumbers(t *testing.T, host *nodetest.Host, series map[string]float64) {
 	t.Helper()
 	listing := map[string]string{
-		"IPv4": runIn(t, host, "iptables-nft-save", "-t", "filter"),
-		"IPv6": runIn(t, host, "ip6tables-nft-save", "-t", "filter"),
+		"IPv4": runIn(t, host, "iptables-nft-save", "-t", "mangle"),
+		"IPv6": runIn(t, host, "ip6tables-nft-save", "-t", "mangle"),
 	}
 	sets := runIn(t, host, "ipset", "save")
 	for family, prefix := range map[string]string{"IPv4": "moat-4-", "IPv6": "moat-6-"} {
@@ -132,7 +132,7 @@ ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]`), &np.Spec))
 		require.Zero(t, series["repairs_total "+kind], "what the agent changes itself is no repair: %s", kind)
 	}
 
-	runIn(t, s.node.Host, "iptables-nft", "-D", "FORWARD", "-j", "MOAT-FORWARD")
+	runIn(t, s.node.Host, "iptables-nft", "-t", "mangle", "-D", "FORWARD", "-j", "MOAT-FORWARD")
 	eventually("repairs_total hook", 1)
 	require.EqualValues(t, 1, series["repairs_total hook"])
 	require.Zero(t, series["repairs_total chain"])
@@ -189,7 +189,7 @@ func TestRepairsAreCounted(t *testing.T) {
 	}{
 		{"the first sync finds what an agent before left", func() {
 			s.run("ipset", "create", "moat-old", "hash:ip")
-			s.run("iptables-nft", "-N", "MOAT-OLD")
+			s.run("iptables-nft", "-t", "mangle", "-N", "MOAT-OLD")
 		}, 0, 0, 0},
 		{"nothing", nothing, 0, 0, 0},
 		{"a peer comes", modelChanges, 0, 0, 0},
@@ -197,9 +197,9 @@ func TestRepairsAreCounted(t *testing.T) {
 		{"a policy goes", func() { s.remove("test-network-policy") }, 0, 0, 0},
 		{"a policy comes", func() { s.apply(walkThrough) }, 0, 0, 0},
 		{"a peer comes without a read-back", func() { modelChanges(); s.sync() }, 0, 0, 0},
-		{"hook deleted", func() { s.run("iptables-nft", "-D", "FORWARD", "-j", "MOAT-FORWARD") }, 1, 0, 0},
-		{"chain flushed", func() { s.run("iptables-nft", "-F", "MOAT-INGRESS") }, 0, 1, 0},
-		{"chain added", func() { s.run("iptables-nft", "-N", "MOAT-OLD") }, 0, 1, 0},
+		{"hook deleted", func() { s.run("iptables-nft", "-t", "mangle", "-D", "FORWARD", "-j", "MOAT-FORWARD") }, 1, 0, 0},
+		{"chain flushed", func() { s.run("iptables-nft", "-t", "mangle", "-F", "MOAT-INGRESS") }, 0, 1, 0},
+		{"chain added", func() { s.run("iptables-nft", "-t", "mangle", "-N", "MOAT-OLD") }, 0, 1, 0},
 		{"set of isolated pods polluted", func() { s.run("ipset", "add", "moat-4-ingress", "10.244.1.11") }, 0, 0, 1},
 		{"set of peers polluted", func() { s.run("ipset", "add", peers, "10.244.1.11") }, 0, 0, 1},
 		{"set of peers flushed", func() { s.run("ipset", "flush", peers) }, 0, 0, 1},
@@ -207,11 +207,11 @@ func TestRepairsAreCounted(t *testing.T) {
 		{"set polluted that changes too", func() { s.run("ipset", "add", peers, "10.244.1.11"); modelChanges() }, 0, 0, 1},
 		{"nothing any more", nothing, 0, 0, 0},
 		{"a set that somebody else uses stays", func() {
-			s.run("iptables-nft", "-A", "OUTPUT", "-m", "set", "--match-set", peers, "src")
+			s.run("iptables-nft", "-t", "mangle", "-A", "OUTPUT", "-m", "set", "--match-set", peers, "src")
 			s.remove("test-network-policy")
 		}, 0, 0, 0},
 		{"and is still used", nothing, 0, 0, 0},
-		{"and goes", func() { s.run("iptables-nft", "-F", "OUTPUT") }, 0, 0, 0},
+		{"and goes", func() { s.run("iptables-nft", "-t", "mangle", "-F", "OUTPUT") }, 0, 0, 0},
 	} {
 		hooks, chains, sets := repairs(row.do)
 		require.Equal(t, []float64{row.hooks, row.chains, row.sets}, []float64{hooks, chains, sets}, row.name)

@@ -37,13 +37,13 @@ func TestRestartChangesNothing(t *testing.T) {
 		s.apply(walkThrough)
 		s.sync()
 		s.requirePing(false, "neighbour", "test-np")
-		before := s.run(string(backend)+"-save", "-c", "-t", "filter")
+		before := s.run(string(backend)+"-save", "-c", "-t", "mangle")
 		require.Contains(t, before, "[1:28] -A MOAT-I-", "the dropped ping is counted")
 
 		s.enforcer.sets.Close()
 		s.enforcer = newEnforcer(backend)
 		s.sync()
-		after := s.run(string(backend)+"-save", "-c", "-t", "filter")
+		after := s.run(string(backend)+"-save", "-c", "-t", "mangle")
 		require.Equal(t, withoutCounters(before), withoutCounters(after), "counters too: no chain was rewritten")
 	})
 }
@@ -51,7 +51,7 @@ func TestRestartChangesNothing(t *testing.T) {
 func TestDetectFollowsTheNode(t *testing.T) {
 	detect := func(s *scene) (backend iptables.Backend) {
 		require.NoError(t, s.node.Do(func() error {
-			backend = iptables.Detect(context.Background())
+			backend = iptables.Detect(context.Background(), compile.ChainPrefix)
 			return nil
 		}))
 		return backend

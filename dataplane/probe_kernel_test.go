@@ -132,7 +132,7 @@ func (s *scene) enforcedHere(p probe, v policy.Verdict) bool {
 }
 
 func (s *scene) dump() string {
-	return s.run(string(s.enforcer.backend)+"-save", "-t", "filter") + s.run("ipset", "save")
+	return s.run(string(s.enforcer.backend)+"-save", "-t", "mangle") + s.run("ipset", "save")
 }
 
 func (s *scene) requireTCP(want bool, from, to string, port uint16) {

@@ -12,14 +12,15 @@ import (
 // Detect returns the backend that the node's other programs use. kubelet and
 // kube-proxy leave chains in the mangle table to be recognised by (KEP-3178,
 // "iptables cleanup"); on a node without them the backend with more rules wins,
-// and nft where there are none at all.
-func Detect(ctx context.Context) Backend {
+// and nft where there are none at all. Rules of chains with the prefix are Moat's own
+// and don't count.
+func Detect(ctx context.Context, chainPrefix string) Backend {
 	nft, _ := savedMangle(ctx, NFT) // unreadable: not in use
 	if hasHint(nft) || !legacyInUse() {
 		return NFT
 	}
 	legacy, _ := savedMangle(ctx, Legacy)
-	if hasHint(legacy) || strings.Count(legacy, "\n-A ") > strings.Count(nft, "\n-A ") {
+	if hasHint(legacy) || foreignRules(legacy, chainPrefix) > foreignRules(nft, chainPrefix) {
 		return Legacy
 	}
 	return NFT
@@ -71,6 +72,16 @@ func savedMangle(ctx context.Context, backend Backend) (string, error) {
 		return "", err
 	}
 	return run(ctx, "", path, "-t", "mangle")
+}
+
+func foreignRules(table, chainPrefix string) int {
+	count := 0
+	for line := range strings.Lines(table) {
+		if strings.HasPrefix(line, "-A ") && !strings.Contains(line, chainPrefix) {
+			count++
+		}
+	}
+	return count
 }
 
 func hasHint(table string) bool {

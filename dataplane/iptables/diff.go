@@ -57,7 +57,7 @@ func (c *Change) Empty() bool {
 // has gone by then, the transaction fails as a whole and is computed anew.
 func (c *Change) Script() string {
 	var s strings.Builder
-	s.WriteString("*filter\n")
+	s.WriteString("*" + tableName + "\n")
 	for _, name := range slices.Concat(c.Write, c.Delete) {
 		fmt.Fprintf(&s, ":%s - [0:0]\n", name)
 	}

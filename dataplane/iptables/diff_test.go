@@ -38,7 +38,7 @@ var foreignRules = map[string][]string{
 }
 
 // bring takes the fake to the wanted state and returns the change.
-func bring(t *testing.T, f *fakeFilter, want iptables.Table) iptables.Change {
+func bring(t *testing.T, f *fakeTable, want iptables.Table) iptables.Change {
 	t.Helper()
 	change := iptables.Diff(iptables.ParseSave(f.save(), prefix), want)
 	requireOwnLinesOnly(t, change.Script())
@@ -60,7 +60,7 @@ func bring(t *testing.T, f *fakeFilter, want iptables.Table) iptables.Change {
 func requireOwnLinesOnly(t *testing.T, script string) {
 	t.Helper()
 	lines := strings.Split(strings.TrimSuffix(script, "\n"), "\n")
-	require.Equal(t, "*filter", lines[0])
+	require.Equal(t, "*mangle", lines[0])
 	require.Equal(t, "COMMIT", lines[len(lines)-1])
 	for _, line := range lines[1 : len(lines)-1] {
 		words := strings.Fields(strings.TrimPrefix(line, ":"))
@@ -90,7 +90,7 @@ func TestDiffFromNothing(t *testing.T) {
 	require.Equal(t, []string{"FORWARD", "INPUT"}, change.Rehook)
 	require.False(t, change.Empty())
 	require.Equal(t, "MOAT-FORWARD, MOAT-I-a, MOAT-INGRESS, MOAT-INPUT, FORWARD, INPUT", change.String())
-	require.Equal(t, `*filter
+	require.Equal(t, `*mangle
 :MOAT-FORWARD - [0:0]
 :MOAT-I-a - [0:0]
 :MOAT-INGRESS - [0:0]
@@ -218,7 +218,7 @@ func TestRandomTransitions(t *testing.T) {
 }
 
 // vandalise does to Moat's chains and hooks what others might.
-func vandalise(source *rand.Rand, f *fakeFilter) {
+func vandalise(source *rand.Rand, f *fakeTable) {
 	builtin := builtins[source.IntN(len(builtins))]
 	rules := f.chains[builtin]
 	switch source.IntN(5) {

@@ -1,4 +1,4 @@
-// Package iptables puts a Ruleset into the filter table and reads it back.
+// Package iptables puts a Ruleset into the mangle table and reads it back.
 //
 // Rules are rendered in exactly the words that iptables-save uses, so that what
 // the kernel holds can be compared with what it should hold, line by line

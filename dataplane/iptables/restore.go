@@ -42,7 +42,7 @@ var ErrMissing = errors.New("iptables is not installed")
 // ends with success.
 var ErrIncompatible = errors.New("the table holds native nft rules; move them to a table of their own")
 
-const incompatible = "# Table `filter' is incompatible"
+const incompatible = "# Table `" + tableName + "' is incompatible"
 
 // Runner runs the programs of one backend for one family, in the network
 // namespace of the calling thread.
@@ -77,15 +77,15 @@ func NewRunner(backend Backend, family ruleset.Family, chainPrefix string) (*Run
 	return r, nil
 }
 
-// Read returns the state of the filter table. It reads the table back rather
+// Read returns the state of the table. It reads the table back rather
 // than ask "iptables -C", which has been wrong (iptables 1.8.10).
 func (r *Runner) Read(ctx context.Context) (Table, error) {
-	output, err := run(ctx, "", r.save, "-t", "filter")
+	output, err := run(ctx, "", r.save, "-t", tableName)
 	if err != nil {
-		return Table{}, fmt.Errorf("reading the filter table: %w", err)
+		return Table{}, fmt.Errorf("reading the mangle table: %w", err)
 	}
 	if strings.HasPrefix(output, incompatible) || strings.Contains(output, "\n"+incompatible) {
-		return Table{}, fmt.Errorf("reading the filter table: %w", ErrIncompatible)
+		return Table{}, fmt.Errorf("reading the mangle table: %w", ErrIncompatible)
 	}
 	return ParseSave(output, r.prefix), nil
 }
@@ -97,12 +97,12 @@ func (r *Runner) Apply(ctx context.Context, change Change) error {
 		r.OnRestore(err)
 	}
 	if err != nil {
-		return fmt.Errorf("restoring the filter table: %w", err)
+		return fmt.Errorf("restoring the mangle table: %w", err)
 	}
 	return nil
 }
 
-// Remove takes Moat's chains and hooks, if there are any, out of the filter table
+// Remove takes Moat's chains and hooks, if there are any, out of the table
 // and leaves the rest of it. It makes no table where there is none. The change is
 // what it did; empty, there was nothing.
 func (r *Runner) Remove(ctx context.Context) (Change, error) {
@@ -118,7 +118,7 @@ func (r *Runner) Remove(ctx context.Context) (Change, error) {
 
 // Remains returns what Remove would do.
 func (r *Runner) Remains(ctx context.Context) (Change, error) {
-	if r.backend == Legacy && !slices.Contains(legacyTables(r.family), "filter") {
+	if r.backend == Legacy && !slices.Contains(legacyTables(r.family), tableName) {
 		return Change{}, nil
 	}
 	table, err := r.Read(ctx)

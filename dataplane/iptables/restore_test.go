@@ -56,7 +56,7 @@ func TestMissingPrograms(t *testing.T) {
 func TestReadFails(t *testing.T) {
 	runner, _ := fakeRunner(t, `for i in 1 2 3 4 5; do echo "line $i" >&2; done; exit 4`, "")
 	_, err := runner.Read(context.Background())
-	require.ErrorContains(t, err, "reading the filter table: ")
+	require.ErrorContains(t, err, "reading the mangle table: ")
 	require.ErrorContains(t, err, "line 1; line 2; line 3")
 	require.NotContains(t, err.Error(), "line 4")
 	require.True(t, iptables.IsFailure(err))
@@ -78,7 +78,7 @@ func TestPermissionDenied(t *testing.T) {
 // iptables-nft-save ends well where it can't print the table. Taken for an empty
 // one, the hooks would be inserted once more with every pass.
 func TestReadRefusesATableThatCannotBePrinted(t *testing.T) {
-	runner, _ := fakeRunner(t, "echo \"# Table \\`filter' is incompatible, use 'nft' tool.\"", "")
+	runner, _ := fakeRunner(t, "echo \"# Table \\`mangle' is incompatible, use 'nft' tool.\"", "")
 	_, err := runner.Read(context.Background())
 	require.ErrorIs(t, err, iptables.ErrIncompatible)
 	require.ErrorContains(t, err, "nft")
@@ -100,7 +100,7 @@ func TestApplyIsOneRestore(t *testing.T) {
 func TestApplyFails(t *testing.T) {
 	runner, _ := fakeRunner(t, "", `echo "iptables-restore v1.8.9: unknown option" >&2; exit 2`)
 	err := runner.Apply(context.Background(), iptables.Diff(iptables.Table{}, someTable("a")))
-	require.ErrorContains(t, err, "restoring the filter table: ")
+	require.ErrorContains(t, err, "restoring the mangle table: ")
 	require.ErrorContains(t, err, "unknown option")
 	require.True(t, iptables.IsFailure(err))
 }
@@ -119,7 +119,7 @@ func TestDetectNFT(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			fakePrograms(t, scripts)
-			require.Equal(t, iptables.NFT, iptables.Detect(context.Background()))
+			require.Equal(t, iptables.NFT, iptables.Detect(context.Background(), "MOAT-"))
 		})
 	}
 }

@@ -7,7 +7,12 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// Table is what Moat has to know of one family's filter table: its own chains,
+// tableName is the table that Moat filters in. Its FORWARD and INPUT come after
+// the destination NAT of Services, like the filter table's, but before these: what
+// others accept there, and where they put their rules, can't void Moat's.
+const tableName = "mangle"
+
+// Table is what Moat has to know of one family's table: its own chains,
 // and in the built-in chains the places of its own jumps.
 type Table struct {
 	// Chains maps the name of each of Moat's chains to its rules, as
@@ -19,7 +24,7 @@ type Table struct {
 	Hooks map[string][]HookPosition
 }
 
-// builtins are the built-in chains of the filter table, in the order in which
+// builtins are the built-in chains that Moat may have hooks in, in the order in which
 // they are put right.
 var builtins = []string{"FORWARD", "INPUT", "OUTPUT"}
 
@@ -45,7 +50,7 @@ func Desired(rs *ruleset.Ruleset) Table {
 	return t
 }
 
-// ParseSave reads the output of "iptables-save -t filter". Lines that don't
+// ParseSave reads the output of "iptables-save -t mangle". Lines that don't
 // concern Moat are passed over.
 func ParseSave(output, prefix string) Table {
 	t := Table{Chains: map[string][]string{}, Hooks: map[string][]HookPosition{}}

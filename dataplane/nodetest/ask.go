@@ -22,7 +22,7 @@ type Seen struct {
 // it sees.
 func (h *Host) Ask(network string, to netip.Addr, port uint16, within time.Duration) (seen Seen, err error) {
 	err = h.Do(func() error {
-		conn, err := net.DialTimeout(network, netip.AddrPortFrom(to, port).String(), within)
+		conn, err := dial(network, to, port, within)
 		if err != nil {
 			return err
 		}
@@ -34,6 +34,13 @@ func (h *Host) Ask(network string, to netip.Addr, port uint16, within time.Durat
 		return err
 	})
 	return seen, err
+}
+
+func dial(network string, to netip.Addr, port uint16, within time.Duration) (net.Conn, error) {
+	if network == "udp" {
+		return dialUDP(to, port)
+	}
+	return net.DialTimeout(network, netip.AddrPortFrom(to, port).String(), within)
 }
 
 func ask(network string, conn net.Conn) (Seen, error) {

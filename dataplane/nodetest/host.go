@@ -8,6 +8,7 @@ package nodetest
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -22,6 +23,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netns"
+	"golang.org/x/sys/unix"
 )
 
 // Host is a network namespace.
@@ -229,7 +231,7 @@ func (h *Host) ReadTCP(to netip.Addr, port uint16, within time.Duration) int {
 // UDP reports whether a datagram to the address and port is answered.
 func (h *Host) UDP(to netip.Addr, port uint16, within time.Duration) bool {
 	return h.Do(func() error {
-		conn, err := net.Dial("udp", netip.AddrPortFrom(to, port).String())
+		conn, err := dialUDP(to, port)
 		if err != nil {
 			return err
 		}
@@ -243,6 +245,27 @@ func (h *Host) UDP(to netip.Addr, port uint16, within time.Duration) bool {
 		_, err = conn.Read(make([]byte, 16))
 		return err
 	}) == nil
+}
+
+// Source ports of datagrams.
+const (
+	firstSource = 10000
+	sources     = 50000
+)
+
+var lastSource atomic.Uint32
+
+// dialUDP connects from a port that no other probe had for long. One that the
+// kernel picks may be that of an earlier probe, whose connection the datagram would
+// then belong to, and pass with it.
+func dialUDP(to netip.Addr, port uint16) (net.Conn, error) {
+	for {
+		dialer := net.Dialer{LocalAddr: &net.UDPAddr{Port: int(firstSource + lastSource.Add(1)%sources)}}
+		conn, err := dialer.Dial("udp", netip.AddrPortFrom(to, port).String())
+		if !errors.Is(err, unix.EADDRINUSE) {
+			return conn, err
+		}
+	}
 }
 
 // Ping reports whether an echo request is answered.

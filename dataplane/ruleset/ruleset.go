@@ -42,7 +42,7 @@ type Ruleset struct {
 	Sets   []Set   // sorted by name; every set that a rule names
 }
 
-// Hook is a jump from a built-in chain of the filter table, ahead of all of that
+// Hook is a jump from a built-in chain, ahead of all of that
 // chain's other rules.
 type Hook struct {
 	Builtin string // FORWARD, INPUT

@@ -96,8 +96,8 @@ func (d *demo) diagnose() {
 		{"kubectl", "-n", systemNamespace, "logs", "deployment/moat-operator", "--tail=40"},
 		{"kubectl", "-n", systemNamespace, "logs", "-l", "app.kubernetes.io/component=agent", "--prefix", "--tail=15"},
 		{"kubectl", "-n", systemNamespace, "get", "events", "--field-selector", "type=Warning"},
-		{"exec", "node-1", "--", "sh", "-c", "iptables-save -t filter | grep MOAT"},
-		{"exec", "node-1", "--", "sh", "-c", "iptables-legacy-save -t filter | grep MOAT"},
+		{"exec", "node-1", "--", "sh", "-c", "iptables-save -t mangle | grep MOAT"},
+		{"exec", "node-1", "--", "sh", "-c", "iptables-legacy-save -t mangle | grep MOAT"},
 		{"exec", "node-1", "--", "ipset", "list"},
 	} {
 		// A shell of its own: these run though a command failed before.
@@ -111,7 +111,7 @@ func (d *demo) printNext() {
 Everything went as expected, in %.0f s. The cluster stays up. Try next:
   go run ./hack/cluster kubectl apply -f hack/demo/manifests/appisolation.yaml
   go run ./hack/cluster kubectl get appisolations,nodeenforcements
-  go run ./hack/cluster exec node-1 -- sh -c 'iptables-save -t filter | grep MOAT'
+  go run ./hack/cluster exec node-1 -- sh -c 'iptables-save -t mangle | grep MOAT'
 Remove it with: make demo-down
 `, time.Since(d.begun).Seconds())
 }

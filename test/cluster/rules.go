@@ -14,9 +14,9 @@ func (n *Node) RemoveRules(t testing.TB) {
 	n.Run(t, moatBinary(t), "agent", "cleanup")
 }
 
-// Rules returns what is in the node's filter tables and sets.
+// Rules returns what is in the node's mangle tables and sets.
 func (n *Node) Rules(t testing.TB, backend iptables.Backend) string {
 	t.Helper()
 	ipv6 := strings.Replace(string(backend), "iptables", "ip6tables", 1)
-	return n.Run(t, string(backend)+"-save", "-t", "filter") + n.Run(t, ipv6+"-save", "-t", "filter") + n.Run(t, "ipset", "save")
+	return n.Run(t, string(backend)+"-save", "-t", "mangle") + n.Run(t, ipv6+"-save", "-t", "mangle") + n.Run(t, "ipset", "save")
 }
