@@ -181,8 +181,8 @@ func (w onLine) Write(line []byte) (int, error) {
 // An agent whose health check is elsewhere puts its rules back: that is no success.
 func TestCleanupSeesWhatComesBack(t *testing.T) {
 	for name, comesBack := range map[string][]string{
-		"a chain": {"iptables-legacy", "-N", "MOAT-FORWARD"},
-		"a set":   {"ipset", "create", "moat-4-egress", "hash:ip"},
+		"MOAT-FORWARD":  {"iptables-legacy", "-t", "mangle", "-N", "MOAT-FORWARD"},
+		"moat-4-egress": {"ipset", "create", "moat-4-egress", "hash:ip"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -190,7 +190,7 @@ func TestCleanupSeesWhatComesBack(t *testing.T) {
 			s.sync()
 			err := s.cleanUp(onLine{"removed 4 sets", func() { s.run(comesBack[0], comesBack[1:]...) }})
 			require.ErrorIs(t, err, errAgentRuns)
-			require.ErrorContains(t, err, comesBack[2]+" came back")
+			require.ErrorContains(t, err, name+" came back")
 			require.NoError(t, s.cleanUp(io.Discard))
 		})
 	}
