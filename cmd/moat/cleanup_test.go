@@ -34,7 +34,7 @@ func TestCleanup(t *testing.T) {
 	inNode := func(command string) {
 		require.NoError(t, node.Do(func() error { return exec.Command("sh", "-c", command).Run() }))
 	}
-	inNode("ipset create moat-4-egress hash:ip && iptables-nft -N MOAT-FORWARD && iptables-nft -A FORWARD -j MOAT-FORWARD")
+	inNode("ipset create moat-4-egress hash:ip && iptables-nft -t mangle -N MOAT-FORWARD && iptables-nft -t mangle -A FORWARD -j MOAT-FORWARD")
 	code, stdout, stderr := cleanUp(t, node)
 	require.Equal(t, exitOK, code, stderr)
 	require.Empty(t, stderr)
