@@ -40,11 +40,14 @@ func downCommand(args []string) error {
 	return down()
 }
 
-// checkRemovable refuses to remove another checkout's cluster. Without a record there
-// is at most the rest of an interrupted "down".
+// checkRemovable refuses to remove another checkout's cluster while any of it runs.
+// Without a record there is at most the rest of an interrupted "down".
 func checkRemovable() error {
 	r, err := readRecord()
 	if err != nil || r == nil {
+		return err
+	}
+	if ended, err := r.ended(); err != nil || ended {
 		return err
 	}
 	checkout, err := findCheckout()

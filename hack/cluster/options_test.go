@@ -3,6 +3,7 @@
 package main
 
 import (
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -50,7 +51,6 @@ func TestCheckUp(t *testing.T) {
 	dual.IPFamily = familyDual
 	for want, change := range map[string]func(r *record){
 		"started from /b":         func(r *record) { r.Checkout = "/b" },
-		"machine was restarted":   func(r *record) { r.BootID = "another" },
 		"did not come to its end": func(r *record) { r.Complete = false },
 		"up with other options":   func(r *record) { r.Options = dual },
 		"--ip-family dual":        func(r *record) { r.Options = dual },
@@ -62,4 +62,26 @@ func TestCheckUp(t *testing.T) {
 
 	require.NoError(t, writeFile(pidDir+"/node-2/kubelet", "4194304 1\n"))
 	require.ErrorContains(t, checkUp(&good, defaults, "/a"), "partly dead (kubelet of node-2)")
+}
+
+// A cluster of which nothing runs is in nobody's way, whoever started it.
+func TestEndedCluster(t *testing.T) {
+	pidDir = t.TempDir()
+	r := record{BootID: bootID(), Complete: true}
+	expect := func(want bool, why string) {
+		t.Helper()
+		ended, err := r.ended()
+		require.NoError(t, err)
+		require.Equal(t, want, ended, why)
+	}
+	expect(false, "complete, and without a record of its processes")
+	require.NoError(t, writeFile(pidDir+"/node-2/kubelet", "4194304 1\n"))
+	expect(true, "its only process has ended")
+	require.NoError(t, recordProcess(node(1), "kubelet", os.Getpid()))
+	expect(false, "one process runs")
+	r.BootID = "another"
+	expect(true, "the machine was restarted")
+	pidDir = t.TempDir()
+	r = record{BootID: bootID()}
+	expect(true, "up was killed before it started anything")
 }

@@ -83,6 +83,25 @@ func requireCluster() (*record, error) {
 	return r, nil
 }
 
+// ended reports whether nothing of the cluster runs any more: the machine was restarted,
+// or somebody killed all of it. What is left are files and empty namespaces, which
+// anybody may remove.
+func (r *record) ended() (bool, error) {
+	if r.BootID != bootID() {
+		return true, nil
+	}
+	processes, err := recordedProcesses()
+	if err != nil {
+		return false, err
+	}
+	for _, p := range processes {
+		if p.alive() {
+			return false, nil
+		}
+	}
+	return len(processes) > 0 || !r.Complete, nil
+}
+
 // checkOwner refuses to act on another checkout's cluster.
 func (r *record) checkOwner(checkout string) error {
 	if r.Checkout == checkout {

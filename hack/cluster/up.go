@@ -31,20 +31,28 @@ func upCommand(args []string) error {
 	if err != nil {
 		return err
 	}
-	if existing != nil {
+	if existing == nil {
+		return up(o, checkout)
+	}
+	ended, err := existing.ended()
+	if err != nil {
+		return err
+	}
+	if !ended {
 		return checkUp(existing, o, checkout)
+	}
+	say("nothing runs any more of the cluster that was started from %s; removing what is left of it", existing.Checkout)
+	if err := down(); err != nil {
+		return err
 	}
 	return up(o, checkout)
 }
 
-// checkUp decides what "up" means where there is a cluster: nothing if it is
-// the one asked for and all of it runs.
+// checkUp decides what "up" means where a cluster runs: nothing if it is the one
+// asked for and all of it runs.
 func checkUp(r *record, o options, checkout string) error {
 	if err := r.checkOwner(checkout); err != nil {
 		return err
-	}
-	if r.BootID != bootID() {
-		return fmt.Errorf("the machine was restarted since the cluster was started: run %s down, then up", programCommand)
 	}
 	if !r.Complete {
 		return fmt.Errorf("an earlier up did not come to its end: run %s down, then up", programCommand)
