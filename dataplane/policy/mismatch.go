@@ -85,7 +85,7 @@ func (p *Peer) mismatch(other end, namespaces Namespaces) PeerMismatch {
 	switch {
 	case other.peer == nil:
 		return NoPod
-	case !p.Pods.matchesNamespace(other.peer, namespaces):
+	case !p.Pods.MatchesNamespace(other.peer.Namespace, namespaces):
 		return OtherNamespace
 	case !p.Pods.Pods.Matches(other.peer.Labels):
 		return OtherLabels

@@ -174,14 +174,15 @@ func (p *PodPeer) Key() string {
 
 // Matches reports whether the peer selects the pod.
 func (p *PodPeer) Matches(pod *Pod, namespaces Namespaces) bool {
-	return len(pod.Addrs) > 0 && p.Pods.Matches(pod.Labels) && p.matchesNamespace(pod, namespaces)
+	return len(pod.Addrs) > 0 && p.Pods.Matches(pod.Labels) && p.MatchesNamespace(pod.Namespace, namespaces)
 }
 
-func (p *PodPeer) matchesNamespace(pod *Pod, namespaces Namespaces) bool {
+// MatchesNamespace reports whether the peer selects pods of the namespace.
+func (p *PodPeer) MatchesNamespace(namespace string, namespaces Namespaces) bool {
 	if p.Namespace != "" {
-		return p.Namespace == pod.Namespace
+		return p.Namespace == namespace
 	}
-	nsLabels, known := namespaces[pod.Namespace]
+	nsLabels, known := namespaces[namespace]
 	return p.Namespaces.Empty() || known && p.Namespaces.Matches(nsLabels)
 }
 

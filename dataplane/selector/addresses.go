@@ -14,13 +14,16 @@ import (
 // goroutines at once.
 type Addresses struct {
 	pods    map[types.NamespacedName]*policy.Pod
-	showing map[netip.Addr][]*policy.Pod
+	showing owners[*policy.Pod]
 }
 
 // NewAddresses returns one without pods.
 func NewAddresses() *Addresses {
-	return &Addresses{pods: map[types.NamespacedName]*policy.Pod{}, showing: map[netip.Addr][]*policy.Pod{}}
+	return &Addresses{pods: map[types.NamespacedName]*policy.Pod{}, showing: newOwners[*policy.Pod]()}
 }
+
+// Get returns the pod of that name as it was set last, or nil.
+func (a *Addresses) Get(key types.NamespacedName) *policy.Pod { return a.pods[key] }
 
 // Set adds a pod or replaces the one of that name. It returns every pod whose
 // ownership may have changed, the given one first.
@@ -28,8 +31,8 @@ func (a *Addresses) Set(pod *policy.Pod) []*policy.Pod {
 	affected := append([]*policy.Pod{pod}, a.Delete(pod.Key())...)
 	a.pods[pod.Key()] = pod
 	for _, addr := range pod.Addrs {
-		affected = append(affected, a.showing[addr]...)
-		a.showing[addr] = append(a.showing[addr], pod)
+		affected = append(affected, a.showing.all(addr)...)
+		a.showing.add(addr, pod)
 	}
 	return affected
 }
@@ -44,13 +47,8 @@ func (a *Addresses) Delete(key types.NamespacedName) []*policy.Pod {
 	delete(a.pods, key)
 	var affected []*policy.Pod
 	for _, addr := range pod.Addrs {
-		others := slices.DeleteFunc(slices.Clone(a.showing[addr]), func(p *policy.Pod) bool { return p == pod })
-		if len(others) == 0 {
-			delete(a.showing, addr)
-			continue
-		}
-		a.showing[addr] = others
-		affected = append(affected, others...)
+		a.showing.remove(addr, pod)
+		affected = append(affected, a.showing.all(addr)...)
 	}
 	return affected
 }
@@ -69,8 +67,7 @@ func (a *Addresses) Peer(pod *policy.Pod) *policy.Pod {
 // with those that do.
 func (a *Addresses) withAddrs(pod *policy.Pod, counts func(owners []*policy.Pod) bool) *policy.Pod {
 	isLost := func(addr netip.Addr) bool {
-		showing := a.showing[addr]
-		return len(showing) > 1 && !counts(policy.Owners(addr, showing))
+		return a.showing.shared(addr) && !counts(policy.Owners(addr, a.showing.all(addr)))
 	}
 	if !slices.ContainsFunc(pod.Addrs, isLost) {
 		return pod

@@ -5,6 +5,13 @@
 // last look, so that a pod event costs the sets that the pod enters or leaves and
 // never a walk over the cluster.
 //
+// Selectors are evaluated for classes of pods, not for pods: pods of one namespace
+// with equal labels are in the same sets. Memory is shared accordingly: a class
+// lists its pods and the sets that it is in, a set lists its classes, and no set
+// lists an address. Most pods come to a class that exists, at no evaluation at
+// all; for a new class only those sets are looked at that ask for one of its
+// labels, or that ask for none and follow its namespace (column.go).
+//
 // The package is pure. An Index must not be used by several goroutines at once.
 package selector
 
@@ -16,92 +23,85 @@ import (
 
 // Index holds pods, namespaces and the wanted sets.
 type Index struct {
-	pods       map[types.NamespacedName]*entry
-	byNS       map[string]map[types.NamespacedName]*entry
-	namespaces policy.Namespaces
+	pods       map[types.NamespacedName]*seat
+	owners     owners[*seat]
+	namespaces policy.Namespaces // those whose labels are known
+	spaces     map[string]*space
+	columns    columns
 	sets       map[string]*set
+	changed    map[*set]struct{}
 }
 
-// entry is a pod with the sets it is a member of now.
-type entry struct {
-	pod  *policy.Pod
-	sets map[string]struct{}
-}
-
-// set counts how many pods hold each element: two pods may have one address for
-// a moment, when the old one is on its way out.
+// set is a wanted set. Its members are the elements of the pods of its classes.
 type set struct {
-	peers  policy.PeerSet
-	counts map[policy.Element]int
+	name    string
+	peers   policy.PeerSet
+	anchor  anchor
+	classes map[*class]struct{}
 
-	// touched remembers, for each element whose count changed since the last
-	// Changes, whether it was a member then.
+	// isNew says that all of the elements have entered the set since the last
+	// Changes. Otherwise touched holds those that may have changed since, and
+	// whether they were members then.
+	isNew   bool
 	touched map[policy.Element]bool
 }
 
 // NewIndex returns an empty index.
 func NewIndex() *Index {
 	return &Index{
-		pods:       map[types.NamespacedName]*entry{},
-		byNS:       map[string]map[types.NamespacedName]*entry{},
+		pods:       map[types.NamespacedName]*seat{},
+		owners:     newOwners[*seat](),
 		namespaces: policy.Namespaces{},
+		spaces:     map[string]*space{},
+		columns:    columns{},
 		sets:       map[string]*set{},
+		changed:    map[*set]struct{}{},
 	}
 }
 
 // SetPod adds a pod or replaces the one of that name.
 func (ix *Index) SetPod(pod *policy.Pod) {
 	key := pod.Key()
-	e := ix.pods[key]
-	if e == nil {
-		e = &entry{}
-		ix.pods[key] = e
-		if ix.byNS[pod.Namespace] == nil {
-			ix.byNS[pod.Namespace] = map[types.NamespacedName]*entry{}
-		}
-		ix.byNS[pod.Namespace][key] = e
+	if len(pod.Addrs) == 0 { // nobody's peer
+		ix.DeletePod(key)
+		return
 	}
-	ix.move(e, pod)
+	s := ix.pods[key]
+	if s == nil {
+		s = &seat{}
+		ix.pods[key] = s
+	}
+	ix.move(s, ix.classOf(pod), pod)
 }
 
 // DeletePod forgets a pod.
 func (ix *Index) DeletePod(key types.NamespacedName) {
-	e := ix.pods[key]
-	if e == nil {
-		return
-	}
-	ix.leaveAll(e)
-	delete(ix.pods, key)
-	delete(ix.byNS[key.Namespace], key)
-	if len(ix.byNS[key.Namespace]) == 0 {
-		delete(ix.byNS, key.Namespace)
+	if s := ix.pods[key]; s != nil {
+		ix.move(s, nil, nil)
+		delete(ix.pods, key)
 	}
 }
 
 // SetNamespace adds a namespace or replaces its labels.
 func (ix *Index) SetNamespace(name string, labels map[string]string) {
 	ix.namespaces[name] = labels
-	ix.refresh(name)
+	ix.refresh(ix.space(name))
 }
 
 // DeleteNamespace forgets a namespace's labels.
 func (ix *Index) DeleteNamespace(name string) {
 	delete(ix.namespaces, name)
-	ix.refresh(name)
-}
-
-// refresh looks again at every pod of a namespace.
-func (ix *Index) refresh(namespace string) {
-	for _, e := range ix.byNS[namespace] {
-		ix.move(e, e.pod)
+	if sp := ix.spaces[name]; sp != nil {
+		ix.refresh(sp)
+		ix.tidy(sp)
 	}
 }
 
 // Want makes the index follow exactly the given sets, by their names.
 func (ix *Index) Want(wanted map[string]policy.PeerSet) {
-	for name := range ix.sets {
+	for name, s := range ix.sets {
 		if _, keep := wanted[name]; !keep {
-			ix.drop(name)
+			ix.drop(s)
 		}
 	}
 	for name, peers := range wanted {
@@ -111,31 +111,22 @@ func (ix *Index) Want(wanted map[string]policy.PeerSet) {
 	}
 }
 
-func (ix *Index) drop(name string) {
-	delete(ix.sets, name)
-	for _, e := range ix.pods {
-		delete(e.sets, name)
-	}
-}
-
-func (ix *Index) follow(name string, peers policy.PeerSet) {
-	s := &set{peers: peers, counts: map[policy.Element]int{}, touched: map[policy.Element]bool{}}
-	ix.sets[name] = s
-	for _, e := range ix.pods {
-		if s.peers.Pods.Matches(e.pod, ix.namespaces) {
-			e.join(name, s)
-		}
-	}
-}
-
-// Elements calls yield with each element of a set.
+// Elements calls yield once with each element of a set.
 func (ix *Index) Elements(name string, yield func(policy.Element)) {
-	s := ix.sets[name]
-	if s == nil {
-		return
+	if s := ix.sets[name]; s != nil {
+		ix.elements(s, yield)
 	}
-	for element := range s.counts {
-		yield(element)
+}
+
+func (ix *Index) elements(s *set, yield func(policy.Element)) {
+	for c := range s.classes {
+		for _, st := range c.seats {
+			s.each(st.pod, func(element policy.Element) {
+				if ix.holder(s, element) == st { // of several that show it, one counts
+					yield(element)
+				}
+			})
+		}
 	}
 }
 
@@ -143,55 +134,59 @@ func (ix *Index) Elements(name string, yield func(policy.Element)) {
 // the last call, and whether it is a member now, and forgets the changes. All
 // elements of a set that is newly wanted have entered it.
 func (ix *Index) Changes(yield func(name string, element policy.Element, member bool)) {
-	for name, s := range ix.sets {
+	for s := range ix.changed {
+		if s.isNew {
+			ix.elements(s, func(element policy.Element) { yield(s.name, element, true) })
+		}
 		for element, was := range s.touched {
-			if member := s.counts[element] > 0; member != was {
-				yield(name, element, member)
+			if member := ix.holder(s, element) != nil; member != was {
+				yield(s.name, element, member)
 			}
 		}
-		clear(s.touched)
+		s.isNew, s.touched = false, nil
 	}
+	clear(ix.changed)
 }
 
-// move takes a pod out of its sets and puts its new version into those that
-// match. An element that leaves and enters again is no change: Changes compares
-// the end with the beginning.
-func (ix *Index) move(e *entry, pod *policy.Pod) {
-	ix.leaveAll(e)
-	e.pod = pod
-	for name, s := range ix.sets {
-		if s.peers.Pods.Matches(pod, ix.namespaces) {
-			e.join(name, s)
+// holder returns a pod by which the element is a member of the set, nil if there is
+// none. Of several it is always the same.
+func (ix *Index) holder(s *set, element policy.Element) *seat {
+	return ix.owners.find(element.Addr, func(st *seat) bool {
+		if _, in := s.classes[st.class]; !in {
+			return false
+		}
+		held := false
+		s.each(st.pod, func(other policy.Element) { held = held || other == element })
+		return held
+	})
+}
+
+// each calls yield with what a pod contributes to the set.
+func (s *set) each(pod *policy.Pod, yield func(policy.Element)) {
+	var number uint16
+	if s.peers.PortName != "" {
+		var served bool
+		if number, served = pod.Resolve(s.peers.PortName, s.peers.Protocol); !served {
+			return
 		}
 	}
+	for _, addr := range pod.Addrs {
+		yield(policy.Element{Addr: addr, Protocol: s.peers.Protocol, Port: number})
+	}
 }
 
-func (ix *Index) leaveAll(e *entry) {
-	for name := range e.sets {
-		s := ix.sets[name]
-		for _, element := range s.peers.Elements(e.pod) {
-			s.count(element, -1)
+// touch notes, before a change, that it may concern the pod's elements of the set.
+func (ix *Index) touch(s *set, pod *policy.Pod) {
+	if s.isNew {
+		return // Changes walks over it anyway
+	}
+	s.each(pod, func(element policy.Element) {
+		if s.touched == nil {
+			s.touched = map[policy.Element]bool{}
+			ix.changed[s] = struct{}{}
 		}
-	}
-	e.sets = nil
-}
-
-func (e *entry) join(name string, s *set) {
-	if e.sets == nil {
-		e.sets = map[string]struct{}{}
-	}
-	e.sets[name] = struct{}{}
-	for _, element := range s.peers.Elements(e.pod) {
-		s.count(element, 1)
-	}
-}
-
-func (s *set) count(element policy.Element, by int) {
-	if _, known := s.touched[element]; !known {
-		s.touched[element] = s.counts[element] > 0
-	}
-	s.counts[element] += by
-	if s.counts[element] == 0 {
-		delete(s.counts, element)
-	}
+		if _, known := s.touched[element]; !known {
+			s.touched[element] = ix.holder(s, element) != nil
+		}
+	})
 }
