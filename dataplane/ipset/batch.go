@@ -8,6 +8,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/moat-dev/moat/dataplane/nlattr"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -99,34 +100,34 @@ func (k *Kernel) send(command int, set string, elements []byte) error {
 // many they are.
 func encodeElements(changes []Change) ([]byte, int) {
 	b := make([]byte, 0, min(batchBytes, len(changes)*64))
-	list := begin(&b, nl.IPSET_ATTR_ADT|unix.NLA_F_NESTED)
+	list := nlattr.Begin(&b, nl.IPSET_ATTR_ADT|unix.NLA_F_NESTED)
 	n := 0
 	for n < len(changes) && len(b) < batchBytes {
 		encodeElement(&b, &changes[n])
 		n++
 	}
-	end(b, list)
+	nlattr.End(b, list)
 	return b, n
 }
 
 func encodeElement(b *[]byte, change *Change) {
-	element := begin(b, nl.IPSET_ATTR_DATA|unix.NLA_F_NESTED)
-	ip := begin(b, nl.IPSET_ATTR_IP|unix.NLA_F_NESTED)
+	element := nlattr.Begin(b, nl.IPSET_ATTR_DATA|unix.NLA_F_NESTED)
+	ip := nlattr.Begin(b, nl.IPSET_ATTR_IP|unix.NLA_F_NESTED)
 	addr := change.Member.Prefix.Addr()
 	if addr.Is4() {
 		v4 := addr.As4()
-		attribute(b, nl.IPSET_ATTR_IPADDR_IPV4|unix.NLA_F_NET_BYTEORDER, v4[:]...)
+		nlattr.Append(b, nl.IPSET_ATTR_IPADDR_IPV4|unix.NLA_F_NET_BYTEORDER, v4[:]...)
 	} else {
 		v6 := addr.As16()
-		attribute(b, nl.IPSET_ATTR_IPADDR_IPV6|unix.NLA_F_NET_BYTEORDER, v6[:]...)
+		nlattr.Append(b, nl.IPSET_ATTR_IPADDR_IPV6|unix.NLA_F_NET_BYTEORDER, v6[:]...)
 	}
-	end(*b, ip)
+	nlattr.End(*b, ip)
 	switch change.Type {
 	case ruleset.HashNet:
-		attribute(b, nl.IPSET_ATTR_CIDR, byte(change.Member.Prefix.Bits()))
+		nlattr.Append(b, nl.IPSET_ATTR_CIDR, byte(change.Member.Prefix.Bits()))
 	case ruleset.HashIPPort:
-		attribute(b, nl.IPSET_ATTR_PROTO, change.Member.Protocol)
-		attribute(b, nl.IPSET_ATTR_PORT|unix.NLA_F_NET_BYTEORDER, byte(change.Member.Port>>8), byte(change.Member.Port))
+		nlattr.Append(b, nl.IPSET_ATTR_PROTO, change.Member.Protocol)
+		nlattr.Append(b, nl.IPSET_ATTR_PORT|unix.NLA_F_NET_BYTEORDER, byte(change.Member.Port>>8), byte(change.Member.Port))
 	}
-	end(*b, element)
+	nlattr.End(*b, element)
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/moat-dev/moat/dataplane/nlattr"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -61,7 +62,7 @@ func addMessage(sets map[string]*listed, prefix string, message []byte) {
 		return
 	}
 	var set *listed
-	for kind, content := range attributes(message[nl.SizeofNfgenmsg:]) {
+	for kind, content := range nlattr.All(message[nl.SizeofNfgenmsg:]) {
 		if kind == nl.IPSET_ATTR_SETNAME {
 			name := text(content)
 			if !strings.HasPrefix(name, prefix) {
@@ -87,13 +88,13 @@ func (s *listed) add(kind int, content []byte) {
 			s.Family = ruleset.IPv6
 		}
 	case nl.IPSET_ATTR_DATA:
-		for kind, content := range attributes(content) {
+		for kind, content := range nlattr.All(content) {
 			if kind == nl.IPSET_ATTR_MAXELEM && len(content) == 4 {
 				s.capacity = binary.BigEndian.Uint32(content)
 			}
 		}
 	case nl.IPSET_ATTR_ADT:
-		for _, content := range attributes(content) {
+		for _, content := range nlattr.All(content) {
 			if member, ok := decodeElement(content); ok {
 				s.Members[member] = struct{}{}
 			}
@@ -108,10 +109,10 @@ func decodeElement(element []byte) (ruleset.Member, bool) {
 	var addr netip.Addr
 	var member ruleset.Member
 	bits := -1
-	for kind, content := range attributes(element) {
+	for kind, content := range nlattr.All(element) {
 		switch {
 		case kind == nl.IPSET_ATTR_IP:
-			for _, ip := range attributes(content) {
+			for _, ip := range nlattr.All(content) {
 				addr, _ = netip.AddrFromSlice(ip)
 			}
 		case kind == nl.IPSET_ATTR_CIDR && len(content) == 1:

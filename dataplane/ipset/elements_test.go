@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink/nl"
 
+	"github.com/moat-dev/moat/dataplane/nlattr"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -22,7 +23,7 @@ func TestElementsReadAsTheyAreWritten(t *testing.T) {
 		var b []byte
 		encodeElement(&b, &c)
 		require.Zero(t, len(b)%4, "padded")
-		for kind, content := range attributes(b) {
+		for kind, content := range nlattr.All(b) {
 			require.Equal(t, nl.IPSET_ATTR_DATA, kind)
 			member, ok := decodeElement(content)
 			require.True(t, ok)
@@ -43,9 +44,9 @@ func TestBatchesAreBounded(t *testing.T) {
 		b, n := encodeElements(changes[sent:])
 		require.Less(t, len(b), 1<<16)
 		written := 0
-		for kind, list := range attributes(b) {
+		for kind, list := range nlattr.All(b) {
 			require.Equal(t, nl.IPSET_ATTR_ADT, kind)
-			for range attributes(list) {
+			for range nlattr.All(list) {
 				written++
 			}
 		}
@@ -64,9 +65,9 @@ func TestASpareNameFits(t *testing.T) {
 
 func FuzzAddMessage(f *testing.F) {
 	message := make([]byte, nl.SizeofNfgenmsg)
-	attribute(&message, nl.IPSET_ATTR_SETNAME, []byte("moat-a\x00")...)
-	attribute(&message, nl.IPSET_ATTR_TYPENAME, []byte("hash:ip\x00")...)
-	attribute(&message, nl.IPSET_ATTR_FAMILY, 2)
+	nlattr.Append(&message, nl.IPSET_ATTR_SETNAME, []byte("moat-a\x00")...)
+	nlattr.Append(&message, nl.IPSET_ATTR_TYPENAME, []byte("hash:ip\x00")...)
+	nlattr.Append(&message, nl.IPSET_ATTR_FAMILY, 2)
 	elements, _ := encodeElements([]Change{{Type: ruleset.HashIP, Member: ruleset.Address(netip.MustParseAddr("10.0.0.1"))}})
 	f.Add(append(message, elements...))
 	f.Add([]byte{0, 0, 0, 0, 1, 0, 0, 0})
