@@ -214,7 +214,7 @@ func (e *enforcer) compile() {
 	e.outputs, e.desired = nil, map[ruleset.Family]iptables.Table{}
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			output := compile.Compile(family, e.view.endpoints, e.links)
+			output := compile.Compile(family, e.view.endpoints, e.links, compile.Guard{})
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)
 		}

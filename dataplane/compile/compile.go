@@ -35,27 +35,33 @@ type Output struct {
 	// Isolated holds the addresses of the node's isolated pods, for each
 	// direction. They live in the sets IsolatedSet names.
 	Isolated [policy.Directions]ruleset.Members
+
+	// Local holds the addresses of the node's known pods. They live in the set
+	// that LocalSet names. Nil where the family isn't guarded.
+	Local ruleset.Members
 }
 
-// Compile returns the state of one family for the given endpoints and the links
-// that lead to them.
-func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links) Output {
+// Compile returns the state of one family for the given endpoints, the links that
+// lead to them and the guard of the node's other addresses.
+func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
 	c := &compiler{
 		family:   family,
 		links:    links,
+		guard:    guard,
 		chains:   map[string]ruleset.Chain{},
 		sets:     map[string]ruleset.Set{},
 		peers:    map[string]policy.PeerSet{},
 		rules:    map[ruleKey][]textRule{},
 		profiles: map[profileKey]string{},
 	}
-	out := Output{Peers: c.peers}
+	out := Output{Peers: c.peers, Local: c.local()}
 	for d := range policy.Direction(policy.Directions) {
 		out.Isolated[d] = c.direction(d, endpoints)
 	}
 	c.addChain(ForwardChain, c.forward()...)
 	c.addChain(InputChain, c.input()...)
 	c.linkChain()
+	c.guardChain()
 	out.Ruleset = ruleset.Ruleset{
 		Family: family,
 		Hooks:  []ruleset.Hook{{Builtin: "FORWARD", Chain: ForwardChain}, {Builtin: "INPUT", Chain: InputChain}},
@@ -68,6 +74,7 @@ func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links) Ou
 type compiler struct {
 	family   ruleset.Family
 	links    Links
+	guard    Guard
 	chains   map[string]ruleset.Chain
 	sets     map[string]ruleset.Set
 	peers    map[string]policy.PeerSet
@@ -96,6 +103,7 @@ func sortedValues[V any](m map[string]V) []V {
 // connections that were let through leave first: they are nearly all.
 func (c *compiler) forward() []ruleset.Rule {
 	return slices.Concat(established(), c.advertisements(), c.discovery(),
+		c.guardJumps(policy.Egress), c.guardJumps(policy.Ingress),
 		c.linkJumps(policy.Egress), c.linkJumps(policy.Ingress),
 		[]ruleset.Rule{c.dispatch(policy.Egress), c.dispatch(policy.Ingress)})
 }
@@ -104,7 +112,8 @@ func (c *compiler) forward() []ruleset.Rule {
 // pods, such as the kubelet's probes, is never filtered, so there is no output
 // chain.
 func (c *compiler) input() []ruleset.Rule {
-	return slices.Concat(established(), c.discovery(), c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress)})
+	return slices.Concat(established(), c.discovery(), c.guardJumps(policy.Egress),
+		c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress)})
 }
 
 // established lets packets pass that belong to a connection that was let through.

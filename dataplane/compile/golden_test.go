@@ -4,6 +4,7 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -38,12 +39,27 @@ func TestGolden(t *testing.T) {
 		t.Run(filepath.Base(folder), func(t *testing.T) {
 			c := readObjects(t, input).Cluster()
 			for _, family := range ruleset.Families() {
-				out := compileNode(c, "node-1", family)
+				out := compileNode(c, "node-1", family, readPodCIDRs(t, folder)...)
 				golden := filepath.Join(folder, strings.ToLower(family.String())+".golden")
 				requireGolden(t, golden, goldenText(&out, c))
 			}
 		})
 	}
+}
+
+// readPodCIDRs reads the ranges that node-1 guards; in most folders it guards none.
+func readPodCIDRs(t *testing.T, folder string) []netip.Prefix {
+	t.Helper()
+	text, err := os.ReadFile(filepath.Join(folder, "node.yaml"))
+	if os.IsNotExist(err) {
+		return nil
+	}
+	require.NoError(t, err)
+	var prefixes []netip.Prefix
+	for _, cidr := range readObject[corev1.Node](t, string(text)).Spec.PodCIDRs {
+		prefixes = append(prefixes, netip.MustParsePrefix(cidr))
+	}
+	return prefixes
 }
 
 func readObjects(t *testing.T, path string) *policytest.Objects {

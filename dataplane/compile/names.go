@@ -20,6 +20,7 @@ const (
 	IngressChain = ChainPrefix + "INGRESS"
 	EgressChain  = ChainPrefix + "EGRESS"
 	LinkChain    = ChainPrefix + "LINK"
+	GuardChain   = ChainPrefix + "GUARD"
 
 	SetPrefix = "moat-"
 )
@@ -43,6 +44,11 @@ func digest(content string) string {
 // IsolatedSet is the name of the set of the node's own isolated pods.
 func IsolatedSet(family ruleset.Family, d policy.Direction) string {
 	return fmt.Sprintf("%s%d-%s", SetPrefix, family, strings.ToLower(d.String()))
+}
+
+// LocalSet is the name of the set of all known pods of the node.
+func LocalSet(family ruleset.Family) string {
+	return fmt.Sprintf("%s%d-local", SetPrefix, family)
 }
 
 func peerSetName(family ruleset.Family, peers *policy.PeerSet) string {

@@ -39,7 +39,7 @@ func newNetwork(t testing.TB, o *policytest.Objects) *network {
 	for i := range policytest.NodeCount {
 		name := policytest.NodeName(i)
 		for _, family := range ruleset.Families() {
-			out := compileNode(n.cluster, name, family)
+			out := compileNode(n.cluster, name, family, hostsOf(n.cluster, name)...)
 			n.nodes[hookPoint{name, family}] = &nodeRules{out, newTracer(t, &out.Ruleset, contents(&out, n.cluster))}
 		}
 	}

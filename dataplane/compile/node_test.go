@@ -1,6 +1,7 @@
 package compile_test
 
 import (
+	"net/netip"
 	"slices"
 
 	"github.com/moat-dev/moat/dataplane/compile"
@@ -9,10 +10,29 @@ import (
 	"github.com/moat-dev/moat/dataplane/selector"
 )
 
-// compileNode returns what a node has in its kernel.
-func compileNode(c *policy.Cluster, node string, family ruleset.Family) compile.Output {
-	endpoints := policy.Endpoints(podsOf(c, node), c.Policies)
-	return compile.Compile(family, endpoints, bridgeOf(endpoints))
+// compileNode returns what a node has in its kernel that guards the given CIDRs.
+func compileNode(c *policy.Cluster, node string, family ruleset.Family, guarded ...netip.Prefix) compile.Output {
+	local := podsOf(c, node)
+	endpoints := policy.Endpoints(local, c.Policies)
+	return compile.Compile(family, endpoints, bridgeOf(endpoints), compile.Guard{PodCIDRs: guarded, Local: addrsOf(local)})
+}
+
+func addrsOf(pods []*policy.Pod) []netip.Addr {
+	var addrs []netip.Addr
+	for _, pod := range pods {
+		addrs = append(addrs, pod.Addrs...)
+	}
+	return addrs
+}
+
+// hostsOf returns the addresses of a node's pods as prefixes: a guard of these
+// closes nobody.
+func hostsOf(c *policy.Cluster, node string) []netip.Prefix {
+	var hosts []netip.Prefix
+	for _, addr := range addrsOf(podsOf(c, node)) {
+		hosts = append(hosts, netip.PrefixFrom(addr, addr.BitLen()))
+	}
+	return hosts
 }
 
 // bridge is the interface that all pods of a node are behind.
@@ -68,6 +88,9 @@ func contents(out *compile.Output, c *policy.Cluster) map[string]ruleset.Members
 	}
 	for d, members := range out.Isolated {
 		sets[compile.IsolatedSet(out.Ruleset.Family, policy.Direction(d))] = members
+	}
+	if out.Local != nil {
+		sets[compile.LocalSet(out.Ruleset.Family)] = out.Local
 	}
 	for name, peers := range out.Peers {
 		sets[name] = membersOf(&peers, out.Ruleset.Family, c)

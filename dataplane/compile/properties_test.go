@@ -46,7 +46,7 @@ func forSamples(t *testing.T, check func(t *testing.T, s *sample)) {
 		c := o.Cluster()
 		for _, node := range nodesOf(c) {
 			for _, family := range ruleset.Families() {
-				s = sample{o, node, family, compileNode(c, node, family)}
+				s = sample{o, node, family, compileNode(c, node, family, hostsOf(c, node)...)}
 				check(t, &s)
 			}
 		}
@@ -123,7 +123,10 @@ func walk(t *testing.T, out *compile.Output, chains map[string][]ruleset.Rule) m
 				todo = append(todo, rule.Target)
 			}
 			for _, match := range rule.Match {
-				if m, ok := match.(ruleset.SetMatch); ok {
+				switch m := match.(type) {
+				case ruleset.SetMatch:
+					used[m.Set] = true
+				case ruleset.AbsentMatch:
 					used[m.Set] = true
 				}
 			}
@@ -200,9 +203,11 @@ func TestOrderDoesNotMatter(t *testing.T) {
 	source := rand.New(rand.NewPCG(1, 2))
 	forSamples(t, func(t *testing.T, s *sample) {
 		shuffled := policytest.Objects{Pods: shuffle(source, s.objects.Pods), Namespaces: s.objects.Namespaces, Policies: shuffle(source, s.objects.Policies)}
-		again := compileNode(shuffled.Cluster(), s.node, s.family)
+		cluster := shuffled.Cluster()
+		again := compileNode(cluster, s.node, s.family, hostsOf(cluster, s.node)...)
 		require.Empty(t, cmp.Diff(s.Ruleset, again.Ruleset, cmpopts.EquateComparable(netip.Addr{}, netip.Prefix{})))
 		require.Equal(t, s.Isolated, again.Isolated)
+		require.Equal(t, s.Local, again.Local)
 	})
 }
 

@@ -124,6 +124,9 @@ func (tr *tracer) matcher(match ruleset.Match) func(*packet) bool {
 		return func(p *packet) bool { return masked(p.addr(m.Side), m.Mask) == m.Addr.As16() }
 	case ruleset.SetMatch:
 		return tr.setMatcher(m)
+	case ruleset.AbsentMatch:
+		in := tr.setMatcher(ruleset.SetMatch{Set: m.Set, Type: ruleset.HashIP, Side: m.Side})
+		return func(p *packet) bool { return !in(p) }
 	case ruleset.InterfaceMatch:
 		return func(p *packet) bool { return m.Name == p.link(m.Side) }
 	case ruleset.GroupMatch:

@@ -120,6 +120,8 @@ func matchWord(match ruleset.Match, protocol string) string {
 			dimensions += "," + dimensions
 		}
 		return fmt.Sprintf("-m set --match-set %s %s", m.Set, dimensions)
+	case ruleset.AbsentMatch:
+		return fmt.Sprintf("-m set ! --match-set %s %s", m.Set, sideWord(m.Side))
 	case ruleset.PortMatch:
 		return portWord(m.Ranges, protocol)
 	case ruleset.ICMPv6TypeMatch:

@@ -57,6 +57,7 @@ func TestRenderMatches(t *testing.T) {
 		"-m addrtype --dst-type BROADCAST,MULTICAST -j RETURN":               {ruleset.GroupMatch{}},
 		"-i cni0 -j RETURN":                                                  {ruleset.InterfaceMatch{Side: ruleset.Source, Name: "cni0"}},
 		"-s 10.0.0.0/8 -i a -o b -p tcp -j RETURN":                           {protocol(6), ruleset.InterfaceMatch{Side: ruleset.Destination, Name: "b"}, ruleset.InterfaceMatch{Side: ruleset.Source, Name: "a"}, ruleset.PrefixMatch(ruleset.Source, netip.MustParsePrefix("10.0.0.0/8"))},
+		"-m set ! --match-set moat-4-s src -j RETURN":                        {ruleset.AbsentMatch{Set: "moat-4-s", Side: ruleset.Source}},
 		"-m set --match-set moat-4-s src -j RETURN":                          {set(ruleset.HashIP, ruleset.Source)},
 		"-m set --match-set moat-4-s dst -j RETURN":                          {set(ruleset.HashNet, ruleset.Destination)},
 		"-m set --match-set moat-4-s dst,dst -j RETURN":                      {set(ruleset.HashIPPort, ruleset.Destination)},

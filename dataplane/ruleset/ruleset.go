@@ -94,8 +94,8 @@ const (
 	Destination
 )
 
-// Match is a condition on a packet: AddressMatch, SetMatch, InterfaceMatch,
-// ProtocolMatch, PortMatch, ICMPv6TypeMatch, GroupMatch or EstablishedMatch.
+// Match is a condition on a packet: AddressMatch, SetMatch, AbsentMatch,
+// InterfaceMatch, ProtocolMatch, PortMatch, ICMPv6TypeMatch, GroupMatch or EstablishedMatch.
 type Match interface{ isMatch() }
 
 // AddressMatch compares the bits of an address that are set in Mask.
@@ -110,6 +110,12 @@ type AddressMatch struct {
 type SetMatch struct {
 	Set  string
 	Type SetType
+	Side Side
+}
+
+// AbsentMatch matches addresses that a set of HashIP doesn't hold.
+type AbsentMatch struct {
+	Set  string
 	Side Side
 }
 
@@ -141,6 +147,7 @@ type EstablishedMatch struct{}
 
 func (AddressMatch) isMatch()     {}
 func (SetMatch) isMatch()         {}
+func (AbsentMatch) isMatch()      {}
 func (InterfaceMatch) isMatch()   {}
 func (ProtocolMatch) isMatch()    {}
 func (PortMatch) isMatch()        {}
