@@ -146,21 +146,6 @@ func (a *Agent) watch(ctx context.Context, informers cache.Cache) error {
 	return nil
 }
 
-func handlerOf[T client.Object](set, remove func(T)) toolscache.ResourceEventHandler {
-	return toolscache.ResourceEventHandlerFuncs{
-		AddFunc:    func(object any) { set(object.(T)) },
-		UpdateFunc: func(_, object any) { set(object.(T)) },
-		DeleteFunc: func(object any) {
-			if lost, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
-				object = lost.Obj
-			}
-			if known, ok := object.(T); ok {
-				remove(known)
-			}
-		},
-	}
-}
-
 // unsynced names the resources that the model doesn't hold completely yet.
 func (a *Agent) unsynced() []string {
 	var names []string

@@ -8,32 +8,46 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
+	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/policy"
 )
 
 // ManagerOptions returns the options of an agent's manager, without addresses.
 func ManagerOptions(scheme *runtime.Scheme, nodeName string) manager.Options {
 	return manager.Options{
 		Scheme:         scheme,
-		Cache:          cacheOptions(nodeName),
+		Cache:          cacheOptions(nodeName, policy.NewInterner()),
 		MapperProvider: knownKinds,
 	}
 }
 
-// cacheOptions says what an agent watches: all pods, namespaces and policies,
-// each without the fields that nobody reads, and its own Node.
-func cacheOptions(nodeName string) cache.Options {
+// cacheOptions says what an agent watches: all pods, namespaces and policies, of
+// which it keeps what the model reads and nothing else, and its own Node.
+//
+// controller-runtime asks for built-in kinds in protobuf, and client-go streams
+// their lists where the API server offers it (WatchList): each object becomes small
+// as it arrives.
+func cacheOptions(nodeName string, interner *policy.Interner) cache.Options {
 	return cache.Options{
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}:                 {Transform: trimPod},
-			&corev1.Namespace{}:           {Transform: trimNamespace},
-			&networkingv1.NetworkPolicy{}: {Transform: cache.TransformStripManagedFields()},
+			&corev1.Pod{}: {Transform: keep(func(pod *corev1.Pod) *policy.Pod {
+				return interner.Pod(policy.ParsePod(pod))
+			})},
+			&corev1.Namespace{}: {Transform: keep(func(object *corev1.Namespace) *namespace {
+				return &namespace{name: object.Name, labels: interner.Labels(object.Labels)}
+			})},
+			&networkingv1.NetworkPolicy{}: {Transform: keep(func(np *networkingv1.NetworkPolicy) *policy.Policy {
+				return interner.Policy(policy.ParseNetworkPolicy(np))
+			})},
 			&corev1.Node{}: {
 				Field:     fields.OneTermEqualSelector("metadata.name", nodeName),
 				Transform: trimNode,
@@ -55,50 +69,62 @@ func knownKinds(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 	return mapper, nil
 }
 
-// trimPod keeps what policy.ParsePod reads: with 100,000 pods the rest is
-// gigabytes.
-func trimPod(object any) (any, error) {
-	pod, ok := object.(*corev1.Pod)
-	if !ok {
-		return object, nil
-	}
-	meta := trimMeta(pod.ObjectMeta)
-	meta.DeletionTimestamp = pod.DeletionTimestamp
-	return &corev1.Pod{
-		ObjectMeta: meta,
-		Spec: corev1.PodSpec{
-			NodeName:       pod.Spec.NodeName,
-			HostNetwork:    pod.Spec.HostNetwork,
-			Containers:     trimContainers(pod.Spec.Containers),
-			InitContainers: trimContainers(pod.Spec.InitContainers),
-		},
-		Status: corev1.PodStatus{Phase: pod.Status.Phase, PodIPs: pod.Status.PodIPs},
-	}, nil
+// keyed is a value of the model with the name of its object.
+type keyed interface{ Key() types.NamespacedName }
+
+// namespace is what enforcement needs to know of a namespace.
+type namespace struct {
+	name   string
+	labels labels.Set
 }
 
-// trimContainers keeps the containers that serve a named port.
-func trimContainers(containers []corev1.Container) []corev1.Container {
-	var kept []corev1.Container
-	for _, c := range containers {
-		var named []corev1.ContainerPort
-		for _, port := range c.Ports {
-			if port.Name != "" {
-				named = append(named, port)
+// Key identifies the namespace as informers do.
+func (n *namespace) Key() types.NamespacedName { return types.NamespacedName{Name: n.name} }
+
+// kept is what an informer stores in place of an object: the value that the model
+// shares, and what the informer itself reads. It must not be read with a client: it
+// is no API object any more.
+type kept[T keyed] struct {
+	value           T
+	resourceVersion string
+}
+
+// GetObjectMeta implements metav1.ObjectMetaAccessor. Informers ask for it to make
+// keys and to compare versions, so it isn't worth its memory.
+func (k *kept[T]) GetObjectMeta() metav1.Object {
+	key := k.value.Key()
+	return &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, ResourceVersion: k.resourceVersion}
+}
+
+// keep returns the transformation of objects of one kind. It passes over what was
+// transformed already.
+func keep[O client.Object, T keyed](parse func(O) T) toolscache.TransformFunc {
+	return func(object any) (any, error) {
+		full, ok := object.(O)
+		if !ok {
+			return object, nil
+		}
+		return &kept[T]{parse(full), full.GetResourceVersion()}, nil
+	}
+}
+
+// handlerOf returns the handler of events of kept objects.
+func handlerOf[T keyed](set func(T), remove func(types.NamespacedName)) toolscache.ResourceEventHandler {
+	see := func(object any) {
+		if k, ok := object.(*kept[T]); ok {
+			set(k.value)
+		}
+	}
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    see,
+		UpdateFunc: func(_, object any) { see(object) },
+		DeleteFunc: func(object any) {
+			// A deletion that was missed has a key, but perhaps no object.
+			if key, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
+				remove(key.AsNamespacedName())
 			}
-		}
-		if named != nil {
-			kept = append(kept, corev1.Container{Ports: named, RestartPolicy: c.RestartPolicy})
-		}
+		},
 	}
-	return kept
-}
-
-func trimNamespace(object any) (any, error) {
-	namespace, ok := object.(*corev1.Namespace)
-	if !ok {
-		return object, nil
-	}
-	return &corev1.Namespace{ObjectMeta: trimMeta(namespace.ObjectMeta)}, nil
 }
 
 func trimNode(object any) (any, error) {

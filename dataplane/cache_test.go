@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"reflect"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -8,8 +9,10 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
@@ -39,56 +42,82 @@ const richPods = `
 - {metadata: {namespace: a, name: leaving, deletionTimestamp: "2026-01-01T00:00:00Z"}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 10.0.0.4}]}}
 `
 
-func TestTrimPodKeepsWhatIsRead(t *testing.T) {
+// transforms returns the transformation of each kind.
+func transforms(t *testing.T) map[string]toolscache.TransformFunc {
+	t.Helper()
+	found := map[string]toolscache.TransformFunc{}
+	for object, by := range cacheOptions("node-1", policy.NewInterner()).ByObject {
+		require.NotNil(t, by.Transform, "%T is kept whole", object)
+		found[reflect.TypeOf(object).Elem().Name()] = by.Transform
+	}
+	return found
+}
+
+// stored returns what an informer stores of an object, after it made sure that it can
+// be stored: informers read its key and its version, and transform it once more.
+func stored[T keyed](t *testing.T, object client.Object) T {
+	t.Helper()
+	transform := transforms(t)[reflect.TypeOf(object).Elem().Name()]
+	before := object.DeepCopyObject()
+	once, err := transform(object)
+	require.NoError(t, err)
+	require.Equal(t, before, object, "the argument stays as it is")
+	twice, err := transform(once)
+	require.NoError(t, err)
+	require.Same(t, once, twice, "it is transformed once")
+
+	key, err := toolscache.MetaNamespaceKeyFunc(once)
+	require.NoError(t, err)
+	require.Equal(t, toolscache.MetaObjectToName(object).String(), key)
+	namespaces, err := toolscache.MetaNamespaceIndexFunc(once)
+	require.NoError(t, err)
+	require.Equal(t, []string{object.GetNamespace()}, namespaces)
+	accessor, err := meta.Accessor(once)
+	require.NoError(t, err)
+	require.Equal(t, object.GetResourceVersion(), accessor.GetResourceVersion())
+	return once.(*kept[T]).value
+}
+
+func TestOfObjectsIsKeptWhatTheModelReads(t *testing.T) {
 	var pods []corev1.Pod
 	require.NoError(t, yaml.UnmarshalStrict([]byte(richPods), &pods))
 	for i := range pods {
-		pod := &pods[i]
-		before := pod.DeepCopy()
-		once := trimmed(t, trimPod, pod)
-		require.Equal(t, policy.ParsePod(pod), policy.ParsePod(once), pod.Name)
-		require.Equal(t, pod.ResourceVersion, once.ResourceVersion, "the informer needs it")
-		require.Equal(t, pod.UID, once.UID)
-		require.Equal(t, once, trimmed(t, trimPod, once), "trimming twice is trimming once")
-		require.Equal(t, before, pod, "the argument stays as it is")
+		require.Equal(t, policy.ParsePod(&pods[i]), stored[*policy.Pod](t, &pods[i]), pods[i].Name)
 	}
-	full := trimmed(t, trimPod, &pods[0])
-	require.Empty(t, full.ManagedFields)
-	require.Empty(t, full.Annotations)
-	require.Empty(t, full.Status.Conditions)
-	require.Empty(t, full.Spec.Volumes)
+	np := denyAll("p", 3)
+	np.ResourceVersion = "8"
+	require.NoError(t, yaml.UnmarshalStrict([]byte(policySpecs[1]), &np.Spec))
+	require.Equal(t, policy.ParseNetworkPolicy(np), stored[*policy.Policy](t, np))
+
+	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x", ResourceVersion: "9", Labels: map[string]string{"team": "blue"}}}
+	require.Equal(t, &namespace{name: "x", labels: labels.Set{"team": "blue"}}, stored[*namespace](t, object))
 }
 
-func trimmed[T any](t *testing.T, trim func(any) (any, error), object T) T {
-	t.Helper()
-	result, err := trim(object)
+func TestTrimNode(t *testing.T) {
+	full := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "x", UID: "u", ResourceVersion: "7", Annotations: map[string]string{"a": "b"}}}
+	full.Status.Images = make([]corev1.ContainerImage, 9)
+	result, err := trimNode(full)
 	require.NoError(t, err)
-	require.IsType(t, object, result)
-	return result.(T)
-}
-
-func TestTrimNamespaceAndNode(t *testing.T) {
-	meta := metav1.ObjectMeta{Name: "x", UID: "u", Labels: map[string]string{"team": "blue"}, Annotations: map[string]string{"a": "b"}}
-	namespace := trimmed(t, trimNamespace, &corev1.Namespace{ObjectMeta: meta})
-	require.Equal(t, meta.Labels, namespace.Labels)
-	require.Empty(t, namespace.Annotations)
-
-	node := trimmed(t, trimNode, &corev1.Node{ObjectMeta: meta, Status: corev1.NodeStatus{Images: make([]corev1.ContainerImage, 9)}})
-	require.Equal(t, meta.Name, node.Name)
-	require.Equal(t, meta.UID, node.UID, "the report's owner")
+	node := result.(*corev1.Node)
+	require.Equal(t, "x", node.Name)
+	require.Equal(t, full.UID, node.UID, "the report's owner")
+	require.Equal(t, "7", node.ResourceVersion)
+	require.Empty(t, node.Annotations)
 	require.Empty(t, node.Status.Images)
 }
 
 // An informer hands over tombstones too.
-func TestTrimPassesOverOthers(t *testing.T) {
+func TestTransformsPassOverOthers(t *testing.T) {
 	lost := toolscache.DeletedFinalStateUnknown{Key: "a/b"}
-	for _, trim := range []func(any) (any, error){trimPod, trimNamespace, trimNode} {
-		require.Equal(t, lost, trimmed(t, trim, lost))
+	for kind, transform := range transforms(t) {
+		result, err := transform(lost)
+		require.NoError(t, err)
+		require.Equal(t, lost, result, kind)
 	}
 }
 
 func TestCacheHoldsOnlyTheOwnNode(t *testing.T) {
-	options := cacheOptions("node-1")
+	options := cacheOptions("node-1", policy.NewInterner())
 	kinds := map[string]string{}
 	for object, by := range options.ByObject {
 		require.NotNil(t, by.Transform, "%T is kept whole", object)

@@ -88,7 +88,7 @@ func (s *scene) crowd(labels map[string]string, from, to int) {
 			{IP: fmt.Sprintf("10.%d.%d.%d", 100+i>>16, i>>8&255, i&255)},
 			{IP: fmt.Sprintf("fd00:10:%x::%x", 0x6400+i>>16, 1+i&0xffff)},
 		}
-		s.model.setPod(pod)
+		s.model.see(pod)
 	}
 }
 
@@ -153,7 +153,7 @@ func TestTheIsolatedSetGrowsWithoutAGap(t *testing.T) {
 		for i := range 200 {
 			pod := podObject(fmt.Sprintf("local-%d", i), thisNode, fmt.Sprintf("10.244.1.%d", 20+i))
 			pod.Namespace, pod.Labels = "default", map[string]string{"role": "db"}
-			s.model.setPod(pod)
+			s.model.see(pod)
 			s.sync()
 		}
 	})

@@ -2,12 +2,11 @@ package dataplane
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"sync"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
-	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -22,12 +21,12 @@ type model struct {
 
 	mu        sync.Mutex
 	addresses *selector.Addresses
-	local     map[types.NamespacedName]*policy.Pod
-	policies  map[types.NamespacedName]*policy.Policy
+	local     map[types.NamespacedName]*policy.Pod // those that policies can select
+	policies  map[string]map[string]*policy.Policy // by namespace and name
 	index     *selector.Index
 
-	// revision grows with every change that the rules depend on: a policy or a
-	// pod of this node. Remote pods and namespaces change sets only.
+	// revision grows with every change that the rules depend on: a pod of this node,
+	// or a policy that selects one. Remote pods and namespaces change sets only.
 	revision uint64
 
 	event time.Time // when the first event came that takeEvent has not returned
@@ -39,20 +38,26 @@ func newModel(node string) *model {
 		changed:   make(chan struct{}, 1),
 		addresses: selector.NewAddresses(),
 		local:     map[types.NamespacedName]*policy.Pod{},
-		policies:  map[types.NamespacedName]*policy.Policy{},
+		policies:  map[string]map[string]*policy.Policy{},
 		index:     selector.NewIndex(),
 		revision:  1,
 	}
 }
 
-// change makes one change under the lock and signals it.
+// change makes one change under the lock and signals it, if it concerns the rules or
+// a set that this node needs. Most changes of a large cluster don't.
 func (m *model) change(do func()) {
 	m.mu.Lock()
-	if m.event.IsZero() {
+	before := m.revision
+	do()
+	concerns := m.revision != before || m.index.Changed()
+	if concerns && m.event.IsZero() {
 		m.event = time.Now()
 	}
-	do()
 	m.mu.Unlock()
+	if !concerns {
+		return
+	}
 	select {
 	case m.changed <- struct{}{}:
 	default:
@@ -69,8 +74,7 @@ func (m *model) takeEvent() time.Time {
 	return event
 }
 
-func (m *model) setPod(object *corev1.Pod) {
-	pod := policy.ParsePod(object)
+func (m *model) setPod(pod *policy.Pod) {
 	m.change(func() {
 		for _, affected := range m.addresses.Set(pod) {
 			m.place(affected)
@@ -78,15 +82,11 @@ func (m *model) setPod(object *corev1.Pod) {
 	})
 }
 
-func (m *model) deletePod(object *corev1.Pod) {
-	key := types.NamespacedName{Namespace: object.Namespace, Name: object.Name}
+func (m *model) deletePod(key types.NamespacedName) {
 	m.change(func() {
 		affected := m.addresses.Delete(key)
 		m.index.DeletePod(key)
-		if _, local := m.local[key]; local {
-			delete(m.local, key)
-			m.revision++
-		}
+		m.setLocal(key, nil)
 		for _, pod := range affected {
 			m.place(pod)
 		}
@@ -96,37 +96,74 @@ func (m *model) deletePod(object *corev1.Pod) {
 // place puts a pod where it belongs, with the addresses that it owns.
 func (m *model) place(pod *policy.Pod) {
 	m.index.SetPod(m.addresses.Peer(pod))
-	_, was := m.local[pod.Key()]
-	if pod.Node == m.node {
-		m.local[pod.Key()] = m.addresses.Subject(pod)
-		m.revision++
-	} else if was { // made again elsewhere under the same name
-		delete(m.local, pod.Key())
+	if pod.Node == m.node && pod.Subject {
+		m.setLocal(pod.Key(), m.addresses.Subject(pod))
+	} else { // it has ended, or was made again elsewhere under the same name
+		m.setLocal(pod.Key(), nil)
+	}
+}
+
+// setLocal replaces a pod of this node; nil if it is none.
+func (m *model) setLocal(key types.NamespacedName, pod *policy.Pod) {
+	old := m.local[key]
+	if pod == nil {
+		delete(m.local, key)
+	} else {
+		m.local[key] = pod
+	}
+	if (old == nil) != (pod == nil) || old != nil && !old.Equal(pod) {
 		m.revision++
 	}
 }
 
-func (m *model) setNamespace(object *corev1.Namespace) {
-	m.change(func() { m.index.SetNamespace(object.Name, object.Labels) })
+func (m *model) setNamespace(n *namespace) {
+	m.change(func() { m.index.SetNamespace(n.name, n.labels) })
 }
 
-func (m *model) deleteNamespace(object *corev1.Namespace) {
-	m.change(func() { m.index.DeleteNamespace(object.Name) })
+func (m *model) deleteNamespace(key types.NamespacedName) {
+	m.change(func() { m.index.DeleteNamespace(key.Name) })
 }
 
-func (m *model) setPolicy(object *networkingv1.NetworkPolicy) {
-	p := policy.ParseNetworkPolicy(object)
+func (m *model) setPolicy(p *policy.Policy) {
 	m.change(func() {
-		m.policies[p.Key()] = p
-		m.revision++
+		inNamespace := m.policies[p.Namespace]
+		if inNamespace == nil {
+			inNamespace = map[string]*policy.Policy{}
+			m.policies[p.Namespace] = inNamespace
+		}
+		old := inNamespace[p.Name]
+		inNamespace[p.Name] = p
+		if m.selectsLocal(old) || m.selectsLocal(p) {
+			m.revision++
+		}
 	})
 }
 
-func (m *model) deletePolicy(object *networkingv1.NetworkPolicy) {
+func (m *model) deletePolicy(key types.NamespacedName) {
 	m.change(func() {
-		delete(m.policies, types.NamespacedName{Namespace: object.Namespace, Name: object.Name})
-		m.revision++
+		inNamespace := m.policies[key.Namespace]
+		if m.selectsLocal(inNamespace[key.Name]) {
+			m.revision++
+		}
+		delete(inNamespace, key.Name)
+		if len(inNamespace) == 0 {
+			delete(m.policies, key.Namespace)
+		}
 	})
+}
+
+// selectsLocal reports whether the policy, which may be nil, selects a pod of this
+// node.
+func (m *model) selectsLocal(p *policy.Policy) bool {
+	if p == nil {
+		return false
+	}
+	for _, pod := range m.local {
+		if p.Selects(pod) {
+			return true
+		}
+	}
+	return false
 }
 
 // view is what the rules of this node depend on, at one revision.
@@ -162,7 +199,7 @@ func (m *model) view(since uint64) *view {
 		return nil
 	}
 	v := &view{revision: m.revision}
-	local, policies := values(m.local), values(m.policies)
+	local, policies := m.localPods()
 	m.mu.Unlock()
 
 	// Pods and policies are immutable, so the rest needs no lock.
@@ -174,10 +211,16 @@ func (m *model) view(since uint64) *view {
 	return v
 }
 
-func values[K comparable, V any](m map[K]V) []V {
-	list := make([]V, 0, len(m))
-	for _, value := range m {
-		list = append(list, value)
+// localPods returns the pods of this node and the policies of their namespaces.
+func (m *model) localPods() ([]*policy.Pod, []*policy.Policy) {
+	local := slices.Collect(maps.Values(m.local))
+	var policies []*policy.Policy
+	seen := map[string]bool{}
+	for _, pod := range local {
+		if !seen[pod.Namespace] {
+			seen[pod.Namespace] = true
+			policies = slices.AppendSeq(policies, maps.Values(m.policies[pod.Namespace]))
+		}
 	}
-	return list
+	return local, policies
 }

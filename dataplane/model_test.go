@@ -42,17 +42,28 @@ func TestRevisionGrowsWithWhatRulesDependOn(t *testing.T) {
 		do    func()
 		grows bool
 	}{
-		{"a local pod comes", func() { m.setPod(podObject("a", "node-1", "10.0.0.1")) }, true},
-		{"a remote pod comes", func() { m.setPod(podObject("b", "node-2", "10.0.0.2")) }, false},
-		{"a pod isn't scheduled yet", func() { m.setPod(podObject("c", "")) }, false},
-		{"the pod is scheduled here", func() { m.setPod(podObject("c", "node-1")) }, true},
-		{"a remote pod goes", func() { m.deletePod(podObject("b", "node-2")) }, false},
-		{"an unknown pod goes", func() { m.deletePod(podObject("z", "node-1")) }, false},
-		{"a local pod goes", func() { m.deletePod(podObject("a", "node-1")) }, true},
-		{"a namespace comes", func() { m.setNamespace(&corev1.Namespace{}) }, false},
-		{"a namespace goes", func() { m.deleteNamespace(&corev1.Namespace{}) }, false},
-		{"a policy comes", func() { m.setPolicy(denyAll("p", 1)) }, true},
-		{"a policy goes", func() { m.deletePolicy(denyAll("p", 1)) }, true},
+		{"a local pod comes", func() { m.see(podObject("a", "node-1", "10.0.0.1")) }, true},
+		{"a remote pod comes", func() { m.see(podObject("b", "node-2", "10.0.0.2")) }, false},
+		{"a pod isn't scheduled yet", func() { m.see(podObject("c", "")) }, false},
+		{"the pod is scheduled here", func() { m.see(podObject("c", "node-1")) }, true},
+		{"a remote pod goes", func() { m.lose(podObject("b", "node-2")) }, false},
+		{"an unknown pod goes", func() { m.lose(podObject("z", "node-1")) }, false},
+		{"a local pod goes", func() { m.lose(podObject("a", "node-1")) }, true},
+		{"a namespace comes", func() { m.see(&corev1.Namespace{}) }, false},
+		{"a namespace goes", func() { m.lose(&corev1.Namespace{}) }, false},
+		{"a policy comes", func() { m.see(denyAll("p", 1)) }, true},
+		{"it has a new generation", func() { m.see(denyAll("p", 2)) }, true},
+		{"it selects nothing here any more", func() { m.see(selecting(denyAll("p", 3), "role", "db")) }, true},
+		{"it still selects nothing here", func() { m.see(selecting(denyAll("p", 4), "role", "web")) }, false},
+		{"it goes", func() { m.lose(denyAll("p", 4)) }, false},
+		{"a policy comes again", func() { m.see(denyAll("p", 1)) }, true},
+		{"a policy of another namespace comes", func() { m.see(elsewhere(denyAll("p", 1))) }, false},
+		{"the policy of another namespace goes", func() { m.lose(elsewhere(denyAll("p", 1))) }, false},
+		{"the status of a local pod changes", func() { m.see(podObject("c", "node-1")) }, false},
+		{"the local pod gets its address", func() { m.see(podObject("c", "node-1", "10.0.0.3")) }, true},
+		{"a policy goes", func() { m.lose(denyAll("p", 1)) }, true},
+		{"a pod of the node's own network comes", func() { m.see(hostNetwork(podObject("h", "node-1", "192.0.2.1"))) }, false},
+		{"it goes", func() { m.lose(podObject("h", "node-1")) }, false},
 	} {
 		before := m.revision
 		step.do()
@@ -62,34 +73,71 @@ func TestRevisionGrowsWithWhatRulesDependOn(t *testing.T) {
 	}
 }
 
-func TestEveryChangeSignals(t *testing.T) {
+func selecting(np *networkingv1.NetworkPolicy, key, value string) *networkingv1.NetworkPolicy {
+	np.Spec.PodSelector.MatchLabels = map[string]string{key: value}
+	return np
+}
+
+func elsewhere(np *networkingv1.NetworkPolicy) *networkingv1.NetworkPolicy {
+	np.Namespace = "elsewhere"
+	return np
+}
+
+func hostNetwork(pod *corev1.Pod) *corev1.Pod {
+	pod.Spec.HostNetwork = true
+	return pod
+}
+
+// What changes neither the rules nor a set of this node doesn't wake the agent.
+func TestWhatConcernsTheNodeSignals(t *testing.T) {
 	m := newModel("node-1")
-	for _, change := range []func(){
-		func() { m.setPod(podObject("b", "node-2", "10.0.0.2")) },
-		func() { m.deletePod(podObject("b", "node-2")) },
-		func() { m.setNamespace(&corev1.Namespace{}) },
-		func() { m.deleteNamespace(&corev1.Namespace{}) },
-		func() { m.setPolicy(denyAll("p", 1)) },
-		func() { m.deletePolicy(denyAll("p", 1)) },
+	m.see(podObject("a", "node-1", "10.0.0.1"))
+	m.index.Want(map[string]policy.PeerSet{"default": {Pods: policy.PodPeer{Namespace: "default", Pods: labels.Everything()}},
+		"blue": {Pods: policy.PodPeer{Namespaces: labels.SelectorFromSet(labels.Set{"team": "blue"}), Pods: labels.Everything()}}})
+	m.index.Changes(func(string, policy.Element, bool) {})
+	<-m.changed
+	m.takeEvent()
+	other := podObject("b", "node-2", "10.0.1.2")
+	other.Namespace = "other"
+	team := func(name string) *corev1.Namespace {
+		return &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "other", Labels: map[string]string{"team": name}}}
+	}
+	for _, step := range []struct {
+		name    string
+		change  func()
+		signals bool
+	}{
+		{"a remote pod enters a set", func() { m.see(podObject("b", "node-2", "10.0.0.2")) }, true},
+		{"nothing changes", func() { m.see(podObject("b", "node-2", "10.0.0.2")) }, false},
+		{"it leaves", func() { m.lose(podObject("b", "node-2", "10.0.0.2")) }, true},
+		{"one comes that is in no set", func() { m.see(other) }, false},
+		{"its namespace gets labels that nobody asks for", func() { m.see(team("green")) }, false},
+		{"its namespace enters a set", func() { m.see(team("blue")) }, true},
+		{"its namespace goes", func() { m.lose(team("blue")) }, true},
+		{"a policy for no pod of this node", func() { m.see(elsewhere(denyAll("p", 1))) }, false},
+		{"a policy", func() { m.see(denyAll("p", 1)) }, true},
+		{"the policy goes", func() { m.lose(denyAll("p", 1)) }, true},
 	} {
-		change()
-		change() // a second signal waits for nobody
-		require.Len(t, m.changed, 1)
-		<-m.changed
+		step.change()
+		step.change() // a second signal waits for nobody
+		require.Equal(t, step.signals, len(m.changed) == 1, step.name)
+		require.Equal(t, step.signals, !m.takeEvent().IsZero(), step.name)
+		if step.signals {
+			<-m.changed
+		}
+		m.index.Changes(func(string, policy.Element, bool) {})
 	}
 }
 
 func TestView(t *testing.T) {
 	m := newModel("node-1")
-	m.setPod(podObject("here", "node-1", "10.0.0.1"))
-	m.setPod(podObject("starting", "node-1"))
-	m.setPod(podObject("there", "node-2", "10.0.0.2"))
+	m.see(podObject("here", "node-1", "10.0.0.1"))
+	m.see(podObject("starting", "node-1"))
+	m.see(podObject("there", "node-2", "10.0.0.2"))
 	for _, name := range []string{"c", "a", "b"} {
-		m.setPolicy(denyAll(name, 1))
+		m.see(denyAll(name, 1))
 	}
-	elsewhere := denyAll("elsewhere", 1)
-	elsewhere.Namespace = "other"
-	m.setPolicy(elsewhere)
+	m.see(elsewhere(denyAll("elsewhere", 1)))
 
 	v := m.view(0)
 	require.Equal(t, m.revision, v.revision)
@@ -112,12 +160,12 @@ func names(policies []*policy.Policy) []string {
 // again on another node as one update.
 func TestPodMadeAgainElsewhereIsNoLongerLocal(t *testing.T) {
 	m := newModel("node-1")
-	m.setPolicy(denyAll("p", 1))
-	m.setPod(podObject("db-0", "node-1", "10.0.0.1"))
+	m.see(denyAll("p", 1))
+	m.see(podObject("db-0", "node-1", "10.0.0.1"))
 	require.Len(t, m.view(0).endpoints, 1)
 
 	before := m.revision
-	m.setPod(podObject("db-0", "node-2", "10.0.1.1"))
+	m.see(podObject("db-0", "node-2", "10.0.1.1"))
 	v := m.view(before)
 	require.NotNil(t, v, "the rules change")
 	require.Empty(t, v.endpoints)
@@ -127,12 +175,12 @@ func TestPodMadeAgainElsewhereIsNoLongerLocal(t *testing.T) {
 // A pod that has ended owns no address, and closes and selects nothing.
 func TestEndedPodLeavesTheView(t *testing.T) {
 	m := newModel("node-1")
-	m.setPolicy(denyAll("p", 1))
+	m.see(denyAll("p", 1))
 	pod := podObject("job", "node-1", "10.0.0.1")
-	m.setPod(pod)
+	m.see(pod)
 	ended := pod.DeepCopy()
 	ended.Status.Phase = corev1.PodSucceeded
-	m.setPod(ended)
+	m.see(ended)
 	v := m.view(0)
 	require.Empty(t, v.endpoints)
 	require.Empty(t, v.selecting)
@@ -142,28 +190,28 @@ func TestEndedPodLeavesTheView(t *testing.T) {
 // pod that is on its way out.
 func TestTheHeirOfAnAddressInheritsNothing(t *testing.T) {
 	m := newModel("node-1")
-	m.setPolicy(denyAll("p", 1))
+	m.see(denyAll("p", 1))
 	m.index.Want(map[string]policy.PeerSet{"leaving": {Pods: policy.PodPeer{Namespace: "default", Pods: labels.Everything()}}})
-	m.setPod(podObject("old", "node-1", "10.0.0.1"))
+	m.see(podObject("old", "node-1", "10.0.0.1"))
 	require.Len(t, m.view(0).endpoints, 1)
 	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"))
 
 	old := podObject("old", "node-1", "10.0.0.1")
 	old.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
-	m.setPod(old)
+	m.see(old)
 	require.Len(t, m.view(0).endpoints, 1, "it stays enforced")
 	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"), "and stays a peer")
 
 	heir := podObject("heir", "node-1", "10.0.0.1")
 	heir.Namespace = "other"
-	m.setPod(heir)
+	m.see(heir)
 	require.Empty(t, m.view(0).endpoints)
 	require.Empty(t, addresses(m.index, "leaving"))
 
-	m.deletePod(heir)
+	m.lose(heir)
 	require.Len(t, m.view(0).endpoints, 1)
 	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"))
-	m.deletePod(old)
+	m.lose(old)
 	require.Empty(t, m.view(0).endpoints)
 	require.Empty(t, addresses(m.index, "leaving"))
 }
@@ -171,11 +219,11 @@ func TestTheHeirOfAnAddressInheritsNothing(t *testing.T) {
 func TestModelFeedsTheIndex(t *testing.T) {
 	m := newModel("node-1")
 	m.index.Want(map[string]policy.PeerSet{"every": {Pods: policy.EveryPod()}})
-	m.setNamespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
-	m.setPod(podObject("here", "node-1", "10.0.0.1"))
-	m.setPod(podObject("there", "node-2", "10.0.0.2"))
+	m.see(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+	m.see(podObject("here", "node-1", "10.0.0.1"))
+	m.see(podObject("there", "node-2", "10.0.0.2"))
 	require.ElementsMatch(t, []string{"10.0.0.1", "10.0.0.2"}, addresses(m.index, "every"))
-	m.deletePod(podObject("there", "node-2"))
+	m.lose(podObject("there", "node-2"))
 	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "every"))
 }
 
@@ -185,16 +233,21 @@ func addresses(index *selector.Index, set string) []string {
 	return list
 }
 
-// An informer that missed a deletion hands over the last state that it knows.
+// An informer that missed a deletion hands over the last state that it knows, if any.
 func TestHandlerOfMissedDeletion(t *testing.T) {
 	m := newModel("node-1")
 	handler := handlerOf(m.setPod, m.deletePod)
-	pod := podObject("a", "node-1", "10.0.0.1")
+	pod := &kept[*policy.Pod]{value: policy.ParsePod(podObject("a", "node-1", "10.0.0.1"))}
 	handler.OnAdd(pod, true)
 	require.Len(t, m.local, 1)
 	handler.OnUpdate(pod, pod)
 	require.Len(t, m.local, 1)
 	handler.OnDelete(toolscache.DeletedFinalStateUnknown{Key: "default/a", Obj: pod})
 	require.Empty(t, m.local)
+	handler.OnAdd(pod, false)
+	handler.OnDelete(pod)
+	require.Empty(t, m.local)
+	handler.OnAdd(pod, false)
 	handler.OnDelete(toolscache.DeletedFinalStateUnknown{Key: "default/a"})
+	require.Empty(t, m.local)
 }

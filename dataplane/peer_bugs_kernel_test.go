@@ -190,13 +190,13 @@ func showTwoAgents(s *scene) {
 	})
 	s.apply(walkThrough)
 	for _, pod := range s.pods {
-		other.setPod(pod)
+		other.see(pod)
 	}
 	for _, namespace := range s.namespaces {
-		other.setNamespace(namespace)
+		other.see(namespace)
 	}
 	for _, np := range s.policies {
-		other.setPolicy(np)
+		other.see(np)
 	}
 	var wait sync.WaitGroup
 	for _, agent := range []struct {

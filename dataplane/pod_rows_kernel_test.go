@@ -131,7 +131,7 @@ func showAddressReused(s *scene) {
 	s.requireFates([]string{"batch -> heir-of-db tcp/80", "heir-of-db -> office ping"}, []string{"batch -> replica tcp/80"})
 
 	// The ended pod's object goes at last: its successor keeps the address.
-	s.model.deletePod(s.pods["db"])
+	s.model.lose(s.pods["db"])
 	delete(s.pods, "db")
 	s.enforce(`{podSelector: {}, policyTypes: [Ingress]}`)
 	s.requireFates(nil, []string{"batch -> heir-of-db tcp/80", "office -> heir-of-db ping"})

@@ -86,13 +86,13 @@ func newRandomScene(t *testing.T, backend iptables.Backend, seed uint64) *random
 	c.model = newModel(policytest.NodeName(1))
 	for i := range c.objects.Pods {
 		avoidGateway(&c.objects.Pods[i])
-		c.model.setPod(&c.objects.Pods[i])
+		c.model.see(&c.objects.Pods[i])
 	}
 	for i := range c.objects.Namespaces {
-		c.model.setNamespace(&c.objects.Namespaces[i])
+		c.model.see(&c.objects.Namespaces[i])
 	}
 	for i := range c.objects.Policies {
-		c.model.setPolicy(&c.objects.Policies[i])
+		c.model.see(&c.objects.Policies[i])
 	}
 	c.verdicts = c.objects.Cluster()
 	c.chooseServices(rand.New(rand.NewPCG(seed, 2)))

@@ -69,7 +69,7 @@ func (s *scene) namespace(name string, labels map[string]string) {
 	s.labels[name] = labels
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
 	s.namespaces = append(s.namespaces, namespace)
-	s.model.setNamespace(namespace)
+	s.model.see(namespace)
 }
 
 // pod adds a pod with its host. A pod of this node has an address in
@@ -101,7 +101,7 @@ func containersServing(port int32) []corev1.Container {
 
 func (s *scene) update(pod *corev1.Pod) {
 	s.pods[pod.Name] = pod
-	s.model.setPod(pod)
+	s.model.see(pod)
 }
 
 // label sets labels of a pod.
@@ -131,11 +131,11 @@ func (s *scene) apply(text string) {
 	np.UID = types.UID(np.Namespace + "/" + np.Name)
 	np.Generation = 1
 	s.policies[np.Name] = np
-	s.model.setPolicy(np)
+	s.model.see(np)
 }
 
 func (s *scene) remove(name string) {
-	s.model.deletePolicy(s.policies[name])
+	s.model.lose(s.policies[name])
 	delete(s.policies, name)
 }
 

@@ -39,15 +39,15 @@ func (r *randomModel) step() {
 	namespace := fmt.Sprintf("ns-%d", r.source.IntN(2))
 	switch r.source.IntN(8) {
 	case 0:
-		r.setNamespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: r.labels("team", "blue", "green")}})
+		r.see(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: r.labels("team", "blue", "green")}})
 	case 1:
-		r.deleteNamespace(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
+		r.lose(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
 	case 2, 3:
 		r.changePolicy(namespace)
 	case 4:
-		r.deletePod(r.podObject(namespace))
+		r.lose(r.podObject(namespace))
 	default:
-		r.setPod(r.podObject(namespace))
+		r.see(r.podObject(namespace))
 	}
 }
 
@@ -55,11 +55,11 @@ func (r *randomModel) changePolicy(namespace string) {
 	i := r.source.IntN(len(policySpecs))
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint(i)}}
 	if r.source.IntN(3) == 0 {
-		r.deletePolicy(np)
+		r.lose(np)
 		return
 	}
 	require.NoError(r.t, yaml.UnmarshalStrict([]byte(policySpecs[i]), &np.Spec))
-	r.setPolicy(np)
+	r.see(np)
 }
 
 func (r *randomModel) podObject(namespace string) *corev1.Pod {
@@ -137,10 +137,10 @@ func carryOut(t *testing.T, kernel ipset.State, plan ipset.Plan) {
 
 func TestFullSets(t *testing.T) {
 	m := newModel("node-1")
-	m.setPod(podObject("web", "node-1", "10.0.0.1", "fd00::1"))
+	m.see(podObject("web", "node-1", "10.0.0.1", "fd00::1"))
 	np := denyAll("p", 1)
 	require.NoError(t, yaml.UnmarshalStrict([]byte(`{policyTypes: [Ingress], ingress: [{from: [{podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/9]}}, {ipBlock: {cidr: 9.0.0.0/8}}]}]}`), &np.Spec))
-	m.setPolicy(np)
+	m.see(np)
 	outputs := compileAll(m.view(0))
 	m.index.Want(wantedSets(outputs))
 
@@ -155,8 +155,8 @@ func TestFullSets(t *testing.T) {
 
 func TestIsolatedSetsAreWrittenApart(t *testing.T) {
 	m := newModel("node-1")
-	m.setPod(podObject("web", "node-1", "10.0.0.1"))
-	m.setPolicy(denyAll("p", 1))
+	m.see(podObject("web", "node-1", "10.0.0.1"))
+	m.see(denyAll("p", 1))
 	outputs := compileAll(m.view(0))
 	v4 := compile.IsolatedSet(ruleset.IPv4, policy.Ingress)
 

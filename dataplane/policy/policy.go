@@ -10,7 +10,9 @@ package policy
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -73,6 +75,14 @@ type Pod struct {
 // Key identifies the pod.
 func (p *Pod) Key() types.NamespacedName {
 	return types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
+}
+
+// Equal reports whether nothing that enforcement needs to know differs.
+func (p *Pod) Equal(other *Pod) bool {
+	return p.Key() == other.Key() && p.Node == other.Node &&
+		p.Subject == other.Subject && p.Terminating == other.Terminating &&
+		slices.Equal(p.Addrs, other.Addrs) && slices.Equal(p.Ports, other.Ports) &&
+		maps.Equal(p.Labels, other.Labels)
 }
 
 // Resolve returns the number of the pod's container port of that name and

@@ -1,7 +1,6 @@
 package selector
 
 import (
-	"hash/maphash"
 	"maps"
 	"slices"
 
@@ -54,7 +53,7 @@ func (ix *Index) tidy(sp *space) {
 
 // classOf returns the class that a pod belongs to and makes it if need be.
 func (ix *Index) classOf(pod *policy.Pod) *class {
-	sp, hash := ix.space(pod.Namespace), hashOf(pod.Labels)
+	sp, hash := ix.space(pod.Namespace), policy.HashLabels(pod.Labels)
 	for _, c := range sp.classes[hash] {
 		if maps.Equal(c.labels, pod.Labels) {
 			return c
@@ -128,7 +127,7 @@ func (ix *Index) forget(c *class) {
 		delete(s.classes, c)
 	}
 	ix.columns.remove(c)
-	hash := hashOf(c.labels)
+	hash := policy.HashLabels(c.labels)
 	alike := slices.DeleteFunc(c.space.classes[hash], func(other *class) bool { return other == c })
 	if len(alike) > 0 {
 		c.space.classes[hash] = alike
@@ -171,15 +170,4 @@ func (ix *Index) touchPods(s *set, c *class) {
 	for _, st := range c.seats {
 		ix.touch(s, st.pod)
 	}
-}
-
-var hashSeed = maphash.MakeSeed()
-
-// hashOf is equal for equal label sets, in whatever order they are walked.
-func hashOf(set labels.Set) uint64 {
-	var sum uint64
-	for key, value := range set {
-		sum += maphash.Comparable(hashSeed, [2]string{key, value})
-	}
-	return sum
 }

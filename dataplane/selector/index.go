@@ -130,6 +130,9 @@ func (ix *Index) elements(s *set, yield func(policy.Element)) {
 	}
 }
 
+// Changed reports whether Changes may have anything to say.
+func (ix *Index) Changed() bool { return len(ix.changed) > 0 }
+
 // Changes calls yield with each element that entered or left a wanted set since
 // the last call, and whether it is a member now, and forgets the changes. All
 // elements of a set that is newly wanted have entered it.
