@@ -39,6 +39,11 @@ const (
 	retryFirst = 500 * time.Millisecond
 	retryMost  = 30 * time.Second
 
+	// restLeast and restMost bound the rest between two syncs while changes keep
+	// coming.
+	restLeast = 15 * time.Millisecond
+	restMost  = 100 * time.Millisecond
+
 	// modelPoll is how often the agent looks whether its model is complete.
 	modelPoll = 50 * time.Millisecond
 
@@ -77,6 +82,8 @@ type Agent struct {
 
 	// event is when the first event came that is not in the kernel yet.
 	event time.Time
+
+	degraded string // as it was reported last
 }
 
 // informer is a watch with its name for people.
@@ -167,17 +174,22 @@ func (a *Agent) Start(ctx context.Context) error {
 	defer resync.Stop()
 	retry := newBackoff(retryFirst, retryMost)
 	for {
+		start := time.Now()
 		if err := a.sync(ctx); err != nil && ctx.Err() == nil {
 			a.log.Error(err, "The dataplane could not be synced; the last good rules stay", "retryIn", retry.next().String())
 		} else {
 			retry.reset()
 		}
+		rest := time.Now().Add(restAfter(time.Since(start)))
 		select {
 		case <-ctx.Done():
 			a.log.Info("Stopping; the rules stay in the kernel")
 			return nil
 		case <-a.model.changed:
-			if retry.waiting() && !sleep(ctx, retryFirst) {
+			if retry.waiting() {
+				rest = time.Now().Add(retryFirst)
+			}
+			if !a.gather(ctx, time.Until(rest)) {
 				return nil
 			}
 		case <-retry.due():
@@ -185,6 +197,27 @@ func (a *Agent) Start(ctx context.Context) error {
 			a.enforcer.distrust()
 		}
 	}
+}
+
+// restAfter is how long changes are gathered after a sync that took so long: a burst
+// costs a few syncs and half of the time at most, and a change after quiet waits for
+// nothing.
+func restAfter(took time.Duration) time.Duration { return min(max(took, restLeast), restMost) }
+
+// gather lets further changes come, and reports false if the context ended. A sync
+// that begins afterwards sees them all.
+func (a *Agent) gather(ctx context.Context, wait time.Duration) bool {
+	if wait <= 0 {
+		return true
+	}
+	if !sleep(ctx, wait) {
+		return false
+	}
+	select {
+	case <-a.model.changed:
+	default:
+	}
+	return true
 }
 
 // NeedLeaderElection is false: every node has its agent.
@@ -236,8 +269,12 @@ func (a *Agent) sync(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
-	failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
-	a.enforcer.metrics.show(a.enforcer, failed)
+	// Where only elements of sets moved, the report and the sizes are what they were.
+	if said := fmt.Sprint(degraded); !a.enforcer.same || err != nil || said != a.degraded {
+		a.degraded = said
+		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
+		a.enforcer.metrics.show(a.enforcer, failed)
+	}
 	a.enforcer.metrics.synced(start, a.event, err)
 	if err == nil {
 		a.event = time.Time{}

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -145,6 +146,22 @@ func (m *metrics) synced(start, event time.Time, err error) {
 	if !event.IsZero() {
 		m.toKernel.Observe(now.Sub(event).Seconds())
 	}
+}
+
+// membersMoved follows a plan in which elements enter and leave sets and nothing else
+// changes.
+func (m *metrics) membersMoved(plan *ipset.Plan) {
+	count := func(changes []ipset.Change, by float64) {
+		for i := range changes {
+			family := ruleset.IPv6
+			if ruleset.IPv4.Holds(changes[i].Member.Prefix.Addr()) {
+				family = ruleset.IPv4
+			}
+			m.members.WithLabelValues(family.String()).Add(by)
+		}
+	}
+	count(plan.Add, 1)
+	count(plan.Delete, -1)
 }
 
 // show tells what the enforcer has in the kernel, and how many policies failed.

@@ -64,6 +64,12 @@ func incrementalPlan(known, declared ipset.State, index *selector.Index) ipset.P
 			plan.Destroy = append(plan.Destroy, name)
 		}
 	}
+	followMembers(&plan, declared, index)
+	return plan
+}
+
+// followMembers adds the changes that the index has counted since it was asked last.
+func followMembers(plan *ipset.Plan, declared ipset.State, index *selector.Index) {
 	index.Changes(func(name string, element policy.Element, member bool) {
 		set := declared[name]
 		if !set.Family.Holds(element.Addr) {
@@ -76,7 +82,6 @@ func incrementalPlan(known, declared ipset.State, index *selector.Index) ipset.P
 			plan.Delete = append(plan.Delete, change)
 		}
 	})
-	return plan
 }
 
 func memberOf(element policy.Element) ruleset.Member {
