@@ -41,6 +41,7 @@ type Server struct {
 	once, agentRole sync.Once
 	env             *envtest.Environment
 	err             error
+	crashed         map[string]*process // by program, those that were started again
 	// admin may do all, operator what the operator's role lets it.
 	admin          client.Client
 	adminConfig    *rest.Config
@@ -166,6 +167,11 @@ func (s *Server) createAll(path string) error {
 func (s *Server) Stop() {
 	if s.env == nil {
 		return
+	}
+	for _, program := range []string{apiServerProgram, etcdProgram} {
+		if p := s.crashed[program]; p != nil {
+			p.kill()
+		}
 	}
 	if err := s.env.Stop(); err != nil {
 		fmt.Fprintln(os.Stderr, "stopping the API server:", err)

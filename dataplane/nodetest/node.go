@@ -110,7 +110,15 @@ func podBits(addr netip.Addr) int {
 // PodCIDRs: 10.244.1.0/24 and fd00:10:244:1::/64 where the node is alone.
 func (n *Node) AddPod(t testing.TB, addrs ...string) *Host {
 	t.Helper()
+	return n.StartPod(t, func(*Host) {}, addrs...)
+}
+
+// StartPod is AddPod that calls prepare when the pod has a network, before it has a
+// link and addresses there.
+func (n *Node) StartPod(t testing.TB, prepare func(*Host), addrs ...string) *Host {
+	t.Helper()
 	pod := n.connect(t, addrs, podBits, n.Addrs, func(host *Host, name string) error {
+		prepare(host)
 		n.ports[host] = name
 		if err := addPort(bridgeName, name); err != nil {
 			return err

@@ -45,11 +45,19 @@ func (c *Cluster) StartAgents(t testing.TB, backend iptables.Backend, flags ...s
 // flags. It returns before the agent is ready.
 func (n *Node) StartAgent(t testing.TB, backend iptables.Backend, flags ...string) {
 	t.Helper()
-	binary := moatBinary(t)
+	n.StartAgentOf(t, moatBinary(t), nil, backend, flags...)
+}
+
+// StartAgentOf is StartAgent with a build of cmd/moat and further variables of its
+// environment.
+func (n *Node) StartAgentOf(t testing.TB, binary string, env []string, backend iptables.Backend, flags ...string) {
+	t.Helper()
 	require.False(t, n.Agent != nil && n.Agent.Running(), "%s has an agent", n.Name)
-	kubeconfig := n.cluster.writeKubeconfig(t, n.Name+"-agent", n.cluster.server.Agent(t))
+	if n.kubeconfig == "" {
+		n.kubeconfig = n.cluster.writeKubeconfig(t, n.Name+"-agent", n.cluster.server.Agent(t))
+	}
 	args := append([]string{"agent", "--node-name=" + n.Name, "--iptables-backend=" + backendFlags[backend]}, flags...)
-	n.Agent = n.Start(t, "agent", []string{"KUBECONFIG=" + kubeconfig}, binary, args...)
+	n.Agent = n.Start(t, "agent", append([]string{"KUBECONFIG=" + n.kubeconfig}, env...), binary, args...)
 }
 
 func moatBinary(t testing.TB) string {
@@ -72,7 +80,7 @@ func (c *Cluster) StopAgents(t testing.TB) {
 func (c *Cluster) AwaitAgents(t testing.TB) {
 	t.Helper()
 	for _, n := range c.Nodes {
-		n.await(t, n.agentReady, "the agent of %s isn't ready", n.Name)
+		n.await(t, n.AgentReady, "the agent of %s isn't ready", n.Name)
 		n.await(t, func() bool {
 			report, err := n.report(t.Context())
 			return err == nil && apimeta.IsStatusConditionTrue(report.Status.Conditions, v1alpha1.NodeConditionDataplaneSynced)
@@ -129,8 +137,8 @@ func lastLines(path string) string {
 	return strings.Join(lines[max(0, len(lines)-20):], "")
 }
 
-// agentReady asks the agent's readiness check.
-func (n *Node) agentReady() bool {
+// AgentReady asks the agent's readiness check.
+func (n *Node) AgentReady() bool {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(_ context.Context, network, address string) (conn net.Conn, err error) {

@@ -146,13 +146,37 @@ func (c *Cluster) Pod(namespace, name string) *Pod {
 // accepts connections, one of UDP echoes, and one of SCTP answers INITs.
 func (c *Cluster) AddPod(t testing.TB, node *Node, object *corev1.Pod) *Pod {
 	t.Helper()
+	return c.StartPod(t, node, object, Start{})
+}
+
+// Start are the moments in the start of a pod; nil, nobody waits for one.
+type Start struct {
+	// Network is called when the pod has a network, before it has a link and its
+	// addresses there.
+	Network func(host *nodetest.Host, addrs []netip.Addr)
+	// Sandbox is called when the pod has its addresses, before it serves: when a
+	// container runtime tells its plugins of the sandbox.
+	Sandbox func(addrs []netip.Addr)
+}
+
+// StartPod is AddPod, told what to do on the way.
+func (c *Cluster) StartPod(t testing.TB, node *Node, object *corev1.Pod, start Start) *Pod {
+	t.Helper()
 	ctx := t.Context()
 	require.NoError(t, c.Client.Create(ctx, object))
 	binding := &corev1.Binding{Target: corev1.ObjectReference{Kind: "Node", Name: node.Name}}
 	require.NoError(t, c.Client.SubResource("binding").Create(ctx, object, binding))
 
 	addrs := node.nextAddrs()
-	pod := &Pod{Host: node.AddPod(t, texts(addrs)...), Node: node}
+	host := node.StartPod(t, func(host *nodetest.Host) {
+		if start.Network != nil {
+			start.Network(host, addrs)
+		}
+	}, texts(addrs)...)
+	if start.Sandbox != nil {
+		start.Sandbox(addrs)
+	}
+	pod := &Pod{Host: host, Node: node}
 	serve(t, pod.Host, object)
 	c.mu.Lock()
 	c.pods[client.ObjectKeyFromObject(object)] = pod
@@ -200,6 +224,13 @@ func (c *Cluster) setRunning(object *corev1.Pod, node *Node, addrs []netip.Addr)
 	for _, condition := range []corev1.PodConditionType{corev1.PodScheduled, corev1.PodInitialized, corev1.ContainersReady, corev1.PodReady} {
 		status.Conditions = append(status.Conditions, corev1.PodCondition{Type: condition, Status: corev1.ConditionTrue})
 	}
+}
+
+// Crash kills "etcd" or "kube-apiserver" and returns what starts it again, with its
+// data, and waits until it is ready.
+func (c *Cluster) Crash(t testing.TB, program string) (restart func(testing.TB)) {
+	t.Helper()
+	return c.server.Crash(t, program)
 }
 
 // DeletePod removes a pod, first its network and then its object.

@@ -28,9 +28,10 @@ type Node struct {
 	// Agent is the process of the last StartAgent.
 	Agent *Process
 
-	cluster *Cluster
-	mu      sync.Mutex
-	pods    int // that ever were
+	cluster    *Cluster
+	kubeconfig string // of its agents
+	mu         sync.Mutex
+	pods       int // that ever were
 }
 
 // Pods' addresses are podStride apart, so that a small ipBlock around one holds
@@ -136,6 +137,7 @@ func (n *Node) Run(t testing.TB, program string, args ...string) string {
 
 // env is the environment of the node's programs. They share a lock of iptables
 // with each other, and not with other nodes.
-func (n *Node) env() []string {
-	return append(os.Environ(), "XTABLES_LOCKFILE="+filepath.Join(n.cluster.dir, n.Name+"-xtables.lock"))
-}
+func (n *Node) env() []string { return append(os.Environ(), "XTABLES_LOCKFILE="+n.LockFile()) }
+
+// LockFile is the file whose lock iptables-legacy holds while it works on the node.
+func (n *Node) LockFile() string { return filepath.Join(n.cluster.dir, n.Name+"-xtables.lock") }
