@@ -21,6 +21,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 	"github.com/moat-dev/moat/test/cluster"
+	"github.com/moat-dev/moat/test/junit"
 )
 
 // Variables of the environment.
@@ -47,7 +48,7 @@ type combination struct {
 	backend iptables.Backend
 	family  ruleset.Family
 
-	suite junitSuite
+	suite junit.Suite
 
 	mu    sync.Mutex // guards what follows: progress is printed meanwhile
 	stage string
@@ -108,14 +109,14 @@ func TestConformance(t *testing.T) {
 func report(t *testing.T, all []*combination) {
 	var cases, steps int
 	var total tally
-	var suites []junitSuite
+	var suites []junit.Suite
 	for _, c := range all {
 		cases, steps = cases+c.done, steps+c.steps
 		total.add(c.total)
 		suites = append(suites, c.suite)
 	}
 	if path := os.Getenv(junitVariable); path != "" {
-		require.NoError(t, writeJUnit(path, suites))
+		require.NoError(t, junit.Write(path, suites))
 		fmt.Println("JUnit file:", path)
 	}
 	fmt.Printf("%d steps; %d probes had to be blocked; at a later try only, %d were answered and %d blocked\n",
@@ -164,7 +165,7 @@ func (c *combination) setStage(stage string) {
 // without agents the same cases fail.
 func (c *combination) run(t *testing.T) {
 	start := time.Now()
-	defer func() { c.suite.Time = seconds(time.Since(start)) }()
+	defer func() { c.suite.Time = junit.Seconds(time.Since(start)) }()
 	kubernetes := newKubernetes(t, cluster.New(t, cluster.Options{Nodes: 3, Primary: c.family}))
 	resources, err := probe.NewDefaultResources(kubernetes, namespaces, []string{"a", "b", "c"}, []int{80, 81},
 		[]corev1.Protocol{corev1.ProtocolTCP, corev1.ProtocolUDP, corev1.ProtocolSCTP}, nil, 60, false, "none")
@@ -202,7 +203,7 @@ func (c *combination) requireOpen(t *testing.T, r *runner) {
 		require.Equal(t, probe.ConnectivityAllowed, result.Combined, "%s -> %s %s without any policy",
 			result.Job.FromKey, result.Job.ToKey, result.Key())
 	}
-	c.suite.add("open matrix", time.Since(start), "", "")
+	c.suite.Add("open matrix", time.Since(start), "", "")
 }
 
 func (c *combination) runCases(t *testing.T, r *runner, cases []*generator.TestCase) {
@@ -215,7 +216,7 @@ func (c *combination) runCases(t *testing.T, r *runner, cases []*generator.TestC
 		name := testCase.Description
 		result, difference, err := r.run(testCase)
 		if err != nil {
-			c.suite.add(name, time.Since(start), "error", err.Error())
+			c.suite.Add(name, time.Since(start), "error", err.Error())
 			require.NoError(t, err, name)
 		}
 		message := ""
@@ -228,7 +229,7 @@ func (c *combination) runCases(t *testing.T, r *runner, cases []*generator.TestC
 		if result.late+result.slow > 0 {
 			fmt.Printf("       %s: %s: at a later try only, %d were answered and %d blocked\n", c, name, result.late, result.slow)
 		}
-		c.suite.add(name, time.Since(start), message, difference)
+		c.suite.Add(name, time.Since(start), message, difference)
 		c.mu.Lock()
 		c.done++
 		c.steps += len(testCase.Steps)
@@ -258,7 +259,7 @@ func (c *combination) control(t *testing.T, r *runner, cases []*generator.TestCa
 			red++
 		}
 		if red == controlCases {
-			c.suite.add("negative control", time.Since(start), "", "")
+			c.suite.Add("negative control", time.Since(start), "", "")
 			return
 		}
 	}
