@@ -45,14 +45,14 @@ func TestInternedPodsShareWhatIsEqual(t *testing.T) {
 
 func TestInternedPoliciesShareSelectors(t *testing.T) {
 	in := policy.NewInterner()
-	make := func(name string) *policy.Policy {
+	named := func(name string) *policy.Policy {
 		selector := labels.SelectorFromSet(labels.Set{"role": "web"})
 		peers := []policy.Peer{{Pods: &policy.PodPeer{Namespaces: labels.Everything(), Pods: labels.SelectorFromSet(labels.Set{"role": "db"})}}}
 		return &policy.Policy{Namespace: "default", Name: name, Selector: selector, Rules: [policy.Directions][]policy.Rule{{{Peers: peers}}}}
 	}
 	pointer := func(s labels.Selector) uintptr { return reflect.ValueOf(s).Pointer() }
-	a, b := in.Policy(make("a")), in.Policy(make("b"))
-	require.Equal(t, make("a"), a)
+	a, b := in.Policy(named("a")), in.Policy(named("b"))
+	require.Equal(t, named("a"), a)
 	require.Equal(t, pointer(a.Selector), pointer(b.Selector))
 	require.Equal(t, pointer(a.Rules[0][0].Peers[0].Pods.Pods), pointer(b.Rules[0][0].Peers[0].Pods.Pods))
 	require.NotEqual(t, pointer(a.Selector), pointer(a.Rules[0][0].Peers[0].Pods.Pods))
