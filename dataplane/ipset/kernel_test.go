@@ -237,3 +237,34 @@ func entryOf(c ipset.Change) *netlink.IPSetEntry {
 	}
 	return entry
 }
+
+// What the kernel counts is what is there, whoever added it, and sets of others don't
+// appear.
+func TestSizes(t *testing.T) {
+	inKernel(t, func(k *ipset.Kernel) {
+		sizes, err := k.Sizes()
+		require.NoError(t, err)
+		require.Empty(t, sizes)
+
+		want := ipset.State{}
+		for i := range 300 { // more than one message of the answer
+			name := fmt.Sprintf("moat-%d", i)
+			want[name] = ofSize(name, ruleset.HashIP, ruleset.Family(4+2*(i%2)), i%3*100)
+		}
+		bring(t, k, want)
+		other := exec.Command("ipset", "create", "other", "hash:ip")
+		require.NoError(t, other.Run())
+		sizes, err = k.Sizes()
+		require.NoError(t, err)
+		require.Len(t, sizes, len(want))
+		for name, set := range want {
+			require.Equal(t, len(set.Members), sizes[name], name)
+		}
+
+		require.NoError(t, exec.Command("ipset", "flush", "moat-1").Run())
+		require.NoError(t, exec.Command("ipset", "add", "moat-3", "fd00::ffff:1").Run())
+		sizes, err = k.Sizes()
+		require.NoError(t, err)
+		require.Equal(t, []int{0, 1}, []int{sizes["moat-1"], sizes["moat-3"]})
+	})
+}

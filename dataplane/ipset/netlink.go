@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/moat-dev/moat/dataplane/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -23,6 +24,7 @@ type Kernel struct {
 
 	handle  *netlink.Handle
 	sockets map[int]*nl.SocketHandle // for what the handle does slowly or not at all
+	headers *nfnetlink.Socket
 	prefix  string
 }
 
@@ -41,8 +43,15 @@ func Open(prefix string) (*Kernel, error) {
 		handle.Close()
 		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", err)
 	}
+	headers, err := nfnetlink.Open(nfnetlink.Short)
+	if err != nil {
+		handle.Close()
+		socket.Close()
+		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", err)
+	}
 	return &Kernel{
 		Capacity: defaultCapacity,
+		headers:  headers,
 		handle:   handle,
 		sockets:  map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}},
 		prefix:   prefix,
@@ -52,6 +61,7 @@ func Open(prefix string) (*Kernel, error) {
 // Close closes the connection.
 func (k *Kernel) Close() {
 	k.handle.Close()
+	k.headers.Close()
 	k.sockets[unix.NETLINK_NETFILTER].Close()
 }
 

@@ -17,6 +17,7 @@ import (
 type listed struct {
 	ruleset.Set
 	capacity uint32
+	elements uint32 // how many there are, as the kernel counts them
 }
 
 // Read returns the sets of both families.
@@ -61,8 +62,12 @@ func addMessage(sets map[string]*listed, prefix string, message []byte) {
 	if len(message) < nl.SizeofNfgenmsg {
 		return
 	}
+	addSet(sets, prefix, message[nl.SizeofNfgenmsg:])
+}
+
+func addSet(sets map[string]*listed, prefix string, attributes []byte) {
 	var set *listed
-	for kind, content := range nlattr.All(message[nl.SizeofNfgenmsg:]) {
+	for kind, content := range nlattr.All(attributes) {
 		if kind == nl.IPSET_ATTR_SETNAME {
 			name := text(content)
 			if !strings.HasPrefix(name, prefix) {
@@ -89,8 +94,14 @@ func (s *listed) add(kind int, content []byte) {
 		}
 	case nl.IPSET_ATTR_DATA:
 		for kind, content := range nlattr.All(content) {
-			if kind == nl.IPSET_ATTR_MAXELEM && len(content) == 4 {
+			if len(content) != 4 {
+				continue
+			}
+			switch kind {
+			case nl.IPSET_ATTR_MAXELEM:
 				s.capacity = binary.BigEndian.Uint32(content)
+			case nl.IPSET_ATTR_ELEMENTS:
+				s.elements = binary.BigEndian.Uint32(content)
 			}
 		}
 	case nl.IPSET_ATTR_ADT:

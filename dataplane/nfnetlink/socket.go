@@ -1,0 +1,173 @@
+// Package nfnetlink asks the kernel's netfilter by netlink and reads its answers
+// message by message (linux/netfilter/nfnetlink.h).
+//
+// The netlink library receives into a new buffer of 64 KiB each time, and the kernel
+// allocates as much for every message of a dump. Where a dump has thousands of short
+// messages, as that of ipsets' headers has, this takes most of the time.
+package nfnetlink
+
+import (
+	"encoding/binary"
+	"errors"
+	"iter"
+
+	"golang.org/x/sys/unix"
+)
+
+// headerBytes is the length of what begins each message (struct nfgenmsg).
+const headerBytes = 4
+
+// answerWithin bounds the wait for an answer of the kernel, in seconds.
+const answerWithin = 5
+
+// Sizes of a socket's buffer. No message of the answer may be longer.
+const (
+	Short = 4 << 10
+	Long  = 64 << 10
+)
+
+// ErrChanging means that somebody changed what was read while it was.
+var ErrChanging = errors.New("it changes while it is read")
+
+// Socket asks the netfilter of one network namespace. It isn't safe for use by
+// several goroutines at once.
+type Socket struct {
+	fd       int
+	sequence uint32
+	buffer   []byte
+}
+
+// Open makes a socket in the network namespace of the calling thread.
+func Open(buffer int) (*Socket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
+	if err != nil {
+		return nil, err
+	}
+	s := &Socket{fd: fd, buffer: make([]byte, buffer)}
+	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerWithin})
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
+	}
+	if err != nil {
+		s.Close()
+		return nil, err
+	}
+	return s, nil
+}
+
+// Close gives the socket up.
+func (s *Socket) Close() { _ = unix.Close(s.fd) }
+
+// Request is a question to one subsystem of netfilter.
+type Request struct {
+	Subsystem  int
+	Command    int
+	Dump       bool // asks for all of a kind
+	Family     uint8
+	Attributes []byte
+}
+
+// Reply is one message of the answer.
+type Reply struct {
+	Family     uint8
+	Attributes []byte // valid until the next message
+}
+
+// Ask sends a request and gives each message of the answer to handle.
+func (s *Socket) Ask(request Request, handle func(Reply)) error {
+	flags := uint16(unix.NLM_F_REQUEST)
+	if request.Dump {
+		flags |= unix.NLM_F_DUMP
+	}
+	s.sequence++
+	const header = unix.SizeofNlMsghdr + headerBytes
+	message := make([]byte, 0, header+len(request.Attributes))
+	message = binary.NativeEndian.AppendUint32(message, uint32(header+len(request.Attributes)))
+	message = binary.NativeEndian.AppendUint16(message, uint16(request.Subsystem<<8|request.Command))
+	message = binary.NativeEndian.AppendUint16(message, flags)
+	message = binary.NativeEndian.AppendUint32(message, s.sequence)
+	message = append(message, 0, 0, 0, 0) // to the kernel
+	message = append(message, request.Family, unix.NFNETLINK_V0, 0, 0)
+	if err := unix.Sendto(s.fd, append(message, request.Attributes...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	return s.receive(request, handle)
+}
+
+// receive reads the answer to the last request. That to a dump ends with a message
+// of its own, any other is one message.
+func (s *Socket) receive(request Request, handle func(Reply)) error {
+	interrupted := false
+	for {
+		n, _, err := unix.Recvfrom(s.fd, s.buffer, unix.MSG_TRUNC) // says how long it was
+		if errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err == nil && n > len(s.buffer) {
+			err = unix.EMSGSIZE
+		}
+		if err != nil {
+			return err
+		}
+		for m := range messages(s.buffer[:n]) {
+			if m.sequence != s.sequence { // to a request that nobody waits for any more
+				continue
+			}
+			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
+			switch {
+			case m.kind == unix.NLMSG_ERROR || m.kind == unix.NLMSG_DONE:
+				if err := outcome(m.body); err != nil || !interrupted {
+					return err
+				}
+				return ErrChanging
+			case len(m.body) >= headerBytes:
+				handle(Reply{m.body[0], m.body[headerBytes:]})
+			}
+			if !request.Dump {
+				return nil
+			}
+		}
+	}
+}
+
+// outcome reads the number that ends an answer.
+func outcome(body []byte) error {
+	if len(body) >= 4 {
+		if code := int32(binary.NativeEndian.Uint32(body)); code < 0 {
+			return unix.Errno(-code)
+		}
+	}
+	return nil
+}
+
+// message is one message of netlink (struct nlmsghdr in linux/netlink.h).
+type message struct {
+	kind     int
+	flags    uint16
+	sequence uint32
+	body     []byte
+}
+
+func messages(b []byte) iter.Seq[message] {
+	return func(yield func(message) bool) {
+		for len(b) >= unix.SizeofNlMsghdr {
+			length := int(binary.NativeEndian.Uint32(b))
+			if length < unix.SizeofNlMsghdr || length > len(b) {
+				return
+			}
+			m := message{
+				kind:     int(binary.NativeEndian.Uint16(b[4:])),
+				flags:    binary.NativeEndian.Uint16(b[6:]),
+				sequence: binary.NativeEndian.Uint32(b[8:]),
+				body:     b[unix.SizeofNlMsghdr:length],
+			}
+			if !yield(m) {
+				return
+			}
+			b = b[min(aligned(length), len(b)):]
+		}
+	}
+}
+
+// aligned rounds up to what messages begin at.
+func aligned(length int) int { return (length + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }
