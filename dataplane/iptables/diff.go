@@ -48,16 +48,19 @@ func (c *Change) Empty() bool {
 	return len(c.Write) == 0 && len(c.Delete) == 0 && len(c.Rehook) == 0
 }
 
-// Script returns the change as one transaction for iptables-restore --noflush.
+// Script returns the change of the mangle table as one transaction for
+// iptables-restore --noflush.
 //
 // Within it, all of Moat's chains that change are emptied or made first, so that
 // no rule names a chain that doesn't exist. A hook is moved by deleting every
 // copy of it by its text and inserting it again at the front: a position could
 // point at somebody else's rule by the time that the transaction runs. If a copy
 // has gone by then, the transaction fails as a whole and is computed anew.
-func (c *Change) Script() string {
+func (c *Change) Script() string { return c.script(tableName) }
+
+func (c *Change) script(table string) string {
 	var s strings.Builder
-	s.WriteString("*" + tableName + "\n")
+	s.WriteString("*" + table + "\n")
 	for _, name := range slices.Concat(c.Write, c.Delete) {
 		fmt.Fprintf(&s, ":%s - [0:0]\n", name)
 	}

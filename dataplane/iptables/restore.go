@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -30,8 +29,10 @@ const (
 const (
 	// lockWait is how long a program waits for the xtables lock, in seconds.
 	lockWait = 10
-	// runTimeout ends a program that hangs.
+	// runTimeout ends a program that hangs, unless a Runner says otherwise.
 	runTimeout = 30 * time.Second
+	// killWait is how long the pipes of a program that was ended may stay open.
+	killWait = time.Second
 )
 
 // ErrMissing means that the programs of a backend are not installed.
@@ -42,16 +43,18 @@ var ErrMissing = errors.New("iptables is not installed")
 // ends with success.
 var ErrIncompatible = errors.New("the table holds native nft rules; move them to a table of their own")
 
-const incompatible = "# Table `" + tableName + "' is incompatible"
-
 // Runner runs the programs of one backend for one family, in the network
 // namespace of the calling thread.
 type Runner struct {
 	// OnRestore, if not nil, is told the outcome of each restore.
 	OnRestore func(error)
 
+	// Timeout ends a program that hangs.
+	Timeout time.Duration
+
 	backend       Backend
 	family        ruleset.Family
+	table         string
 	save, restore string
 	prefix        string
 }
@@ -66,7 +69,7 @@ func NewRunner(backend Backend, family ruleset.Family, chainPrefix string) (*Run
 	if _, err := goiptables.New(goiptables.Path(command), goiptables.IPFamily(protocol)); err != nil {
 		return nil, fmt.Errorf("finding %s: %w: %w", command, ErrMissing, err)
 	}
-	r := &Runner{backend: backend, family: family, prefix: chainPrefix}
+	r := &Runner{Timeout: runTimeout, backend: backend, family: family, table: tableName, prefix: chainPrefix}
 	for program, path := range map[string]*string{"-save": &r.save, "-restore": &r.restore} {
 		found, err := exec.LookPath(command + program)
 		if err != nil {
@@ -77,27 +80,35 @@ func NewRunner(backend Backend, family ruleset.Family, chainPrefix string) (*Run
 	return r, nil
 }
 
+// In returns a runner for another table than mangle.
+func (r *Runner) In(table string) *Runner {
+	other := *r
+	other.table = table
+	return &other
+}
+
 // Read returns the state of the table. It reads the table back rather
 // than ask "iptables -C", which has been wrong (iptables 1.8.10).
 func (r *Runner) Read(ctx context.Context) (Table, error) {
-	output, err := run(ctx, "", r.save, "-t", tableName)
+	output, err := run(ctx, r.Timeout, "", r.save, "-t", r.table)
 	if err != nil {
-		return Table{}, fmt.Errorf("reading the mangle table: %w", err)
+		return Table{}, fmt.Errorf("reading the %s table: %w", r.table, err)
 	}
+	incompatible := "# Table `" + r.table + "' is incompatible"
 	if strings.HasPrefix(output, incompatible) || strings.Contains(output, "\n"+incompatible) {
-		return Table{}, fmt.Errorf("reading the mangle table: %w", ErrIncompatible)
+		return Table{}, fmt.Errorf("reading the %s table: %w", r.table, ErrIncompatible)
 	}
 	return ParseSave(output, r.prefix), nil
 }
 
 // Apply makes a change as one transaction: all of it or, with an error, nothing.
 func (r *Runner) Apply(ctx context.Context, change Change) error {
-	_, err := run(ctx, change.Script(), r.restore, "--noflush", "--wait", strconv.Itoa(lockWait))
+	_, err := run(ctx, r.Timeout, change.script(r.table), r.restore, "--noflush", "--wait", strconv.Itoa(lockWait))
 	if r.OnRestore != nil {
 		r.OnRestore(err)
 	}
 	if err != nil {
-		return fmt.Errorf("restoring the mangle table: %w", err)
+		return fmt.Errorf("restoring the %s table: %w", r.table, err)
 	}
 	return nil
 }
@@ -118,7 +129,7 @@ func (r *Runner) Remove(ctx context.Context) (Change, error) {
 
 // Remains returns what Remove would do.
 func (r *Runner) Remains(ctx context.Context) (Change, error) {
-	if r.backend == Legacy && !slices.Contains(legacyTables(r.family), tableName) {
+	if r.backend == Legacy && !slices.Contains(legacyTables(r.family), r.table) {
 		return Change{}, nil
 	}
 	table, err := r.Read(ctx)
@@ -135,64 +146,9 @@ func (r *Runner) ForeignUses(ctx context.Context, setPrefix string) ([]string, e
 	if r.backend == Legacy && len(legacyTables(r.family)) == 0 {
 		return nil, nil
 	}
-	output, err := run(ctx, "", r.save)
+	output, err := run(ctx, r.Timeout, "", r.save)
 	if err != nil {
 		return nil, fmt.Errorf("reading all tables: %w", err)
 	}
 	return ForeignUses(output, r.prefix, setPrefix), nil
-}
-
-// Error is a program that failed.
-type Error struct {
-	Program string
-	Stderr  string
-	Err     error
-}
-
-func (e *Error) Error() string {
-	if e.Stderr == "" {
-		return fmt.Sprintf("running %s: %v", e.Program, e.Err)
-	}
-	return fmt.Sprintf("running %s: %v: %s", e.Program, e.Err, e.Stderr)
-}
-
-func (e *Error) Unwrap() error { return e.Err }
-
-// IsPermission reports whether a program was not allowed to touch the kernel's
-// tables: the agent lacks CAP_NET_ADMIN in the node's network namespace.
-func IsPermission(err error) bool {
-	var failed *Error
-	return errors.As(err, &failed) &&
-		(strings.Contains(failed.Stderr, "Permission denied") || strings.Contains(failed.Stderr, "you must be root"))
-}
-
-func run(ctx context.Context, stdin, program string, args ...string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, runTimeout)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	var stdout, stderr bytes.Buffer
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			err = fmt.Errorf("%w after %s", err, runTimeout)
-		}
-		return "", &Error{Program: program, Stderr: firstLines(stderr.String()), Err: err}
-	}
-	return stdout.String(), nil
-}
-
-// firstLines keeps an error message readable: a restore repeats itself.
-func firstLines(text string) string {
-	const most = 3
-	lines := strings.SplitN(strings.TrimSpace(text), "\n", most+1)
-	if len(lines) > most {
-		lines = lines[:most]
-	}
-	return strings.Join(lines, "; ")
-}
-
-// IsFailure reports whether the error is that of a program that ran and failed.
-func IsFailure(err error) bool {
-	var failed *Error
-	return errors.As(err, &failed)
 }

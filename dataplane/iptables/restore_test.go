@@ -2,9 +2,13 @@ package iptables_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -103,6 +107,51 @@ func TestApplyFails(t *testing.T) {
 	require.ErrorContains(t, err, "restoring the mangle table: ")
 	require.ErrorContains(t, err, "unknown option")
 	require.True(t, iptables.IsFailure(err))
+}
+
+// What a program is told not to do, what it waits for in vain and what it does not end
+// says nothing of its input.
+func TestWhyAProgramFails(t *testing.T) {
+	for name, row := range map[string]struct {
+		restore                     string
+		refusal, lock, isPermission bool
+	}{
+		"a rule is refused":     {`echo "iptables-restore: line 7 failed" >&2; exit 1`, true, false, false},
+		"an option is unknown":  {`echo "unknown option" >&2; exit 2`, true, false, false},
+		"it may not":            {`echo "Could not fetch rule set generation id: Permission denied (you must be root)" >&2; exit 4`, false, false, true},
+		"the lock is held":      {`echo "Another app is currently holding the xtables lock. Perhaps you want to use the -w option?" >&2; exit 4`, false, true, false},
+		"the lock can't be had": {`echo "Fatal: can't open lock file /run/xtables.lock: Permission denied" >&2; exit 4`, false, true, false},
+		"it is killed":          {`kill -9 $$`, false, false, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			runner, _ := fakeRunner(t, "", row.restore)
+			err := runner.Apply(context.Background(), iptables.Diff(iptables.Table{}, someTable("a")))
+			require.Error(t, err)
+			err = errors.Join(errors.New("another"), fmt.Errorf("IPv4: %w", err))
+			require.Equal(t, []bool{row.refusal, row.lock, row.isPermission},
+				[]bool{iptables.IsRefusal(err), iptables.IsLock(err), iptables.IsPermission(err)})
+			require.True(t, iptables.IsFailure(err))
+		})
+	}
+	require.False(t, iptables.IsRefusal(nil))
+	require.False(t, iptables.IsLock(errors.New("another")))
+}
+
+// A program that hangs is ended, with what it started: that would keep its pipes open.
+func TestAProgramThatHangsIsEnded(t *testing.T) {
+	runner, dir := fakeRunner(t, "", `/bin/sleep 60 & echo $! > "${0%/*}/child"; wait`)
+	runner.Timeout = 300 * time.Millisecond
+	start := time.Now()
+	err := runner.Apply(context.Background(), iptables.Diff(iptables.Table{}, someTable("a")))
+	require.ErrorContains(t, err, "after 300ms")
+	require.Less(t, time.Since(start), 10*time.Second)
+	require.False(t, iptables.IsRefusal(err))
+	child, err := os.ReadFile(filepath.Join(dir, "child"))
+	require.NoError(t, err)
+	require.Eventually(t, func() bool {
+		status, err := os.ReadFile("/proc/" + strings.TrimSpace(string(child)) + "/stat")
+		return err != nil || strings.Contains(string(status), ") Z ")
+	}, 5*time.Second, 10*time.Millisecond, "its child has ended too")
 }
 
 // Whether a network namespace has legacy tables is for the kernel to say, so what
