@@ -107,19 +107,69 @@ type Refusal struct {
 	Rules []Mismatch
 }
 
-// Evaluate judges a flow.
+// Lookup answers what a verdict asks. The answers must not change while one flow is
+// judged.
+type Lookup interface {
+	// Owners returns the pods that own an address: see the function Owners.
+	Owners(addr netip.Addr) []*Pod
+
+	// Isolating returns the policies that isolate a pod in a direction.
+	Isolating(d Direction, pod *Pod) []*Policy
+
+	// Labels returns the labels of the namespaces.
+	Labels() Namespaces
+
+	// Node names the node that owns an address, empty for none.
+	Node(addr netip.Addr) string
+}
+
+// Evaluate judges a flow and says why.
 //
 // Addresses that the API doesn't know, such as IPv6 link-local ones, are treated
 // as outside of the cluster. On a bridge the node closes more: see
 // docs/dataplane.md.
 func (c *Cluster) Evaluate(flow Flow) Verdict {
-	source, destination := c.end(flow.Source), c.end(flow.Destination)
+	asked := clusterLookup{c}
+	v := Judge(asked, flow)
+	source, destination := endOf(asked, flow.Source), endOf(asked, flow.Destination)
+	for i := range v.Egress {
+		v.Egress[i].explain(asked, flow, destination)
+	}
+	for i := range v.Ingress {
+		v.Ingress[i].explain(asked, flow, source)
+	}
+	return v
+}
+
+// Judge is Evaluate without the Refusals: it costs the look-ups and one comparison
+// with each rule, however large the cluster is.
+func Judge(in Lookup, flow Flow) Verdict {
+	source, destination := endOf(in, flow.Source), endOf(in, flow.Destination)
 	return Verdict{
 		Flow:    flow,
-		Egress:  c.decide(Egress, flow, source, destination),
-		Ingress: c.decide(Ingress, flow, destination, source),
+		Egress:  decide(in, Egress, flow, source, destination),
+		Ingress: decide(in, Ingress, flow, destination, source),
 	}
 }
+
+// clusterLookup looks through the whole cluster for every answer.
+type clusterLookup struct{ *Cluster }
+
+func (c clusterLookup) Owners(addr netip.Addr) []*Pod { return Owners(addr, c.Pods) }
+
+func (c clusterLookup) Isolating(d Direction, pod *Pod) []*Policy {
+	var isolating []*Policy
+	for _, p := range c.Policies {
+		if p.Isolates[d] && p.Selects(pod) {
+			isolating = append(isolating, p)
+		}
+	}
+	return isolating
+}
+
+func (c clusterLookup) Labels() Namespaces { return c.Namespaces }
+
+func (c clusterLookup) Node(addr netip.Addr) string { return c.Nodes[addr] }
 
 // end is one end of a flow.
 type end struct {
@@ -135,16 +185,16 @@ type end struct {
 	node string
 }
 
-func (c *Cluster) end(addr netip.Addr) end {
-	owners := Owners(addr, c.Pods)
-	return end{addr: addr, owners: owners, peer: soleOwner(owners), node: c.Nodes[addr]}
+func endOf(in Lookup, addr netip.Addr) end {
+	owners := in.Owners(addr)
+	return end{addr: addr, owners: owners, peer: soleOwner(owners), node: in.Node(addr)}
 }
 
 // decide asks the policies of each pod that owns the subject's end.
-func (c *Cluster) decide(d Direction, flow Flow, subject, other end) Decisions {
+func decide(in Lookup, d Direction, flow Flow, subject, other end) Decisions {
 	var decisions Decisions
 	for _, pod := range subject.owners {
-		decision := Decision{Direction: d, Pod: pod, Isolating: c.isolating(d, pod)}
+		decision := Decision{Direction: d, Pod: pod, Isolating: in.Isolating(d, pod)}
 		switch {
 		case len(decision.Isolating) == 0:
 			decision.Reason = NotIsolated
@@ -153,45 +203,50 @@ func (c *Cluster) decide(d Direction, flow Flow, subject, other end) Decisions {
 		case d == Ingress && other.node != "" && other.node == pod.Node:
 			decision.Reason = FromItsNode
 		default:
-			c.askRules(&decision, flow, pod, other)
+			decision.askRules(in, flow, other)
 		}
 		decisions = append(decisions, decision)
 	}
 	return decisions
 }
 
-// isolating returns the policies that isolate the pod in the direction.
-func (c *Cluster) isolating(d Direction, pod *Pod) []*Policy {
-	var isolating []*Policy
-	for _, p := range c.Policies {
-		if p.Isolates[d] && p.Selects(pod) {
-			isolating = append(isolating, p)
-		}
-	}
-	return isolating
-}
-
 // askRules looks for the first rule that allows the flow. Policies add up: one
 // rule of one of them is enough.
-func (c *Cluster) askRules(decision *Decision, flow Flow, subject *Pod, other end) {
-	// Ports are the destination's: a named one is looked up there.
-	destination := subject
-	if decision.Direction == Egress {
-		destination = other.peer
-	}
-	for _, p := range decision.Isolating {
-		refusal := Refusal{Policy: p}
-		for i := range p.Rules[decision.Direction] {
-			mismatch := c.mismatch(&p.Rules[decision.Direction][i], flow, other, destination)
-			if mismatch.none() {
-				decision.Reason, decision.By, decision.Rule, decision.Refusals = AllowedByRule, p, i, nil
+func (d *Decision) askRules(in Lookup, flow Flow, other end) {
+	destination := d.destination(other)
+	for _, p := range d.Isolating {
+		for i := range p.Rules[d.Direction] {
+			if p.Rules[d.Direction][i].allows(in, flow, other, destination) {
+				d.Reason, d.By, d.Rule = AllowedByRule, p, i
 				return
 			}
-			refusal.Rules = append(refusal.Rules, mismatch)
 		}
-		decision.Refusals = append(decision.Refusals, refusal)
 	}
-	decision.Reason = Denied
+	d.Reason = Denied
+}
+
+// explain says of a denial why no rule matches.
+func (d *Decision) explain(in Lookup, flow Flow, other end) {
+	if d.Reason != Denied {
+		return
+	}
+	destination := d.destination(other)
+	for _, p := range d.Isolating {
+		refusal := Refusal{Policy: p}
+		for i := range p.Rules[d.Direction] {
+			refusal.Rules = append(refusal.Rules, p.Rules[d.Direction][i].mismatch(in, flow, other, destination))
+		}
+		d.Refusals = append(d.Refusals, refusal)
+	}
+}
+
+// destination is the pod whose ports count, nil for none. A named port is looked
+// up there.
+func (d *Decision) destination(other end) *Pod {
+	if d.Direction == Egress {
+		return other.peer
+	}
+	return d.Pod
 }
 
 // Owners returns the pods that own an address, among those that show it. A

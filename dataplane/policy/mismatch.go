@@ -16,8 +16,6 @@ type Mismatch struct {
 	Ports []PortMismatch
 }
 
-func (m *Mismatch) none() bool { return m.PeerMatches && m.PortMatches }
-
 // PeerMismatch is why a peer of a rule isn't the other end of a flow.
 type PeerMismatch uint8
 
@@ -56,36 +54,59 @@ const (
 	NameElsewhere
 )
 
-// mismatch compares a rule with a flow whose other end and destination are known.
-func (c *Cluster) mismatch(rule *Rule, flow Flow, other end, destination *Pod) Mismatch {
-	m := Mismatch{PeerMatches: rule.AnyPeer, PortMatches: rule.AnyPort}
-	for i := range rule.Peers {
-		reason := rule.Peers[i].mismatch(other, c.Namespaces)
-		m.PeerMatches = m.PeerMatches || reason == peerMatches
-		m.Peers = append(m.Peers, reason)
+// allows compares a rule with a flow whose other end and destination are known.
+func (r *Rule) allows(in Lookup, flow Flow, other end, destination *Pod) bool {
+	return r.allowsPort(flow, destination) && r.allowsPeer(in, other)
+}
+
+func (r *Rule) allowsPort(flow Flow, destination *Pod) bool {
+	if r.AnyPort {
+		return true
 	}
-	for i := range rule.Ports {
-		reason := rule.Ports[i].mismatch(flow, destination)
-		m.PortMatches = m.PortMatches || reason == portMatches
-		m.Ports = append(m.Ports, reason)
+	for i := range r.Ports {
+		if r.Ports[i].mismatch(flow, destination) == portMatches {
+			return true
+		}
 	}
-	if m.PeerMatches {
-		m.Peers = nil
+	return false
+}
+
+func (r *Rule) allowsPeer(in Lookup, other end) bool {
+	if r.AnyPeer {
+		return true
 	}
-	if m.PortMatches {
-		m.Ports = nil
+	for i := range r.Peers {
+		if r.Peers[i].mismatch(in, other) == peerMatches {
+			return true
+		}
+	}
+	return false
+}
+
+// mismatch says why the rule doesn't allow the flow.
+func (r *Rule) mismatch(in Lookup, flow Flow, other end, destination *Pod) Mismatch {
+	m := Mismatch{PeerMatches: r.allowsPeer(in, other), PortMatches: r.allowsPort(flow, destination)}
+	if !m.PeerMatches {
+		for i := range r.Peers {
+			m.Peers = append(m.Peers, r.Peers[i].mismatch(in, other))
+		}
+	}
+	if !m.PortMatches {
+		for i := range r.Ports {
+			m.Ports = append(m.Ports, r.Ports[i].mismatch(flow, destination))
+		}
 	}
 	return m
 }
 
-func (p *Peer) mismatch(other end, namespaces Namespaces) PeerMismatch {
+func (p *Peer) mismatch(in Lookup, other end) PeerMismatch {
 	if p.Block != nil {
 		return p.Block.mismatch(other.addr)
 	}
 	switch {
 	case other.peer == nil:
 		return NoPod
-	case !p.Pods.MatchesNamespace(other.peer.Namespace, namespaces):
+	case !p.Pods.MatchesNamespace(other.peer.Namespace, in.Labels()):
 		return OtherNamespace
 	case !p.Pods.Pods.Matches(other.peer.Labels):
 		return OtherLabels
