@@ -170,6 +170,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	if !a.awaitModel(ctx) {
 		return nil
 	}
+	defer a.enforcer.cutter.start(ctx)()
 	resync := time.NewTicker(resyncEvery)
 	defer resync.Stop()
 	retry := newBackoff(retryFirst, retryMost)
@@ -262,7 +263,7 @@ func (a *Agent) sync(ctx context.Context) error {
 	if now := a.enforcer.backend; before != "" && now != before {
 		a.log.Info("The node changed its iptables backend, and the rules moved", "from", before, "to", now)
 	}
-	degraded := errors.Join(a.bridgeFilter(), a.storage.failure())
+	degraded := errors.Join(a.bridgeFilter(), a.storage.failure(), a.enforcer.cutter.failure())
 	if a.health.end(err) {
 		a.log.Info("The kernel holds the rules of all policies", "backend", a.enforcer.backend, "policies", len(a.enforcer.view.selecting))
 	}

@@ -59,10 +59,15 @@ type enforcer struct {
 	// settled says that the kernel was left like this, so that whatever is read
 	// back otherwise is somebody else's doing.
 	settled bool
+
+	cutter   *cutter
+	cuts     *cuts
+	stricter bool // something was written that may forbid what was allowed
 }
 
 func newEnforcer(requested iptables.Backend) *enforcer {
-	return &enforcer{requested: requested, metrics: newMetrics()}
+	m := newMetrics()
+	return &enforcer{requested: requested, metrics: m, cutter: newCutter(m), stricter: true}
 }
 
 // distrust makes the next sync read the kernel first.
@@ -91,7 +96,11 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 		moved, linksErr = e.followLinks()
 		changed = changed || moved
 	}
-	if changed || e.outputs == nil {
+	toggled, err := e.followCuts(m)
+	if err != nil {
+		return err
+	}
+	if changed || toggled || e.outputs == nil {
 		e.compile()
 	}
 	plan, err := e.planSets(m)
@@ -109,6 +118,7 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 	}
 	e.trusted, e.settled = false, false
 	busy, err := e.write(ctx, plan, apply)
+	e.lookForCuts(m)
 	if err != nil {
 		return err
 	}
@@ -221,6 +231,7 @@ func (e *enforcer) compile() {
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
 			output := compile.Compile(family, e.view.endpoints, e.links, compile.Guard{})
+			output.Cut(e.cuts.members(family))
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)
 		}
@@ -290,6 +301,7 @@ func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (b
 	}
 	wantIsolated := isolatedState(e.outputs)
 	isolated := ipset.Diff(e.isolated, wantIsolated)
+	e.stricter = e.stricter || len(isolated.Add)+len(plan.Delete) > 0
 	errs := []error{
 		e.sets.Grow(&plan),
 		e.sets.Delete(isolated.Delete),
@@ -337,6 +349,7 @@ func (e *enforcer) restore(ctx context.Context, apply applier) error {
 		if change.Empty() {
 			continue
 		}
+		e.stricter = true
 		if err := apply(ctx, family, change); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", family, err))
 			continue

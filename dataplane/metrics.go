@@ -40,6 +40,9 @@ type metrics struct {
 	members      *prometheus.GaugeVec
 	isolated     *prometheus.GaugeVec
 	failed       prometheus.Gauge
+	cutFlows     prometheus.Counter
+	looks        *prometheus.CounterVec
+	lookDuration prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -69,10 +72,17 @@ func newMetrics() *metrics {
 			Help: "Policies that select a pod of this node and that can't be read in full or are not in force as they are written now.",
 		}),
 	}
+	m.cutFlows = prometheus.NewCounter(prometheus.CounterOpts{
+		Namespace: metricNamespace, Name: "cut_flows_total",
+		Help: "Established connections that were cut since a policy forbids them now.",
+	})
+	m.looks = counters("conntrack_looks_total", "Looks for forbidden connections in the kernel's table, by result.", "result")
+	m.lookDuration = durations("conntrack_look_duration_seconds", "How long a look at the kernel's table of connections took.")
 	// A counter that appears with its first increase has no rate of it.
 	for _, result := range []string{resultSuccess, resultError} {
 		m.syncs.WithLabelValues(result)
 		m.restores.WithLabelValues(result)
+		m.looks.WithLabelValues(result)
 	}
 	for _, kind := range []string{repairChain, repairHook, repairSet} {
 		m.repairs.WithLabelValues(kind)
@@ -103,6 +113,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.restores, m.requests, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed,
+		m.cutFlows, m.looks, m.lookDuration,
 	}
 }
 
@@ -129,6 +140,12 @@ func resultOf(err error) string {
 
 // restored counts a run of iptables-restore.
 func (m *metrics) restored(err error) { m.restores.WithLabelValues(resultOf(err)).Inc() }
+
+// looked counts a look at the table of connections.
+func (m *metrics) looked(start time.Time, err error) {
+	m.looks.WithLabelValues(resultOf(err)).Inc()
+	m.lookDuration.Observe(time.Since(start).Seconds())
+}
 
 // repaired counts what a read-back found different.
 func (m *metrics) repaired(kind string, n int) { m.repairs.WithLabelValues(kind).Add(float64(n)) }

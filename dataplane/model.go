@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/conntrack"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/selector"
 )
@@ -29,6 +30,10 @@ type model struct {
 	// or a policy that selects one. Remote pods and namespaces change sets only.
 	revision uint64
 
+	// released are the addresses that pods of this node had, and that takeReleased
+	// has not returned.
+	released conntrack.Addresses
+
 	event time.Time // when the first event came that takeEvent has not returned
 }
 
@@ -40,6 +45,7 @@ func newModel(node string) *model {
 		local:     map[types.NamespacedName]*policy.Pod{},
 		policies:  map[string]map[string]*policy.Policy{},
 		index:     selector.NewIndex(),
+		released:  conntrack.Addresses{},
 		revision:  1,
 	}
 }
@@ -55,9 +61,13 @@ func (m *model) change(do func()) {
 		m.event = time.Now()
 	}
 	m.mu.Unlock()
-	if !concerns {
-		return
+	if concerns {
+		m.poke()
 	}
+}
+
+// poke wakes the sync loop.
+func (m *model) poke() {
 	select {
 	case m.changed <- struct{}{}:
 	default:
@@ -76,6 +86,7 @@ func (m *model) takeEvent() time.Time {
 
 func (m *model) setPod(pod *policy.Pod) {
 	m.change(func() {
+		defer m.releasing(pod.Key())()
 		for _, affected := range m.addresses.Set(pod) {
 			m.place(affected)
 		}
@@ -84,6 +95,7 @@ func (m *model) setPod(pod *policy.Pod) {
 
 func (m *model) deletePod(key types.NamespacedName) {
 	m.change(func() {
+		defer m.releasing(key)()
 		affected := m.addresses.Delete(key)
 		m.index.DeletePod(key)
 		m.setLocal(key, nil)

@@ -57,6 +57,7 @@ func newScene(t *testing.T, backend iptables.Backend) *scene {
 		if s.enforcer.sets != nil {
 			s.enforcer.sets.Close()
 		}
+		s.enforcer.cutter.close()
 	})
 	return s
 }

@@ -92,7 +92,8 @@ func memberOf(element policy.Element) ruleset.Member {
 	}
 }
 
-// isolatedState returns the sets of isolated pods with their members.
+// isolatedState returns the sets of isolated pods and of cut connections with their
+// members: whoever enters them is closed, whoever leaves them is opened.
 func isolatedState(outputs []compile.Output) ipset.State {
 	state := ipset.State{}
 	for i := range outputs {
@@ -101,15 +102,23 @@ func isolatedState(outputs []compile.Output) ipset.State {
 			name := compile.IsolatedSet(family, policy.Direction(d))
 			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: members}
 		}
+		if cuts := outputs[i].Cuts; len(cuts) > 0 {
+			name := compile.CutSet(family)
+			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIPPortIP, Family: family, Members: cuts}
+		}
 	}
 	return state
 }
 
-// takeIsolated returns the sets of isolated pods and leaves them in the state
-// without members, as they are declared.
+// takeIsolated returns the sets of isolated pods and of cut connections and leaves
+// them in the state without members, as they are declared.
 func takeIsolated(state ipset.State, outputs []compile.Output) ipset.State {
 	taken := ipset.State{}
-	for name := range isolatedState(outputs) {
+	names := isolatedState(outputs)
+	for _, family := range ruleset.Families() {
+		names[compile.CutSet(family)] = ruleset.Set{} // also one that isn't needed any more
+	}
+	for name := range names {
 		if set, ok := state[name]; ok {
 			taken[name] = set
 			set.Members = nil

@@ -39,6 +39,9 @@ type Output struct {
 	// Local holds the addresses of the node's known pods. They live in the set
 	// that LocalSet names. Nil where the family isn't guarded.
 	Local ruleset.Members
+
+	// Cuts are the members of the set that CutSet names: see Cut.
+	Cuts ruleset.Members
 }
 
 // Compile returns the state of one family for the given endpoints, the links that

@@ -3,6 +3,7 @@ package ipset
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"syscall"
 
 	"github.com/vishvananda/netlink/nl"
@@ -112,8 +113,22 @@ func encodeElements(changes []Change) ([]byte, int) {
 
 func encodeElement(b *[]byte, change *Change) {
 	element := nlattr.Begin(b, nl.IPSET_ATTR_DATA|unix.NLA_F_NESTED)
-	ip := nlattr.Begin(b, nl.IPSET_ATTR_IP|unix.NLA_F_NESTED)
-	addr := change.Member.Prefix.Addr()
+	encodeAddr(b, nl.IPSET_ATTR_IP, change.Member.Prefix.Addr())
+	switch change.Type {
+	case ruleset.HashNet:
+		nlattr.Append(b, nl.IPSET_ATTR_CIDR, byte(change.Member.Prefix.Bits()))
+	case ruleset.HashIPPort, ruleset.HashIPPortIP:
+		nlattr.Append(b, nl.IPSET_ATTR_PROTO, change.Member.Protocol)
+		nlattr.Append(b, nl.IPSET_ATTR_PORT|unix.NLA_F_NET_BYTEORDER, byte(change.Member.Port>>8), byte(change.Member.Port))
+		if change.Type == ruleset.HashIPPortIP {
+			encodeAddr(b, nl.IPSET_ATTR_IP2, change.Member.Server)
+		}
+	}
+	nlattr.End(*b, element)
+}
+
+func encodeAddr(b *[]byte, kind int, addr netip.Addr) {
+	ip := nlattr.Begin(b, kind|unix.NLA_F_NESTED)
 	if addr.Is4() {
 		v4 := addr.As4()
 		nlattr.Append(b, nl.IPSET_ATTR_IPADDR_IPV4|unix.NLA_F_NET_BYTEORDER, v4[:]...)
@@ -122,12 +137,4 @@ func encodeElement(b *[]byte, change *Change) {
 		nlattr.Append(b, nl.IPSET_ATTR_IPADDR_IPV6|unix.NLA_F_NET_BYTEORDER, v6[:]...)
 	}
 	nlattr.End(*b, ip)
-	switch change.Type {
-	case ruleset.HashNet:
-		nlattr.Append(b, nl.IPSET_ATTR_CIDR, byte(change.Member.Prefix.Bits()))
-	case ruleset.HashIPPort:
-		nlattr.Append(b, nl.IPSET_ATTR_PROTO, change.Member.Protocol)
-		nlattr.Append(b, nl.IPSET_ATTR_PORT|unix.NLA_F_NET_BYTEORDER, byte(change.Member.Port>>8), byte(change.Member.Port))
-	}
-	nlattr.End(*b, element)
 }

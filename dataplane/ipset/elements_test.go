@@ -19,6 +19,8 @@ func TestElementsReadAsTheyAreWritten(t *testing.T) {
 		{Type: ruleset.HashNet, Member: ruleset.Member{Prefix: netip.MustParsePrefix("10.0.0.0/9")}},
 		{Type: ruleset.HashNet, Member: ruleset.Member{Prefix: netip.MustParsePrefix("fd00::/1")}},
 		{Type: ruleset.HashIPPort, Member: ruleset.Member{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Protocol: 132, Port: 65535}},
+		{Type: ruleset.HashIPPortIP, Member: ruleset.Member{Prefix: netip.MustParsePrefix("10.0.0.1/32"), Protocol: 1, Port: 0x800, Server: netip.MustParseAddr("10.0.0.2")}},
+		{Type: ruleset.HashIPPortIP, Member: ruleset.Member{Prefix: netip.MustParsePrefix("fd00::1/128"), Protocol: 6, Port: 80, Server: netip.MustParseAddr("fd00::2")}},
 	} {
 		var b []byte
 		encodeElement(&b, &c)

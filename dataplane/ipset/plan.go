@@ -70,6 +70,7 @@ func missing(set ruleset.Set, a, b ruleset.Members) []Change {
 			cmp.Compare(x.Member.Prefix.Bits(), y.Member.Prefix.Bits()),
 			cmp.Compare(x.Member.Protocol, y.Member.Protocol),
 			cmp.Compare(x.Member.Port, y.Member.Port),
+			x.Member.Server.Compare(y.Member.Server),
 		)
 	})
 	return changes

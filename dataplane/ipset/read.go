@@ -123,9 +123,9 @@ func decodeElement(element []byte) (ruleset.Member, bool) {
 	for kind, content := range nlattr.All(element) {
 		switch {
 		case kind == nl.IPSET_ATTR_IP:
-			for _, ip := range nlattr.All(content) {
-				addr, _ = netip.AddrFromSlice(ip)
-			}
+			addr = decodeAddr(content)
+		case kind == nl.IPSET_ATTR_IP2:
+			member.Server = decodeAddr(content)
 		case kind == nl.IPSET_ATTR_CIDR && len(content) == 1:
 			bits = int(content[0])
 		case kind == nl.IPSET_ATTR_PROTO && len(content) == 1:
@@ -139,4 +139,11 @@ func decodeElement(element []byte) (ruleset.Member, bool) {
 	}
 	member.Prefix = netip.PrefixFrom(addr, bits)
 	return member, member.Prefix.IsValid()
+}
+
+func decodeAddr(content []byte) (addr netip.Addr) {
+	for _, ip := range nlattr.All(content) {
+		addr, _ = netip.AddrFromSlice(ip)
+	}
+	return addr
 }

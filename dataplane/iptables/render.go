@@ -115,11 +115,7 @@ func prefixLength(mask netip.Addr) (int, bool) {
 func matchWord(match ruleset.Match, protocol string) string {
 	switch m := match.(type) {
 	case ruleset.SetMatch:
-		dimensions := sideWord(m.Side)
-		if m.Type == ruleset.HashIPPort {
-			dimensions += "," + dimensions
-		}
-		return fmt.Sprintf("-m set --match-set %s %s", m.Set, dimensions)
+		return fmt.Sprintf("-m set --match-set %s %s", m.Set, dimensions(m))
 	case ruleset.AbsentMatch:
 		return fmt.Sprintf("-m set ! --match-set %s %s", m.Set, sideWord(m.Side))
 	case ruleset.PortMatch:
@@ -130,8 +126,28 @@ func matchWord(match ruleset.Match, protocol string) string {
 		return "-m addrtype --dst-type BROADCAST,MULTICAST"
 	case ruleset.EstablishedMatch:
 		return "-m conntrack --ctstate RELATED,ESTABLISHED"
+	case ruleset.ConnectionMatch:
+		if m.Opener == ruleset.Source {
+			return "-m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL"
+		}
+		return "-m conntrack --ctstate ESTABLISHED --ctdir REPLY"
+	case ruleset.MidStreamMatch:
+		return "-m tcp ! --tcp-flags SYN,ACK SYN -m conntrack --ctstate INVALID,NEW"
 	}
 	return ""
+}
+
+// dimensions says which parts of a packet are looked up in a set.
+func dimensions(m ruleset.SetMatch) string {
+	side := sideWord(m.Side)
+	switch m.Type {
+	case ruleset.HashIPPort:
+		return side + "," + side
+	case ruleset.HashIPPortIP:
+		other := sideWord(ruleset.Source + ruleset.Destination - m.Side)
+		return side + "," + other + "," + other
+	}
+	return side
 }
 
 func portWord(ranges []ruleset.PortRange, protocol string) string {

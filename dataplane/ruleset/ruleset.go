@@ -95,7 +95,8 @@ const (
 )
 
 // Match is a condition on a packet: AddressMatch, SetMatch, AbsentMatch,
-// InterfaceMatch, ProtocolMatch, PortMatch, ICMPv6TypeMatch, GroupMatch or EstablishedMatch.
+// InterfaceMatch, ProtocolMatch, PortMatch, ICMPv6TypeMatch, GroupMatch, EstablishedMatch,
+// ConnectionMatch or MidStreamMatch.
 type Match interface{ isMatch() }
 
 // AddressMatch compares the bits of an address that are set in Mask.
@@ -106,7 +107,8 @@ type AddressMatch struct {
 }
 
 // SetMatch looks the packet up in a set. Sets of HashIPPort look up the
-// address and port of the same side.
+// address and port of the same side. Those of HashIPPortIP look up Side as the
+// client and the address and port of the other side as the server.
 type SetMatch struct {
 	Set  string
 	Type SetType
@@ -145,6 +147,17 @@ type GroupMatch struct{}
 // and the errors that belong to them.
 type EstablishedMatch struct{}
 
+// ConnectionMatch matches packets of connections that were let through before, in
+// one direction: from who opened the connection (Source) or to him (Destination).
+// It doesn't match the errors that belong to them.
+type ConnectionMatch struct{ Opener Side }
+
+// MidStreamMatch matches TCP packets that belong to no connection and open
+// none.
+type MidStreamMatch struct{}
+
+func (ConnectionMatch) isMatch()  {}
+func (MidStreamMatch) isMatch()   {}
 func (AddressMatch) isMatch()     {}
 func (SetMatch) isMatch()         {}
 func (AbsentMatch) isMatch()      {}
@@ -187,6 +200,9 @@ const (
 	HashIP     SetType = "hash:ip"
 	HashNet    SetType = "hash:net"
 	HashIPPort SetType = "hash:ip,port"
+
+	// HashIPPortIP holds a client, and the port and the address of a server.
+	HashIPPortIP SetType = "hash:ip,port,ip"
 )
 
 // Set declares an address set. Members of sets whose content follows pods are
@@ -198,12 +214,13 @@ type Set struct {
 	Members Members
 }
 
-// Member is an element of a set: an address or a prefix, and for HashIPPort a
-// protocol and port.
+// Member is an element of a set: an address or a prefix, for HashIPPort and
+// HashIPPortIP a protocol and port, and for the latter the server.
 type Member struct {
 	Prefix   netip.Prefix
 	Protocol uint8
 	Port     uint16
+	Server   netip.Addr
 }
 
 // Members is the content of a set.

@@ -53,6 +53,11 @@ func (a *Addresses) Delete(key types.NamespacedName) []*policy.Pod {
 	return affected
 }
 
+// Owners returns the pods that own an address: see policy.Owners.
+func (a *Addresses) Owners(addr netip.Addr) []*policy.Pod {
+	return policy.Owners(addr, a.showing.all(addr))
+}
+
 // Subject returns the pod with the addresses at which its policies hold.
 func (a *Addresses) Subject(pod *policy.Pod) *policy.Pod {
 	return a.withAddrs(pod, func(owners []*policy.Pod) bool { return slices.Contains(owners, pod) })

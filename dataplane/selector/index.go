@@ -82,6 +82,10 @@ func (ix *Index) DeletePod(key types.NamespacedName) {
 	}
 }
 
+// Namespaces returns the labels of the namespaces. It must not be changed, and changes
+// with the index.
+func (ix *Index) Namespaces() policy.Namespaces { return ix.namespaces }
+
 // SetNamespace adds a namespace or replaces its labels.
 func (ix *Index) SetNamespace(name string, labels map[string]string) {
 	ix.namespaces[name] = labels

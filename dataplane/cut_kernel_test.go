@@ -1,0 +1,246 @@
+package dataplane
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	dto "github.com/prometheus/client_model/go"
+	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/nodetest"
+)
+
+const (
+	// cutWithin is what is promised.
+	cutWithin = time.Second
+
+	// quietFor is how long nothing may pass after that.
+	quietFor = 500 * time.Millisecond
+
+	// syncTakes is what the syncs of a change may take together without excuse.
+	syncTakes = 200 * time.Millisecond
+)
+
+// runAgent syncs whenever something changes, as the agent does, until the function
+// that it returns is called.
+func (s *scene) runAgent() (stop func()) {
+	s.t.Helper()
+	ctx, cancel := context.WithCancel(s.t.Context())
+	ended := make(chan error, 1)
+	go func() {
+		ended <- s.node.Do(func() error {
+			defer s.enforcer.cutter.start(ctx)()
+			for {
+				start := time.Now()
+				if err := s.enforcer.sync(ctx, s.model); err != nil && ctx.Err() == nil {
+					return err
+				}
+				s.enforcer.metrics.synced(start, time.Time{}, nil)
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-s.model.changed:
+				}
+			}
+		})
+	}()
+	return func() {
+		cancel()
+		require.NoError(s.t, <-ended)
+	}
+}
+
+// restartAfter stops the agent and starts another one, which knows nothing.
+func (s *scene) restartAfter(stop func()) func() {
+	stop()
+	s.restart(s.enforcer.requested)
+	return s.runAgent()
+}
+
+// streams are connections by what they are.
+type streams map[string]*nodetest.Stream
+
+// lastPort makes every stream a class of its own.
+var lastPort atomic.Uint32
+
+// port returns a port of the address that no other stream has.
+func port(addr netip.Addr) netip.AddrPort {
+	return netip.AddrPortFrom(addr, uint16(20000+lastPort.Add(1)%10000))
+}
+
+// open opens connections of every kind in both families.
+func (all streams) open(t *testing.T, name string, client, server *nodetest.Host) {
+	t.Helper()
+	for _, addr := range server.Addrs {
+		kind := func(kind string) string { return fmt.Sprintf("%s %s %s", name, kind, addr) }
+		tcp, udp, silent := port(addr), port(addr), port(addr)
+		all[kind("TCP")] = nodetest.StreamTCP(t, client, server, tcp, tcp)
+		all[kind("UDP")] = nodetest.StreamUDP(t, client, server, udp, udp, true)
+		all[kind("UDP, silent client")] = nodetest.StreamUDP(t, client, server, silent, silent, false)
+		all[kind("ping")] = nodetest.StreamPing(t, client, addr)
+	}
+}
+
+// each calls a function with each direction that something is sent in.
+func (all streams) each(do func(name string, c *nodetest.Count)) {
+	for name, s := range all {
+		if s.Up.Came() > 0 {
+			do(name+" up", &s.Up)
+		}
+		do(name+" down", &s.Down)
+	}
+}
+
+// requireCut makes a change and requires that the streams are cut in time and stay so.
+func (all streams) requireCut(s *scene, change func()) {
+	s.t.Helper()
+	changed, before := time.Now(), s.enforcer.syncing()
+	change()
+	var last time.Time
+	var name string
+	for time.Since(changed) < cutWithin || time.Since(last) < quietFor {
+		all.each(func(stream string, c *nodetest.Count) {
+			if c.Last().After(last) {
+				last, name = c.Last(), stream
+			}
+		})
+		if time.Since(changed) > 20*cutWithin {
+			require.FailNow(s.t, "not cut", "%s\n%s", name, s.dump())
+		}
+		time.Sleep(time.Millisecond)
+	}
+	// Where syncs take longer than syncTakes, as they do on a machine that also builds
+	// something, the cut is late by as much.
+	slow := max(0, s.enforcer.syncing()-before-syncTakes)
+	s.t.Logf("cut after %s, excused %s", last.Sub(changed), slow)
+	require.Less(s.t, last.Sub(changed), cutWithin+slow, "%s\n%s", name, s.dump())
+}
+
+// syncing is the time that all syncs took.
+func (e *enforcer) syncing() time.Duration {
+	var m dto.Metric
+	_ = e.metrics.syncDuration.Write(&m)
+	return time.Duration(m.GetHistogram().GetSampleSum() * float64(time.Second))
+}
+
+// requireFlow requires that all streams flow. TCP sends again only after a while,
+// which doubles.
+func (all streams) requireFlow(s *scene) {
+	s.t.Helper()
+	since := time.Now()
+	all.each(func(name string, c *nodetest.Count) {
+		for !c.Last().After(since) {
+			if time.Since(since) > 15*time.Second {
+				require.FailNow(s.t, "no flow", "%s\n%s", name, s.dump())
+			}
+			time.Sleep(time.Millisecond)
+		}
+	})
+}
+
+// requireWhole requires that of what isn't TCP nothing was lost.
+func (all streams) requireWhole(s *scene) {
+	s.t.Helper()
+	all.each(func(name string, c *nodetest.Count) {
+		if !strings.Contains(name, "TCP") {
+			require.Eventually(s.t, func() bool { return c.Missing() == 0 }, 10*time.Second, 100*time.Microsecond, "%s lost %d", name, c.Missing())
+		}
+	})
+}
+
+// guarded has a pod that friends reach, and others that reach it as long as they are
+// in its namespace's project and have a role.
+func guarded(t *testing.T, backend iptables.Backend) *scene {
+	t.Helper()
+	s := newScene(t, backend)
+	s.namespace("default", nil)
+	s.namespace("ours", project())
+	s.pod("default", "server", map[string]string{"role": "db"}, "10.244.1.10", "fd00:10:244:1::10")
+	s.pod("ours", "near", map[string]string{"role": "frontend"}, "10.244.1.11", "fd00:10:244:1::11")
+	s.pod("ours", "far", map[string]string{"role": "frontend"}, "10.244.2.10", "fd00:10:244:2::10")
+	s.pod("default", "friend", map[string]string{"role": "friend"}, "10.244.2.11", "fd00:10:244:2::11")
+	s.pod("default", "neighbour", map[string]string{"role": "friend"}, "10.244.1.12", "fd00:10:244:1::12")
+	return s
+}
+
+func project() map[string]string { return map[string]string{"project": "myproject"} }
+
+func guard(peers string) string {
+	return `
+metadata: {name: guard}
+spec:
+  podSelector: {matchLabels: {role: db}}
+  policyTypes: [Ingress, Egress]
+  ingress:
+  - {from: [` + peers + `]}
+  egress:
+  - {to: [` + peers + `]}
+`
+}
+
+const (
+	friends = "{podSelector: {matchLabels: {role: friend}}}"
+	others  = "{namespaceSelector: {matchLabels: {project: myproject}}, podSelector: {matchLabels: {role: frontend}}}"
+)
+
+// openAll opens streams that the guard forbids, and others that it allows.
+func openAll(s *scene) (forbidden, allowed streams) {
+	s.t.Helper()
+	forbidden, allowed = streams{}, streams{}
+	forbidden.open(s.t, "far -> server", s.hosts["far"], s.hosts["server"])
+	forbidden.open(s.t, "server -> far", s.hosts["server"], s.hosts["far"])
+	forbidden.open(s.t, "near -> server", s.hosts["near"], s.hosts["server"])
+	allowed.open(s.t, "friend -> server", s.hosts["friend"], s.hosts["server"])
+	allowed.open(s.t, "neighbour -> server", s.hosts["neighbour"], s.hosts["server"])
+	allowed.open(s.t, "server -> friend", s.hosts["server"], s.hosts["friend"])
+	allowed.open(s.t, "node -> server", s.node.Host, s.hosts["server"])
+	return forbidden, allowed
+}
+
+func (s *scene) setGuard(peers ...string) func() {
+	return func() { s.apply(guard(strings.Join(peers, ", "))) }
+}
+
+// Whatever change forbids established connections, they are cut in both directions;
+// when it is taken back the same connections go on. Those that stay allowed lose
+// nothing.
+func TestForbiddenConnectionsAreCut(t *testing.T) {
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := guarded(t, backend)
+		s.sync() // until there is a rule that asks for it, the kernel tracks no connections
+		stop := s.runAgent()
+		defer func() { stop() }()
+		forbidden, allowed := openAll(s)
+		label := func(role string) func() {
+			return func() {
+				s.label("far", map[string]string{"role": role})
+				s.label("near", map[string]string{"role": role})
+			}
+		}
+		for _, c := range []struct {
+			name                   string
+			before, tighten, relax func()
+		}{
+			{"a policy is created", func() {}, s.setGuard(friends), func() { s.remove("guard") }},
+			{"a policy is edited", s.setGuard(friends, others), s.setGuard(friends), s.setGuard(friends, others)},
+			{"pods lose a label", func() {}, label("other"), label("frontend")},
+			{"a namespace loses a label", func() {}, func() { s.namespace("ours", nil) }, func() { s.namespace("ours", project()) }},
+		} {
+			t.Log(c.name)
+			c.before()
+			forbidden.requireFlow(s)
+			forbidden.requireCut(s, c.tighten)
+			c.relax()
+			forbidden.requireFlow(s)
+			allowed.requireFlow(s)
+			allowed.requireWhole(s)
+			require.Eventually(t, func() bool { return !strings.Contains(s.dump(), "-cut") }, 5*time.Second, 50*time.Millisecond, "nothing is cut, and yet packets are asked")
+		}
+	})
+}

@@ -1,0 +1,126 @@
+package dataplane
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/conntrack"
+	"github.com/moat-dev/moat/dataplane/ipset"
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// lateFor is how long TCP stays cut after conntrack has forgotten the connection: a
+// client that resets it makes the kernel forget it after ten seconds, while the
+// server sends what wasn't acknowledged for 924 seconds or more (tcp_retries2 in
+// the kernel's ip-sysctl documentation).
+const lateFor = 16 * time.Minute
+
+// cuts are the classes of connections that are cut, with the time when a connection
+// of the class was last seen. Nil: the kernel's set wasn't read yet.
+type cuts struct {
+	seen     map[conntrack.Class]time.Time
+	lastLook time.Time
+	own      conntrack.Addresses
+}
+
+// adopt takes over what an agent before this one cut.
+func adopt(sets ipset.State, now time.Time) *cuts {
+	c := &cuts{seen: map[conntrack.Class]time.Time{}, lastLook: now}
+	for _, family := range ruleset.Families() {
+		for member := range sets[compile.CutSet(family)].Members {
+			class := conntrack.Class{
+				Client: member.Prefix.Addr(), Server: member.Server,
+				Protocol: policy.Protocol(member.Protocol), Port: member.Port, Answer: member.Port,
+			}
+			c.seen[class] = now
+		}
+	}
+	return c
+}
+
+// follow takes in what a look found, nil for none, and forgets what is over or
+// allowed again. It returns how many connections are cut that weren't before.
+func (c *cuts) follow(found *findings, m *model, v *view, now time.Time) (flows int) {
+	if found != nil {
+		c.own = found.own
+		for class, n := range found.forbidden {
+			if _, known := c.seen[class]; !known {
+				flows += n
+			}
+			c.seen[class] = found.at
+		}
+	}
+	if len(c.seen) == 0 {
+		return 0
+	}
+	lookup := newNodeLookup(m, v, c.own)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for class, seen := range c.seen {
+		// One look may miss an entry, when the kernel makes its table larger.
+		over := found != nil && seen.Before(c.lastLook) && (class.Protocol != policy.TCP || now.Sub(seen) > lateFor)
+		if over || !lookup.forbids(&class) {
+			delete(c.seen, class)
+		}
+	}
+	if found != nil {
+		c.lastLook = found.at
+	}
+	return flows
+}
+
+// members returns the members of the set of one family.
+func (c *cuts) members(family ruleset.Family) ruleset.Members {
+	members := ruleset.Members{}
+	for class := range c.seen {
+		if !family.Holds(class.Client) {
+			continue
+		}
+		for _, port := range [...]uint16{class.Port, class.Answer} {
+			members[cutMember(class.Client, class.Server, class.Protocol, port)] = struct{}{}
+		}
+	}
+	return members
+}
+
+func cutMember(client, server netip.Addr, protocol policy.Protocol, port uint16) ruleset.Member {
+	member := ruleset.Address(client)
+	member.Protocol, member.Port, member.Server = uint8(protocol), port, server
+	return member
+}
+
+// followCuts brings what is cut up to date with the model and with the last look.
+// It reports whether rules are needed that weren't, or the other way round.
+func (e *enforcer) followCuts(m *model) (bool, error) {
+	if err := e.cutter.open(); err != nil {
+		return false, err
+	}
+	if e.cuts == nil {
+		have, err := e.sets.Read()
+		if err != nil {
+			return false, err
+		}
+		e.cuts = adopt(have, time.Now())
+	}
+	e.metrics.cutFlows.Add(float64(e.cuts.follow(e.cutter.take(), m, e.view, time.Now())))
+	changed := false
+	for i := range e.outputs {
+		output := &e.outputs[i]
+		members := e.cuts.members(output.Ruleset.Family)
+		changed = changed || (len(members) > 0) != (len(output.Cuts) > 0)
+		output.Cuts = members
+	}
+	return changed, nil
+}
+
+// lookForCuts asks for looks at the table of connections where connections may have
+// become forbidden: the kernel is stricter than it was, or a pod is gone.
+func (e *enforcer) lookForCuts(m *model) {
+	e.cutter.watch(len(e.cuts.seen) > 0, e.view)
+	if released := m.takeReleased(); e.stricter || len(released) > 0 {
+		e.cutter.request(m, e.view, released)
+	}
+	e.stricter = false
+}

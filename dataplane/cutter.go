@@ -1,0 +1,287 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/moat-dev/moat/dataplane/conntrack"
+	"github.com/moat-dev/moat/dataplane/policy"
+)
+
+// Timing of the looks at the table of connections.
+const (
+	// looksPerChange: a packet that passed the rules just before they changed becomes
+	// an entry just after, perhaps behind the place that a look has come to.
+	looksPerChange = 2
+
+	// pauseLeast is the least time between two looks. The pause grows with what a look
+	// takes, pauseFactor times, so that looks take a tenth of one core while policies
+	// change all the time. Beyond pauseMost a change would not cut within a second.
+	pauseLeast  = 250 * time.Millisecond
+	pauseMost   = 600 * time.Millisecond
+	pauseFactor = 9
+
+	// watchEvery is the time between looks while something is cut, to see what is
+	// over.
+	watchEvery = 5 * time.Second
+
+	// judgedAtOnce is how many classes are judged without letting go of the model,
+	// which informers wait for.
+	judgedAtOnce = 256
+)
+
+// cutter looks for established connections that policies forbid now. It works
+// beside the sync loop, since a look at a full table takes longer than a sync: the
+// loop asks for looks, and judges once more what they found.
+type cutter struct {
+	metrics *metrics
+	wake    chan struct{} // holds one signal
+
+	mu       sync.Mutex
+	table    *conntrack.Table
+	routes   *netlink.Handle
+	model    *model
+	view     *view
+	released conntrack.Addresses
+	owed     int  // looks that were asked for
+	watching bool // something is cut
+	found    *findings
+	err      error
+}
+
+// findings are what a look found.
+type findings struct {
+	at        time.Time               // when it began
+	forbidden map[conntrack.Class]int // with the number of connections
+	own       conntrack.Addresses     // the node's
+}
+
+func newCutter(m *metrics) *cutter {
+	return &cutter{metrics: m, wake: make(chan struct{}, 1)}
+}
+
+// open connects to the network namespace of the calling thread, once.
+func (c *cutter) open() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.table != nil {
+		return nil
+	}
+	routes, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("opening a route netlink socket: %w", err)
+	}
+	table, err := conntrack.Open()
+	if err != nil {
+		routes.Close()
+		return err
+	}
+	c.table, c.routes = table, routes
+	return nil
+}
+
+// close ends the connection. Nothing may be running any more.
+func (c *cutter) close() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.table != nil {
+		c.table.Close()
+		c.routes.Close()
+		c.table = nil
+	}
+}
+
+// request asks for looks, after rules became stricter or addresses were released.
+func (c *cutter) request(m *model, v *view, released conntrack.Addresses) {
+	c.mu.Lock()
+	c.model, c.view, c.owed = m, v, looksPerChange
+	if c.released == nil {
+		c.released = conntrack.Addresses{}
+	}
+	maps.Copy(c.released, released)
+	c.mu.Unlock()
+	c.signal()
+}
+
+// watch says whether something is cut.
+func (c *cutter) watch(cutting bool, v *view) {
+	c.mu.Lock()
+	c.watching, c.view = cutting, v
+	c.mu.Unlock()
+	c.signal()
+}
+
+func (c *cutter) signal() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take returns what was found since it was asked last, nil for nothing.
+func (c *cutter) take() *findings {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	found := c.found
+	c.found = nil
+	return found
+}
+
+// failure returns why the last look failed, or nil.
+func (c *cutter) failure() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.err
+}
+
+// start begins to look beside the caller. The function that it returns ends that.
+func (c *cutter) start(ctx context.Context) (stop func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { c.run(ctx) })
+	return func() {
+		cancel()
+		running.Wait()
+		c.close()
+	}
+}
+
+// run looks until the context ends.
+func (c *cutter) run(ctx context.Context) {
+	var next, watch time.Time // when a look is due that was asked for, and one that wasn't
+	for {
+		c.mu.Lock()
+		due := next
+		if c.owed == 0 {
+			due = watch
+		}
+		idle := c.table == nil || c.model == nil || c.owed == 0 && !c.watching
+		c.mu.Unlock()
+		timer := time.NewTimer(time.Until(due))
+		if idle {
+			timer.Stop()
+		}
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return
+		case <-c.wake:
+			timer.Stop()
+		case <-timer.C:
+			start := time.Now()
+			c.look(start)
+			end := time.Now()
+			next = end.Add(min(max(pauseLeast, pauseFactor*end.Sub(start)), pauseMost))
+			watch = end.Add(watchEvery)
+		}
+	}
+}
+
+// look goes through the table once.
+func (c *cutter) look(start time.Time) {
+	c.mu.Lock()
+	m, v, owed := c.model, c.view, c.owed
+	released := c.released
+	c.owed, c.released = max(0, owed-1), nil
+	c.mu.Unlock()
+
+	found, err := c.search(m, v, m.unowned(released))
+	c.metrics.looked(start, err)
+	c.mu.Lock()
+	c.err = err
+	if err != nil {
+		c.owed = max(c.owed, 1)
+		c.released = joinAddresses(released, c.released)
+		c.mu.Unlock()
+		return
+	}
+	found.at = start
+	news := c.watching || len(found.forbidden) > 0
+	if news {
+		c.found = found
+	}
+	c.mu.Unlock()
+	if news {
+		m.poke()
+	}
+}
+
+func joinAddresses(a, b conntrack.Addresses) conntrack.Addresses {
+	joined := conntrack.Addresses{}
+	maps.Copy(joined, a)
+	maps.Copy(joined, b)
+	return joined
+}
+
+// search returns the forbidden classes, and forgets the entries of released
+// addresses.
+func (c *cutter) search(m *model, v *view, released conntrack.Addresses) (*findings, error) {
+	own, err := c.ownAddresses()
+	if err != nil {
+		return nil, err
+	}
+	scan := conntrack.Scan{Isolated: isolatedAddresses(v), Released: released}
+	if err := c.table.List(scan.Add); err != nil {
+		return nil, err
+	}
+	if err := c.table.Delete(scan.Forget); err != nil {
+		return nil, err
+	}
+	return &findings{forbidden: judge(newNodeLookup(m, v, own), scan.Classes), own: own}, nil
+}
+
+// judge returns the classes that are forbidden.
+func judge(l *nodeLookup, classes map[conntrack.Class]int) map[conntrack.Class]int {
+	forbidden := map[conntrack.Class]int{}
+	judged := 0
+	l.model.mu.Lock()
+	defer l.model.mu.Unlock()
+	for class, flows := range classes {
+		if judged++; judged%judgedAtOnce == 0 {
+			l.model.mu.Unlock()
+			l.model.mu.Lock()
+		}
+		if l.forbids(&class) {
+			forbidden[class] = flows
+		}
+	}
+	return forbidden
+}
+
+func isolatedAddresses(v *view) [policy.Directions]conntrack.Addresses {
+	var isolated [policy.Directions]conntrack.Addresses
+	for d := range isolated {
+		isolated[d] = conntrack.Addresses{}
+		for i := range v.endpoints {
+			if v.endpoints[i].Isolated(policy.Direction(d)) {
+				for _, addr := range v.endpoints[i].Pod.Addrs {
+					isolated[d][addr] = struct{}{}
+				}
+			}
+		}
+	}
+	return isolated
+}
+
+// ownAddresses returns the addresses of the node itself.
+func (c *cutter) ownAddresses() (conntrack.Addresses, error) {
+	list, err := c.routes.AddrList(nil, netlink.FAMILY_ALL)
+	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
+		return nil, fmt.Errorf("listing the node's addresses: %w", err)
+	}
+	own := conntrack.Addresses{}
+	for _, entry := range list {
+		if addr, ok := netip.AddrFromSlice(entry.IP); ok {
+			own[addr.Unmap()] = struct{}{}
+		}
+	}
+	return own, nil
+}

@@ -1,0 +1,200 @@
+package nodetest
+
+import (
+	"bytes"
+	"errors"
+	"net"
+	"net/netip"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// every is the time between two messages of a stream.
+	every = 5 * time.Millisecond
+
+	// roomBytes is what a socket holds of datagrams: some ten thousand.
+	roomBytes = 8 << 20
+
+	// dialWithin bounds the making of a stream.
+	dialWithin = 3 * time.Second
+)
+
+// Stream is the traffic of one connection: a message every five milliseconds, in one
+// direction or in both, until the hosts are closed.
+type Stream struct {
+	// Up counts what goes to the server, Down what goes to the client.
+	Up, Down Count
+}
+
+// Count is what was sent and what came.
+type Count struct {
+	sent, came, last atomic.Int64
+}
+
+// Came is the number of messages that arrived, for TCP of pieces.
+func (c *Count) Came() int64 { return c.came.Load() }
+
+// Missing is the number of messages that were sent and have not arrived. It means
+// nothing for TCP.
+func (c *Count) Missing() int64 {
+	came := c.came.Load()
+	return c.sent.Load() - came
+}
+
+// Last is when something arrived last.
+func (c *Count) Last() time.Time { return time.Unix(0, c.last.Load()) }
+
+func (c *Count) arrived() {
+	c.came.Add(1)
+	c.last.Store(time.Now().UnixNano())
+}
+
+// write sends messages until the connection is over.
+func (c *Count) write(send func([]byte) (int, error)) {
+	message := make([]byte, 16)
+	for {
+		c.sent.Add(1) // before it can have come
+		_, err := send(message)
+		if over(err) {
+			return
+		}
+		if err != nil {
+			c.sent.Add(-1)
+		}
+		time.Sleep(every)
+	}
+}
+
+// read counts what comes until the connection is over.
+func (c *Count) read(receive func([]byte) (int, error)) {
+	buffer := make([]byte, 4096)
+	for {
+		_, err := receive(buffer)
+		if over(err) {
+			return
+		}
+		if err == nil {
+			c.arrived()
+		}
+	}
+}
+
+// over tells the end of a connection from an ICMP error.
+func over(err error) bool { return err != nil && !errors.Is(err, unix.ECONNREFUSED) }
+
+// makeRoom lets a socket hold what comes while a busy machine doesn't run its reader.
+func makeRoom(t testing.TB, conn any) {
+	t.Helper()
+	raw, err := conn.(syscall.Conn).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, roomBytes)
+	}))
+	require.NoError(t, err)
+}
+
+// StreamTCP connects to an address and port, behind which is what the server listens
+// on, and both sides write.
+func StreamTCP(t testing.TB, client, server *Host, to, target netip.AddrPort) *Stream {
+	t.Helper()
+	var listener net.Listener
+	require.NoError(t, server.Do(func() (err error) {
+		listener, err = net.Listen("tcp", target.String())
+		return err
+	}))
+	defer func() { _ = listener.Close() }()
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		conn, _ := listener.Accept()
+		accepted <- conn
+	}()
+	var opened net.Conn
+	require.NoError(t, client.Do(func() (err error) {
+		opened, err = net.DialTimeout("tcp", to.String(), dialWithin)
+		return err
+	}))
+	answered := <-accepted
+	require.NotNil(t, answered)
+	client.atClose(func() { _ = opened.Close() })
+	server.atClose(func() { _ = answered.Close() })
+	s := &Stream{}
+	go s.Up.write(opened.Write)
+	go s.Up.read(answered.Read)
+	go s.Down.write(answered.Write)
+	go s.Down.read(opened.Read)
+	return s
+}
+
+// StreamUDP sends a datagram to an address and port, behind which is what the
+// server listens on, and the server sends from then on. Only a client that talks
+// sends more.
+func StreamUDP(t testing.TB, client, server *Host, to, target netip.AddrPort, talks bool) *Stream {
+	t.Helper()
+	var listener net.PacketConn
+	require.NoError(t, server.Do(func() (err error) {
+		listener, err = net.ListenPacket("udp", target.String())
+		return err
+	}))
+	server.atClose(func() { _ = listener.Close() })
+	var opened net.Conn
+	require.NoError(t, client.Do(func() (err error) {
+		opened, err = dialUDP(to.Addr(), to.Port())
+		return err
+	}))
+	client.atClose(func() { _ = opened.Close() })
+	makeRoom(t, listener)
+	makeRoom(t, opened)
+	_, err := opened.Write([]byte("moat"))
+	require.NoError(t, err)
+	require.NoError(t, listener.SetReadDeadline(time.Now().Add(dialWithin)))
+	_, peer, err := listener.ReadFrom(make([]byte, 16))
+	require.NoError(t, err)
+	require.NoError(t, listener.SetReadDeadline(time.Time{}))
+
+	s := &Stream{}
+	go s.Down.write(func(b []byte) (int, error) { return listener.WriteTo(b, peer) })
+	go s.Down.read(opened.Read)
+	if talks {
+		go s.Up.write(opened.Write)
+		go s.Up.read(func(b []byte) (int, error) {
+			n, _, err := listener.ReadFrom(b)
+			return n, err
+		})
+	}
+	return s
+}
+
+// StreamPing sends echo requests with one identifier. Down counts the requests as
+// sent and the answers as come.
+func StreamPing(t testing.TB, client *Host, to netip.Addr) *Stream {
+	t.Helper()
+	var conn *net.IPConn
+	request := echoRequest(8)
+	reply := byte(0)
+	network := "ip4:icmp"
+	if to.Is6() {
+		network, request, reply = "ip6:ipv6-icmp", echoRequest(128), 129
+	}
+	require.NoError(t, client.Do(func() (err error) {
+		conn, err = net.DialIP(network, nil, &net.IPAddr{IP: to.AsSlice()})
+		return err
+	}))
+	client.atClose(func() { _ = conn.Close() })
+	makeRoom(t, conn)
+	s := &Stream{}
+	go s.Down.write(func([]byte) (int, error) { return conn.Write(request) })
+	go s.Down.read(func(b []byte) (int, error) {
+		n, _, err := conn.ReadFrom(b) // without the IPv4 header
+		if err == nil && (n < len(request) || b[0] != reply || !bytes.Equal(b[4:6], request[4:6])) {
+			return n, unix.ECONNREFUSED // something else
+		}
+		return n, err
+	})
+	return s
+}

@@ -1,0 +1,97 @@
+package dataplane
+
+import (
+	"net/netip"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/moat-dev/moat/dataplane/conntrack"
+	"github.com/moat-dev/moat/dataplane/policy"
+)
+
+// nodeLookup answers what a verdict asks, as far as this node enforces it: policies
+// isolate its own pods alone. The model's lock has to be held while it is asked.
+type nodeLookup struct {
+	model     *model
+	endpoints map[types.NamespacedName]*policy.Endpoint
+	own       conntrack.Addresses // of the node itself
+}
+
+func newNodeLookup(m *model, v *view, own conntrack.Addresses) *nodeLookup {
+	l := &nodeLookup{model: m, endpoints: make(map[types.NamespacedName]*policy.Endpoint, len(v.endpoints)), own: own}
+	for i := range v.endpoints {
+		l.endpoints[v.endpoints[i].Pod.Key()] = &v.endpoints[i]
+	}
+	return l
+}
+
+// Owners implements policy.Lookup.
+func (l *nodeLookup) Owners(addr netip.Addr) []*policy.Pod { return l.model.addresses.Owners(addr) }
+
+// Isolating implements policy.Lookup.
+func (l *nodeLookup) Isolating(d policy.Direction, pod *policy.Pod) []*policy.Policy {
+	endpoint := l.endpoints[pod.Key()]
+	if endpoint == nil {
+		return nil
+	}
+	return endpoint.Isolating[d]
+}
+
+// Labels implements policy.Lookup.
+func (l *nodeLookup) Labels() policy.Namespaces { return l.model.index.Namespaces() }
+
+// Node implements policy.Lookup. Of other nodes it knows nothing: they are peers by
+// their addresses alone.
+func (l *nodeLookup) Node(addr netip.Addr) string {
+	if _, own := l.own[addr]; own {
+		return l.model.node
+	}
+	return ""
+}
+
+// forbids reports whether a policy of this node forbids the class.
+func (l *nodeLookup) forbids(class *conntrack.Class) bool {
+	verdict := policy.Judge(l, class.Flow())
+	return !verdict.Allowed()
+}
+
+// releasing remembers the addresses that a pod of this node has. The function that
+// it returns notes those that nobody has any more.
+func (m *model) releasing(key types.NamespacedName) func() {
+	pod := m.local[key]
+	if pod == nil {
+		return func() {}
+	}
+	return func() {
+		for _, addr := range pod.Addrs {
+			if len(m.addresses.Owners(addr)) == 0 {
+				m.released[addr] = struct{}{}
+			}
+		}
+	}
+}
+
+// takeReleased returns the addresses that were released since it was asked last.
+func (m *model) takeReleased() conntrack.Addresses {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.released) == 0 {
+		return nil
+	}
+	released := m.released
+	m.released = conntrack.Addresses{}
+	return released
+}
+
+// unowned leaves out addresses that a pod has again.
+func (m *model) unowned(addrs conntrack.Addresses) conntrack.Addresses {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	unowned := conntrack.Addresses{}
+	for addr := range addrs {
+		if len(m.addresses.Owners(addr)) == 0 {
+			unowned[addr] = struct{}{}
+		}
+	}
+	return unowned
+}
