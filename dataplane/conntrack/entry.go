@@ -80,8 +80,8 @@ type tuple struct {
 }
 
 // parse reads a message about a connection, without its struct nfgenmsg.
-func parse(message []byte) (Entry, bool) {
-	var e Entry
+func (e *Entry) parse(message []byte) bool {
+	*e = Entry{}
 	var original, reply tuple
 	for kind, content := range nlattr.All(message) {
 		switch kind {
@@ -103,7 +103,7 @@ func parse(message []byte) (Entry, bool) {
 	case hasPorts(original.protocol):
 		e.Port, e.Answer = reply.sourcePort, reply.sourcePort
 	}
-	return e, e.Client.IsValid() && e.Server.IsValid()
+	return e.Client.IsValid() && e.Server.IsValid()
 }
 
 func parseTuple(content []byte) tuple {

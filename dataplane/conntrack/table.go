@@ -63,11 +63,12 @@ func (t *Table) List(yield func(*Entry)) error {
 	if err := t.send(request); err != nil {
 		return fmt.Errorf("listing connections: %w", err)
 	}
+	var entry Entry // one for all: it lives on the heap
 	err := t.receive(func(kind uint16, content []byte) {
 		if kind != unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_NEW || len(content) < nl.SizeofNfgenmsg {
 			return
 		}
-		if entry, ok := parse(content[nl.SizeofNfgenmsg:]); ok {
+		if entry.parse(content[nl.SizeofNfgenmsg:]) {
 			yield(&entry)
 		}
 	})

@@ -66,6 +66,11 @@ func numbered(kind ruleset.SetType, family ruleset.Family, i int) ruleset.Member
 	switch kind {
 	case ruleset.HashIPPort:
 		m.Protocol, m.Port = []uint8{6, 17, 132}[i%3], uint16(1+i%65535)
+	case ruleset.HashIPPortIP:
+		m.Protocol, m.Port, m.Server = []uint8{6, 1, 47}[i%3], uint16([]int{1 + i%65535, 8 << 8, 0}[i%3]), addr.Next()
+		if family == ruleset.IPv6 && m.Protocol == 1 {
+			m.Protocol = 58
+		}
 	case ruleset.HashNet:
 		m.Prefix = netip.PrefixFrom(addr, addr.BitLen()-i%2).Masked()
 	}
@@ -75,7 +80,7 @@ func numbered(kind ruleset.SetType, family ruleset.Family, i int) ruleset.Member
 func everyKind(size int) ipset.State {
 	s := ipset.State{}
 	for _, family := range ruleset.Families() {
-		for i, kind := range []ruleset.SetType{ruleset.HashIP, ruleset.HashIPPort, ruleset.HashNet} {
+		for i, kind := range []ruleset.SetType{ruleset.HashIP, ruleset.HashIPPort, ruleset.HashNet, ruleset.HashIPPortIP} {
 			name := fmt.Sprintf("moat-%d-test-%d", family, i)
 			s[name] = ofSize(name, kind, family, size)
 		}
@@ -110,7 +115,7 @@ func TestASetGrows(t *testing.T) {
 		have, err := k.Read()
 		require.NoError(t, err)
 		require.Equal(t, one, have[one.Name])
-		require.Len(t, have, 6)
+		require.Len(t, have, 8)
 	})
 }
 
