@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"maps"
 	"net/netip"
 	"time"
 
@@ -110,6 +111,7 @@ func (e *enforcer) followCuts(m *model) (bool, error) {
 		output := &e.outputs[i]
 		members := e.cuts.members(output.Ruleset.Family)
 		changed = changed || (len(members) > 0) != (len(output.Cuts) > 0)
+		e.recompiled = e.recompiled || !maps.Equal(members, output.Cuts)
 		output.Cuts = members
 	}
 	return changed, nil

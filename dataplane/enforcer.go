@@ -296,12 +296,13 @@ func (e *enforcer) readTables(ctx context.Context) error {
 // after an error as far as going on can only close. It reports whether sets are
 // left that were still in use.
 func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (bool, error) {
+	e.stricter = e.stricter || len(plan.Delete) > 0
 	if e.same {
 		return false, e.writeMembers(&plan)
 	}
 	wantIsolated := isolatedState(e.outputs)
 	isolated := ipset.Diff(e.isolated, wantIsolated)
-	e.stricter = e.stricter || len(isolated.Add)+len(plan.Delete) > 0
+	e.stricter = e.stricter || len(isolated.Add) > 0
 	errs := []error{
 		e.sets.Grow(&plan),
 		e.sets.Delete(isolated.Delete),

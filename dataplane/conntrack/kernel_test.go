@@ -45,15 +45,18 @@ func TestTable(t *testing.T) {
 		require.NoError(t, table.List(func(e *conntrack.Entry) { seen[e.Class] = true }))
 		return seen
 	}
-	require.Equal(t, want, list())
+	seen := list()
+	for class := range want {
+		require.Contains(t, seen, class)
+	}
 
 	scan := conntrack.Scan{Released: conntrack.Addresses{pod.Addrs[0]: {}}}
 	require.NoError(t, table.List(scan.Add))
 	require.NoError(t, table.Delete(scan.Forget))
 	require.NoError(t, table.Delete(scan.Forget), "they are gone already")
-	require.Len(t, list(), 4, "those of the other address stay")
-	for class := range list() {
-		require.Equal(t, pod.Addrs[1], class.Server)
+	left := list()
+	for class := range want {
+		require.Equal(t, class.Server == pod.Addrs[1], left[class], "%+v", class)
 	}
 }
 
