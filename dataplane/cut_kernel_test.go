@@ -4,14 +4,19 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
+	"github.com/vishvananda/netlink"
+	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/conntrack"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 )
@@ -23,7 +28,8 @@ const (
 	// quietFor is how long nothing may pass after that.
 	quietFor = 500 * time.Millisecond
 
-	// syncTakes is what the syncs of a change may take together without excuse.
+	// syncTakes is what the syncs and looks of a change may take together without
+	// excuse.
 	syncTakes = 200 * time.Millisecond
 )
 
@@ -81,8 +87,8 @@ func (all streams) open(t *testing.T, name string, client, server *nodetest.Host
 		kind := func(kind string) string { return fmt.Sprintf("%s %s %s", name, kind, addr) }
 		tcp, udp, silent := port(addr), port(addr), port(addr)
 		all[kind("TCP")] = nodetest.StreamTCP(t, client, server, tcp, tcp)
-		all[kind("UDP")] = nodetest.StreamUDP(t, client, server, udp, udp, true)
-		all[kind("UDP, silent client")] = nodetest.StreamUDP(t, client, server, silent, silent, false)
+		all[kind("UDP")] = nodetest.StreamUDP(t, client, server, udp, udp)
+		all[kind("UDP, silent client")] = nodetest.StreamDown(t, client, server, silent, silent)
 		all[kind("ping")] = nodetest.StreamPing(t, client, addr)
 	}
 }
@@ -115,18 +121,22 @@ func (all streams) requireCut(s *scene, change func()) {
 		}
 		time.Sleep(time.Millisecond)
 	}
-	// Where syncs take longer than syncTakes, as they do on a machine that also builds
-	// something, the cut is late by as much.
+	// Where syncs and looks take longer than syncTakes, as they do on a machine that
+	// also builds something, the cut is late by as much.
 	slow := max(0, s.enforcer.syncing()-before-syncTakes)
 	s.t.Logf("cut after %s, excused %s", last.Sub(changed), slow)
 	require.Less(s.t, last.Sub(changed), cutWithin+slow, "%s\n%s", name, s.dump())
 }
 
-// syncing is the time that all syncs took.
+// syncing is the time that all syncs and looks took.
 func (e *enforcer) syncing() time.Duration {
-	var m dto.Metric
-	_ = e.metrics.syncDuration.Write(&m)
-	return time.Duration(m.GetHistogram().GetSampleSum() * float64(time.Second))
+	var sum float64
+	for _, duration := range []prometheus.Histogram{e.metrics.syncDuration, e.metrics.lookDuration} {
+		var m dto.Metric
+		_ = duration.Write(&m)
+		sum += m.GetHistogram().GetSampleSum()
+	}
+	return time.Duration(sum * float64(time.Second))
 }
 
 // requireFlow requires that all streams flow. TCP sends again only after a while,
@@ -242,5 +252,142 @@ func TestForbiddenConnectionsAreCut(t *testing.T) {
 			allowed.requireWhole(s)
 			require.Eventually(t, func() bool { return !strings.Contains(s.dump(), "-cut") }, 5*time.Second, 50*time.Millisecond, "nothing is cut, and yet packets are asked")
 		}
+	})
+}
+
+// An agent that starts cuts what was forbidden while there was none, goes on with
+// what the one before it cut, and lets go of what was allowed meanwhile.
+func TestCutsOutliveTheAgent(t *testing.T) {
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := guarded(t, backend)
+		s.sync()
+		stop := s.runAgent()
+		defer func() { stop() }()
+		forbidden, allowed := openAll(s)
+		stop()
+		s.setGuard(friends)()
+		forbidden.requireFlow(s)
+		forbidden.requireCut(s, func() {
+			s.restart(backend)
+			stop = s.runAgent()
+		})
+		before := forbidden.came()
+		stop = s.restartAfter(stop)
+		time.Sleep(cutWithin)
+		require.Equal(t, before, forbidden.came(), "the new agent lets packets pass")
+
+		stop()
+		s.setGuard(friends, others)()
+		s.restart(backend)
+		stop = s.runAgent()
+		forbidden.requireFlow(s)
+		allowed.requireFlow(s)
+		allowed.requireWhole(s)
+	})
+}
+
+func (all streams) came() (sum int64) {
+	all.each(func(_ string, c *nodetest.Count) { sum += c.Came() })
+	return sum
+}
+
+// Behind a Service it is the pod and its port that are cut.
+func TestConnectionsThroughAServiceAreCut(t *testing.T) {
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := guarded(t, backend)
+		s.sync()
+		defer s.runAgent()()
+		services := []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:10:96::10")}
+		forbidden, allowed := streams{}, streams{}
+		for i, addr := range s.hosts["server"].Addrs {
+			target := port(addr)
+			program := strings.Replace(string(backend), "iptables", []string{"iptables", "ip6tables"}[i], 1)
+			for _, protocol := range []string{"tcp", "udp"} {
+				s.run(program, "-w", "-t", "nat", "-A", "PREROUTING", "-d", services[i].String(), "-p", protocol, "--dport", "80", "-j", "DNAT", "--to-destination", target.String())
+			}
+			service := netip.AddrPortFrom(services[i], 80)
+			name := func(from, kind string) string { return fmt.Sprintf("%s %s %d", from, kind, i) }
+			for _, from := range []string{"far", "near"} {
+				forbidden[name(from, "TCP")] = nodetest.StreamTCP(t, s.hosts[from], s.hosts["server"], service, target)
+			}
+			allowed[name("friend", "TCP")] = nodetest.StreamTCP(t, s.hosts["friend"], s.hosts["server"], service, target)
+			forbidden[name("far", "UDP")] = nodetest.StreamDown(t, s.hosts["far"], s.hosts["server"], service, target)
+		}
+		forbidden.requireFlow(s)
+		forbidden.requireCut(s, s.setGuard(friends))
+		require.NotContains(t, s.run("ipset", "list", "moat-4-cut"), "10.96.0.10")
+		allowed.requireFlow(s)
+		s.remove("guard")
+		forbidden.requireFlow(s)
+	})
+}
+
+// Whoever gets the address of a pod that is gone begins with nothing.
+func TestAReleasedAddressIsForgotten(t *testing.T) {
+	s := guarded(t, iptables.NFT)
+	s.sync()
+	defer s.runAgent()()
+	var table *conntrack.Table
+	require.NoError(t, s.node.Do(func() (err error) {
+		table, err = conntrack.Open()
+		return err
+	}))
+	defer table.Close()
+	entries := func(addrs []netip.Addr) (n int) {
+		require.NoError(t, table.List(func(e *conntrack.Entry) {
+			if slices.Contains(addrs, e.Client) || slices.Contains(addrs, e.Server) {
+				n++
+			}
+		}))
+		return n
+	}
+	near, neighbour := s.hosts["near"].Addrs, s.hosts["neighbour"].Addrs
+	for _, addr := range near {
+		require.True(t, s.hosts["far"].UDP(addr, 53, answerWithin))
+		require.True(t, s.hosts["far"].Ping(addr, answerWithin))
+	}
+	for _, addr := range s.hosts["far"].Addrs {
+		require.True(t, s.hosts["near"].UDP(addr, 53, answerWithin))
+		require.True(t, s.hosts["neighbour"].UDP(addr, 53, answerWithin))
+	}
+	require.GreaterOrEqual(t, entries(near), 6)
+	kept := entries(neighbour)
+	require.GreaterOrEqual(t, kept, 2)
+
+	pod := s.pods["near"]
+	s.node.RemovePod(t, s.hosts["near"])
+	s.model.deletePod(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name})
+	require.Eventually(t, func() bool { return entries(near) == 0 }, 10*cutWithin, time.Millisecond)
+	require.Equal(t, kept, entries(neighbour), "others lost theirs")
+}
+
+// Once the kernel has forgotten a connection that was cut, what the server sends
+// again would begin one from the server to the client, which is allowed here.
+func TestWhatComesLateIsCutToo(t *testing.T) {
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := guarded(t, backend)
+		s.sync()
+		defer s.runAgent()()
+		all := streams{}
+		client := s.hosts["far"]
+		for _, addr := range s.hosts["server"].Addrs {
+			to := port(addr)
+			all[to.String()+" TCP"] = nodetest.StreamTCP(t, client, s.hosts["server"], to, to)
+		}
+		all.requireFlow(s)
+		all.requireCut(s, func() {
+			s.apply("metadata: {name: guard}\nspec: {podSelector: {matchLabels: {role: db}}, policyTypes: [Ingress]}")
+		})
+		var cut dto.Metric
+		require.NoError(t, s.enforcer.metrics.cutFlows.Write(&cut))
+		require.InDelta(t, len(all), cut.GetCounter().GetValue(), 0)
+		before := all.came()
+		require.NoError(t, s.node.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
+		time.Sleep(4 * cutWithin) // the server sends again, in ever longer distances
+		require.Equal(t, before, all.came())
+		for _, addr := range client.Addrs {
+			require.True(t, s.hosts["server"].TCP(addr, 80, answerWithin), "what the server begins is another matter")
+		}
+		s.remove("guard")
 	})
 }

@@ -132,9 +132,26 @@ func StreamTCP(t testing.TB, client, server *Host, to, target netip.AddrPort) *S
 }
 
 // StreamUDP sends a datagram to an address and port, behind which is what the
-// server listens on, and the server sends from then on. Only a client that talks
-// sends more.
-func StreamUDP(t testing.TB, client, server *Host, to, target netip.AddrPort, talks bool) *Stream {
+// server listens on, and both sides send from then on.
+func StreamUDP(t testing.TB, client, server *Host, to, target netip.AddrPort) *Stream {
+	t.Helper()
+	s, opened, listener := streamDown(t, client, server, to, target)
+	go s.Up.write(opened.Write)
+	go s.Up.read(func(b []byte) (int, error) {
+		n, _, err := listener.ReadFrom(b)
+		return n, err
+	})
+	return s
+}
+
+// StreamDown is StreamUDP with a client that says nothing after its first datagram.
+func StreamDown(t testing.TB, client, server *Host, to, target netip.AddrPort) *Stream {
+	t.Helper()
+	s, _, _ := streamDown(t, client, server, to, target)
+	return s
+}
+
+func streamDown(t testing.TB, client, server *Host, to, target netip.AddrPort) (*Stream, net.Conn, net.PacketConn) {
 	t.Helper()
 	var listener net.PacketConn
 	require.NoError(t, server.Do(func() (err error) {
@@ -160,14 +177,7 @@ func StreamUDP(t testing.TB, client, server *Host, to, target netip.AddrPort, ta
 	s := &Stream{}
 	go s.Down.write(func(b []byte) (int, error) { return listener.WriteTo(b, peer) })
 	go s.Down.read(opened.Read)
-	if talks {
-		go s.Up.write(opened.Write)
-		go s.Up.read(func(b []byte) (int, error) {
-			n, _, err := listener.ReadFrom(b)
-			return n, err
-		})
-	}
-	return s
+	return s, opened, listener
 }
 
 // StreamPing sends echo requests with one identifier. Down counts the requests as
