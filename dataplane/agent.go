@@ -32,8 +32,8 @@ import (
 // Timing of the sync loop.
 const (
 	// resyncEvery is how often the kernel is read back, to repair what others
-	// changed.
-	resyncEvery = 5 * time.Second
+	// changed. Five seconds are promised until it is repaired, which takes a while too.
+	resyncEvery = 4 * time.Second
 
 	// retryFirst and retryMost bound the wait after an error, which doubles.
 	retryFirst = 500 * time.Millisecond
