@@ -32,6 +32,10 @@ test: ## Install what the tests need and run them all
 conformance: ## Prove that every case of NetworkPolicy is enforced (QUICK=1: a sample)
 	@hack/conformance.sh
 
+.PHONY: chaos
+chaos: ## Break what Moat depends on, and prove that no packet leaks or is lost (QUICK=1: fewer faults)
+	@hack/chaos.sh
+
 ##@ Development
 
 .PHONY: build

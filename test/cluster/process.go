@@ -57,6 +57,9 @@ func (n *Node) Start(t testing.TB, name string, env []string, program string, ar
 	return p
 }
 
+// Pid is the number of the process.
+func (p *Process) Pid() int { return p.process.Pid }
+
 // Running reports whether the process hasn't ended.
 func (p *Process) Running() bool {
 	select {

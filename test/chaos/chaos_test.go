@@ -1,0 +1,126 @@
+package chaos
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/require"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/moat-dev/moat/test/cluster"
+)
+
+// summary is printed as the last line, after go test's own.
+var summary string
+
+func TestMain(m *testing.M) {
+	log.SetLogger(logr.Discard())
+	code := m.Run()
+	if summary != "" {
+		fmt.Println(summary)
+	}
+	os.Exit(code)
+}
+
+func TestChaos(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes minutes, which -short leaves out")
+	}
+	seed, start := readSeed(t), time.Now()
+	ctx, cancel := untilInterrupted(readSize(t).limit)
+	defer cancel()
+	fmt.Printf("the random moments come from %s=%d\n", seedVariable, seed)
+	s := &suite{
+		t: t, ctx: ctx, size: readSize(t), random: rand.New(rand.NewPCG(seed, 1)), seen: map[*stream]uint64{},
+	}
+	rep := &report{Seed: seed, Quick: isQuick()}
+	defer func() { // also when the test ends early
+		rep.Seconds, rep.Results = time.Since(start).Seconds(), s.results
+		s.finish(rep)
+	}()
+	s.scene = newScene(t)
+	s.agents, s.churn = newAgents(t, s.scene), newChurn(s.Client, rand.New(rand.NewPCG(seed, 2)))
+	t.Cleanup(s.churn.stop)
+	t.Cleanup(s.closeConnections)
+	s.requireOpen("before there are agents")
+	s.close()
+
+	s.whileChanging(kindKill, s.kills)
+	s.whileChanging(kindUpgrade, s.upgrades)
+	s.whileChanging(kindIPTables, s.iptablesFaults)
+	s.whileChanging(kindAPI, s.apiFaults)
+	s.awaitRecovery()
+	s.manyPolicies()
+	s.damages()
+
+	s.controls()
+	s.ended = true
+}
+
+// untilInterrupted returns a context that ends with the run's limit or a signal. A
+// second signal ends the process at once.
+func untilInterrupted(limit time.Duration) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeoutCause(context.Background(), limit, fmt.Errorf("it took longer than %s", limit))
+	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	context.AfterFunc(ctx, stop) // The next signal is not caught any more.
+	return ctx, cancel
+}
+
+// close starts the agents, creates the policies and waits until they are in force.
+// From then on every probe counts.
+func (s *suite) close() {
+	s.t.Helper()
+	for i := range s.Nodes {
+		s.agents.start(s.t, i)
+	}
+	s.AwaitAgents(s.t)
+	s.apply(s.t)
+	s.seen = s.positions()
+	s.make(fault{kind: kindControl, name: "nothing", do: func(*attempt) { s.sleep(2 * time.Second) }})
+	last := s.results[len(s.results)-1]
+	require.Zero(s.t, last.Leaked+last.Lost, "the rules aren't in force to begin with")
+}
+
+// finish sums up, prints and writes what there is.
+func (s *suite) finish(rep *report) {
+	if s.scene == nil {
+		return
+	}
+	rep.Skipped = s.wire.skipped.Load()
+	rep.sum()
+	for _, r := range rep.Results {
+		if r.Leaked+r.Lost > 0 {
+			s.t.Errorf("%s: %d leaked, %d lost: %v", r.Name, r.Leaked, r.Lost, r.Streams)
+		}
+	}
+	rep.Passed = s.ended && !s.t.Failed()
+	if dir := os.Getenv(resultsVariable); dir != "" {
+		if err := rep.write(dir); err != nil {
+			s.t.Error(err)
+		}
+	}
+	summary = fmt.Sprintf("%d faults, %d leaked, %d lost", rep.Faults, rep.Leaked, rep.Lost)
+	if !s.ended {
+		summary += "; it ended early"
+	}
+}
+
+func (s *suite) closeConnections() {
+	for _, closer := range s.closers {
+		closer()
+	}
+}
+
+// try runs a program in a node that may fail.
+func (s *suite) try(n *cluster.Node, program string, args ...string) {
+	_ = n.Do(func() error { return errors.Join(exec.Command(program, args...).Run()) })
+}
