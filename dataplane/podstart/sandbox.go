@@ -1,0 +1,92 @@
+// Package podstart holds the start of each pod until its rules are in force.
+//
+// The container runtime tells NRI plugins of a pod's sandbox once it has its
+// addresses and before any container of the pod starts, and waits for the plugins.
+// Plugin is one of them: it hands each sandbox to a Keeper and lets the runtime go
+// on when the Keeper returns, which has to be in time: a runtime drops a plugin
+// that is late, and starts its pods without it.
+package podstart
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/containerd/nri/pkg/api"
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// Sandbox is what a runtime knows of a pod that it runs. It is immutable.
+type Sandbox struct {
+	ID        string
+	UID       types.UID // of the pod; for a static one, that of its manifest
+	Namespace string
+	Name      string
+	Labels    map[string]string
+	Addrs     []netip.Addr // sorted
+}
+
+// Key identifies the pod.
+func (s *Sandbox) Key() types.NamespacedName {
+	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
+}
+
+// ownLabels is what the labels begin with that the kubelet adds to a pod's own.
+const ownLabels = "io.kubernetes."
+
+// parse reads a sandbox and reports whether there is something to guard: not where
+// it has no network of its own, as those of hostNetwork pods, or no address.
+func parse(pod *api.PodSandbox) (Sandbox, bool) {
+	s := Sandbox{
+		ID:        pod.GetId(),
+		UID:       types.UID(pod.GetUid()),
+		Namespace: pod.GetNamespace(),
+		Name:      pod.GetName(),
+		Labels:    map[string]string{},
+	}
+	for key, value := range pod.GetLabels() {
+		if !strings.HasPrefix(key, ownLabels) {
+			s.Labels[key] = value
+		}
+	}
+	for _, ip := range pod.GetIps() {
+		if addr, err := netip.ParseAddr(ip); err == nil {
+			s.Addrs = append(s.Addrs, addr.Unmap().WithZone(""))
+		}
+	}
+	slices.SortFunc(s.Addrs, netip.Addr.Compare)
+	s.Addrs = slices.Compact(s.Addrs)
+	return s, len(s.Addrs) > 0 && ownsNetwork(pod)
+}
+
+// ownsNetwork reports whether the sandbox has a network namespace. A runtime that
+// tells nothing of namespaces is one of virtual machines, which have.
+func ownsNetwork(pod *api.PodSandbox) bool {
+	namespaces := pod.GetLinux().GetNamespaces()
+	return len(namespaces) == 0 || slices.ContainsFunc(namespaces, func(n *api.LinuxNamespace) bool { return n.GetType() == "network" })
+}
+
+// living returns the sandboxes that still run. The runtime also lists those that
+// have ended, until they are removed: their address may be another pod's. One lives
+// if a container in it does, and one without any if it is its pod's only one.
+func living(pods []*api.PodSandbox, containers []*api.Container) []Sandbox {
+	inhabited := map[string]bool{}
+	for _, c := range containers {
+		switch c.GetState() {
+		case api.ContainerState_CONTAINER_CREATED, api.ContainerState_CONTAINER_RUNNING, api.ContainerState_CONTAINER_PAUSED:
+			inhabited[c.GetPodSandboxId()] = true
+		}
+	}
+	ofPod := map[string]int{}
+	for _, pod := range pods {
+		ofPod[pod.GetUid()]++
+	}
+	var sandboxes []Sandbox
+	for _, pod := range pods {
+		s, ok := parse(pod)
+		if ok && (inhabited[s.ID] || ofPod[pod.GetUid()] == 1) {
+			sandboxes = append(sandboxes, s)
+		}
+	}
+	return sandboxes
+}

@@ -1,0 +1,80 @@
+package podstart
+
+import (
+	"context"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/containerd/nri/pkg/api"
+	"github.com/go-logr/logr"
+)
+
+// session answers the runtime's requests on one connection. It never returns an
+// error: that would fail a pod's start.
+type session struct {
+	plugin *Plugin
+	synced atomic.Bool
+}
+
+func (s *session) accepted() bool { return s.synced.Load() }
+
+// Synchronize comes first on each connection, with all that the runtime has. No
+// pod starts meanwhile.
+func (s *session) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
+	s.plugin.keeper.Replace(living(pods, containers))
+	s.synced.Store(true)
+	s.plugin.keeper.Connection(nil)
+	return nil, nil
+}
+
+// RunPodSandbox comes before a pod's first container is made.
+func (s *session) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
+	if sandbox, ok := parse(pod); ok {
+		ctx, cancel := bounded(ctx, holdAtMost)
+		defer cancel()
+		s.plugin.keeper.Start(ctx, sandbox)
+	}
+	return nil
+}
+
+// StopPodSandbox comes when nothing of the pod runs any more, before its
+// addresses are free.
+func (s *session) StopPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
+	s.stop(ctx, pod)
+	return nil
+}
+
+// RemovePodSandbox comes without the one before where a pod failed to start.
+func (s *session) RemovePodSandbox(ctx context.Context, pod *api.PodSandbox) error {
+	s.stop(ctx, pod)
+	return nil
+}
+
+func (s *session) stop(ctx context.Context, pod *api.PodSandbox) {
+	ctx, cancel := bounded(ctx, stopAtMost)
+	defer cancel()
+	sandbox, _ := parse(pod)
+	s.plugin.keeper.Stop(ctx, sandbox)
+}
+
+// bounded keeps an answer within the time that the runtime waits for it, which it
+// sends along, and leaves a quarter for the way.
+func bounded(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
+	if deadline, ok := ctx.Deadline(); ok {
+		most = min(most, time.Until(deadline)*3/4)
+	}
+	return context.WithTimeout(ctx, most)
+}
+
+// quietLogger keeps what the NRI library says of each connection for debugging.
+type quietLogger struct{ log logr.Logger }
+
+func (q *quietLogger) Debugf(_ context.Context, format string, args ...any) { q.say(format, args) }
+func (q *quietLogger) Infof(_ context.Context, format string, args ...any)  { q.say(format, args) }
+func (q *quietLogger) Warnf(_ context.Context, format string, args ...any)  { q.say(format, args) }
+func (q *quietLogger) Errorf(_ context.Context, format string, args ...any) { q.say(format, args) }
+
+func (q *quietLogger) say(format string, args []any) {
+	q.log.V(1).Info("NRI", "message", fmt.Sprintf(format, args...))
+}
