@@ -40,7 +40,7 @@ func cacheOptions(nodeName string, interner *policy.Interner) cache.Options {
 	return cache.Options{
 		ByObject: map[client.Object]cache.ByObject{
 			&corev1.Pod{}: {Transform: keep(func(pod *corev1.Pod) *policy.Pod {
-				return interner.Pod(policy.ParsePod(pod))
+				return interner.Pod(parsePod(pod, nodeName))
 			})},
 			&corev1.Namespace{}: {Transform: keep(func(object *corev1.Namespace) *namespace {
 				return &namespace{name: object.Name, labels: interner.Labels(object.Labels)}
@@ -67,6 +67,16 @@ func knownKinds(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 	mapper.Add(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), meta.RESTScopeNamespace)
 	mapper.Add(v1alpha1.GroupVersion.WithKind("NodeEnforcement"), meta.RESTScopeRoot)
 	return mapper, nil
+}
+
+// parsePod reads a pod, with its uid where it is one of the given node: the other
+// 100,000 uids would be megabytes.
+func parsePod(object *corev1.Pod, nodeName string) *policy.Pod {
+	pod := policy.ParsePod(object)
+	if pod.Node == nodeName {
+		pod.UID = runtimeUID(object)
+	}
+	return pod
 }
 
 // keyed is a value of the model with the name of its object.
@@ -132,7 +142,10 @@ func trimNode(object any) (any, error) {
 	if !ok {
 		return object, nil
 	}
-	return &corev1.Node{ObjectMeta: trimMeta(node.ObjectMeta)}, nil
+	return &corev1.Node{
+		ObjectMeta: trimMeta(node.ObjectMeta),
+		Spec:       corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs},
+	}, nil
 }
 
 func trimMeta(meta metav1.ObjectMeta) metav1.ObjectMeta {

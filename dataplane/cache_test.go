@@ -11,6 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
@@ -82,7 +83,7 @@ func TestOfObjectsIsKeptWhatTheModelReads(t *testing.T) {
 	var pods []corev1.Pod
 	require.NoError(t, yaml.UnmarshalStrict([]byte(richPods), &pods))
 	for i := range pods {
-		require.Equal(t, policy.ParsePod(&pods[i]), stored[*policy.Pod](t, &pods[i]), pods[i].Name)
+		require.Equal(t, parsePod(&pods[i], "node-1"), stored[*policy.Pod](t, &pods[i]), pods[i].Name)
 	}
 	np := denyAll("p", 3)
 	np.ResourceVersion = "8"
@@ -93,9 +94,20 @@ func TestOfObjectsIsKeptWhatTheModelReads(t *testing.T) {
 	require.Equal(t, &namespace{name: "x", labels: labels.Set{"team": "blue"}}, stored[*namespace](t, object))
 }
 
+// The uid of a pod of this node is the one that the container runtime knows; of other
+// pods it isn't kept.
+func TestPodsOfThisNodeHaveTheRuntimesUID(t *testing.T) {
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "x", UID: "api"}, Spec: corev1.PodSpec{NodeName: "node-1"}}
+	require.Equal(t, types.UID("api"), parsePod(pod, "node-1").UID)
+	require.Empty(t, parsePod(pod, "node-2").UID)
+	pod.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "manifest"}
+	require.Equal(t, types.UID("manifest"), parsePod(pod, "node-1").UID)
+}
+
 func TestTrimNode(t *testing.T) {
 	full := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "x", UID: "u", ResourceVersion: "7", Annotations: map[string]string{"a": "b"}}}
 	full.Status.Images = make([]corev1.ContainerImage, 9)
+	full.Spec = corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24"}, ProviderID: "p"}
 	result, err := trimNode(full)
 	require.NoError(t, err)
 	node := result.(*corev1.Node)
@@ -104,6 +116,7 @@ func TestTrimNode(t *testing.T) {
 	require.Equal(t, "7", node.ResourceVersion)
 	require.Empty(t, node.Annotations)
 	require.Empty(t, node.Status.Images)
+	require.Equal(t, corev1.NodeSpec{PodCIDRs: []string{"10.244.1.0/24"}}, node.Spec, "what the pod-start guard closes")
 }
 
 // An informer hands over tombstones too.

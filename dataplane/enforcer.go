@@ -22,13 +22,15 @@ import (
 // Order of writes, and why no step opens anything, with old rules or new:
 //  1. Sets are made and elements added: at worst the old rules allow what the new
 //     state allows too.
-//  2. Pods that are isolated no longer leave the isolated sets: they are open in
-//     the new state.
+//  2. Addresses that are no known pod's any more leave the sets of known pods: the
+//     guard closes them. Pods that are isolated no longer leave the isolated sets:
+//     they are open in the new state.
 //  3. The rules change, all of a family at once. A pod that is isolated but that
 //     the rules don't know is dropped at its leaf. Then rules go that were left in
 //     the other backend: what they and these allow passed until now.
 //  4. Pods that are newly isolated enter the isolated sets, even after an error:
-//     such a pod is closed rather than open.
+//     such a pod is closed rather than open. Without an error, addresses of newly
+//     known pods enter the sets of known pods: until then the guard closes them.
 //  5. Elements leave the sets, and sets that no rule names go.
 type enforcer struct {
 	requested iptables.Backend // empty: detect
@@ -230,7 +232,7 @@ func (e *enforcer) compile() {
 	e.outputs, e.desired, e.recompiled = nil, map[ruleset.Family]iptables.Table{}, true
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			output := compile.Compile(family, e.view.endpoints, e.links, compile.Guard{})
+			output := compile.Compile(family, e.view.endpoints, e.links, e.view.guard)
 			output.Cut(e.cuts.members(family))
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)
@@ -302,15 +304,21 @@ func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (b
 	}
 	wantIsolated := isolatedState(e.outputs)
 	isolated := ipset.Diff(e.isolated, wantIsolated)
+	local := takeLocal(&isolated, e.guardStands)
 	e.stricter = e.stricter || len(isolated.Add) > 0
 	errs := []error{
 		e.sets.Grow(&plan),
+		e.sets.Delete(local.remove),
+		e.sets.Add(local.early),
 		e.sets.Delete(isolated.Delete),
 		e.restore(ctx, apply),
 		e.sets.Add(isolated.Add),
 	}
 	if err := errors.Join(errs...); err != nil {
 		return false, errors.Join(err, e.sets.Delete(plan.Delete))
+	}
+	if err := e.sets.Add(local.late); err != nil {
+		return false, err
 	}
 	busy, err := e.sets.Shrink(&plan)
 	if err != nil {
@@ -336,6 +344,27 @@ func (e *enforcer) writeMembers(plan *ipset.Plan) error {
 	e.sizes.follow(plan, nil)
 	e.metrics.membersMoved(plan)
 	return nil
+}
+
+// guardStands reports whether the rules that a family has hold the guard.
+func (e *enforcer) guardStands(family ruleset.Family) bool {
+	_, stands := e.tables[family].Chains[compile.GuardChain]
+	return stands
+}
+
+// findsGuard reports whether an agent before this one has left a guard in the
+// kernel. Where that can't be read, it may have.
+func (e *enforcer) findsGuard() bool {
+	sets, err := ipset.Open(compile.SetPrefix)
+	if err != nil {
+		return true
+	}
+	defer sets.Close()
+	have, err := sets.Read()
+	return err != nil || slices.ContainsFunc(ruleset.Families(), func(family ruleset.Family) bool {
+		_, found := have[compile.LocalSet(family)]
+		return found
+	})
 }
 
 // applier makes one change of one family.

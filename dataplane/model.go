@@ -9,6 +9,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/conntrack"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/selector"
@@ -25,6 +26,8 @@ type model struct {
 	local     map[types.NamespacedName]*policy.Pod // those that policies can select
 	policies  map[string]map[string]*policy.Policy // by namespace and name
 	index     *selector.Index
+	sandboxes sandboxes
+	guard     startGuard
 
 	// revision grows with every change that the rules depend on: a pod of this node,
 	// or a policy that selects one. Remote pods and namespaces change sets only.
@@ -45,6 +48,7 @@ func newModel(node string) *model {
 		local:     map[types.NamespacedName]*policy.Pod{},
 		policies:  map[string]map[string]*policy.Policy{},
 		index:     selector.NewIndex(),
+		sandboxes: newSandboxes(node),
 		released:  conntrack.Addresses{},
 		revision:  1,
 	}
@@ -85,24 +89,37 @@ func (m *model) takeEvent() time.Time {
 }
 
 func (m *model) setPod(pod *policy.Pod) {
-	m.change(func() {
-		defer m.releasing(pod.Key())()
-		for _, affected := range m.addresses.Set(pod) {
-			m.place(affected)
-		}
-	})
+	m.change(func() { m.enter(m.sandboxes.see(pod)) })
+}
+
+// enter adds a pod or replaces the one of that name.
+func (m *model) enter(pod *policy.Pod) {
+	defer m.releasing(pod.Key())()
+	for _, affected := range m.addresses.Set(pod) {
+		m.place(affected)
+	}
 }
 
 func (m *model) deletePod(key types.NamespacedName) {
 	m.change(func() {
-		defer m.releasing(key)()
-		affected := m.addresses.Delete(key)
-		m.index.DeletePod(key)
-		m.setLocal(key, nil)
-		for _, pod := range affected {
-			m.place(pod)
-		}
+		m.sandboxes.unsee(key)
+		m.put(key)
 	})
+}
+
+// put enters what is known of a pod, or takes it out where that is nothing.
+func (m *model) put(key types.NamespacedName) {
+	if pod := m.sandboxes.pod(key); pod != nil {
+		m.enter(pod)
+		return
+	}
+	defer m.releasing(key)()
+	affected := m.addresses.Delete(key)
+	m.index.DeletePod(key)
+	m.setLocal(key, nil)
+	for _, pod := range affected {
+		m.place(pod)
+	}
 }
 
 // place puts a pod where it belongs, with the addresses that it owns.
@@ -183,6 +200,7 @@ type view struct {
 	revision  uint64
 	endpoints []policy.Endpoint
 	selecting []*policy.Policy
+	guard     compile.Guard
 }
 
 // isolatedPods counts the isolated pods of each direction. There are none in a nil
@@ -212,6 +230,7 @@ func (m *model) view(since uint64) *view {
 	}
 	v := &view{revision: m.revision}
 	local, policies := m.localPods()
+	v.guard = m.guard.guardOf(local)
 	m.mu.Unlock()
 
 	// Pods and policies are immutable, so the rest needs no lock.

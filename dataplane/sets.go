@@ -92,8 +92,9 @@ func memberOf(element policy.Element) ruleset.Member {
 	}
 }
 
-// isolatedState returns the sets of isolated pods and of cut connections with their
-// members: whoever enters them is closed, whoever leaves them is opened.
+// isolatedState returns the sets of isolated pods, of cut connections and, where
+// there is a guard, of all known pods, with their members. Whoever enters one of the
+// first two is closed and whoever leaves it is opened; of known pods the contrary holds.
 func isolatedState(outputs []compile.Output) ipset.State {
 	state := ipset.State{}
 	for i := range outputs {
@@ -101,6 +102,10 @@ func isolatedState(outputs []compile.Output) ipset.State {
 		for d, members := range outputs[i].Isolated {
 			name := compile.IsolatedSet(family, policy.Direction(d))
 			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: members}
+		}
+		if known := outputs[i].Local; known != nil {
+			name := compile.LocalSet(family)
+			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: known}
 		}
 		if cuts := outputs[i].Cuts; len(cuts) > 0 {
 			name := compile.CutSet(family)

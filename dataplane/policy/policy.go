@@ -54,7 +54,12 @@ type Pod struct {
 	Namespace string
 	Name      string
 	Node      string // empty until the pod is scheduled
-	Labels    labels.Set
+
+	// UID is that by which the container runtime knows the pod. ParsePod leaves it
+	// empty: only the pod's own node asks.
+	UID types.UID
+
+	Labels labels.Set
 
 	// Addrs are the pod's own addresses. A hostNetwork pod and one that has
 	// ended own none, so they are neither selected nor peers.
@@ -79,7 +84,7 @@ func (p *Pod) Key() types.NamespacedName {
 
 // Equal reports whether nothing that enforcement needs to know differs.
 func (p *Pod) Equal(other *Pod) bool {
-	return p.Key() == other.Key() && p.Node == other.Node &&
+	return p.Key() == other.Key() && p.Node == other.Node && p.UID == other.UID &&
 		p.Subject == other.Subject && p.Terminating == other.Terminating &&
 		slices.Equal(p.Addrs, other.Addrs) && slices.Equal(p.Ports, other.Ports) &&
 		maps.Equal(p.Labels, other.Labels)

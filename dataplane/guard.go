@@ -1,0 +1,156 @@
+package dataplane
+
+import (
+	"net/netip"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+	toolscache "k8s.io/client-go/tools/cache"
+
+	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/ipset"
+	"github.com/moat-dev/moat/dataplane/podstart"
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// startGuard is the model's part of the pod-start guard. The model's lock guards it.
+type startGuard struct {
+	on       bool
+	podCIDRs []netip.Prefix // of the agent's Node
+}
+
+// setNode takes the agent's Node.
+func (m *model) setNode(object *corev1.Node) {
+	cidrs := podCIDRsOf(object)
+	m.change(func() {
+		if object.Name == m.node && !slices.Equal(cidrs, m.guard.podCIDRs) {
+			m.guard.podCIDRs = cidrs
+			m.revision++
+		}
+	})
+}
+
+// nodeHandler follows the agent's Node. The pods of a Node that somebody deletes run
+// on, and so the guard stays.
+func (m *model) nodeHandler() toolscache.ResourceEventHandler {
+	see := func(object any) {
+		if node, ok := object.(*corev1.Node); ok {
+			m.setNode(node)
+		}
+	}
+	return toolscache.ResourceEventHandlerFuncs{AddFunc: see, UpdateFunc: func(_, object any) { see(object) }}
+}
+
+func podCIDRsOf(node *corev1.Node) []netip.Prefix {
+	var cidrs []netip.Prefix
+	for _, text := range node.Spec.PodCIDRs {
+		if cidr, err := netip.ParsePrefix(text); err == nil {
+			cidrs = append(cidrs, cidr.Masked())
+		}
+	}
+	return cidrs
+}
+
+// guardFromNowOn switches the guard on. It is never switched off again.
+func (m *model) guardFromNowOn() {
+	m.change(func() {
+		if !m.guard.on {
+			m.guard.on = true
+			m.revision++
+		}
+	})
+}
+
+// guarded returns whether the guard is on and for which addresses.
+func (m *model) guarded() (bool, []netip.Prefix) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.guard.on, m.guard.podCIDRs
+}
+
+// guardOf returns the guard for these pods of the node.
+func (g *startGuard) guardOf(local []*policy.Pod) compile.Guard {
+	if !g.on || len(g.podCIDRs) == 0 {
+		return compile.Guard{}
+	}
+	known := compile.Guard{PodCIDRs: g.podCIDRs}
+	for _, pod := range local {
+		known.Local = append(known.Local, pod.Addrs...)
+	}
+	return known
+}
+
+// startSandbox takes a sandbox whose containers don't run yet.
+func (m *model) startSandbox(sandbox podstart.Sandbox) {
+	m.change(func() {
+		m.sandboxes.start(sandbox)
+		m.put(sandbox.Key())
+	})
+}
+
+// stopSandbox takes a sandbox that has ended.
+func (m *model) stopSandbox(sandbox podstart.Sandbox) {
+	m.change(func() {
+		m.sandboxes.stop(sandbox)
+		m.put(sandbox.Key())
+	})
+}
+
+// replaceSandboxes takes all sandboxes that run.
+func (m *model) replaceSandboxes(running []podstart.Sandbox) {
+	m.change(func() {
+		for _, key := range m.sandboxes.replace(running) {
+			m.put(key)
+		}
+	})
+}
+
+// sandboxState returns the present revision and whether the API has shown the
+// sandbox's pod.
+func (m *model) sandboxState(sandbox *podstart.Sandbox) (revision uint64, known bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.revision, m.sandboxes.knows(sandbox)
+}
+
+// localChanges are the changes of the sets of known pods.
+type localChanges struct {
+	remove []ipset.Change
+	early  []ipset.Change // of families that aren't guarded yet
+	late   []ipset.Change
+}
+
+// takeLocal takes the changes of the sets of known pods out of a plan. Where the
+// guard doesn't stand yet, pods that are known enter before it comes: they are
+// never interrupted. Later a pod enters once all of its rules are in force.
+func takeLocal(plan *ipset.Plan, stands func(ruleset.Family) bool) localChanges {
+	var local localChanges
+	plan.Delete = slices.DeleteFunc(plan.Delete, func(c ipset.Change) bool {
+		if _, is := localFamily(c.Set); is {
+			local.remove = append(local.remove, c)
+			return true
+		}
+		return false
+	})
+	plan.Add = slices.DeleteFunc(plan.Add, func(c ipset.Change) bool {
+		family, is := localFamily(c.Set)
+		switch {
+		case is && stands(family):
+			local.late = append(local.late, c)
+		case is:
+			local.early = append(local.early, c)
+		}
+		return is
+	})
+	return local
+}
+
+func localFamily(set string) (ruleset.Family, bool) {
+	for _, family := range ruleset.Families() {
+		if set == compile.LocalSet(family) {
+			return family, true
+		}
+	}
+	return 0, false
+}

@@ -1,0 +1,90 @@
+package dataplane
+
+import (
+	"net/netip"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/podstart"
+)
+
+// guardNode gives the scene's node its pod CIDRs and switches the guard on.
+func (s *scene) guardNode() {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: thisNode}}
+	for _, cidr := range s.node.PodCIDRs() {
+		node.Spec.PodCIDRs = append(node.Spec.PodCIDRs, cidr.String())
+	}
+	s.model.setNode(node)
+	s.model.guardFromNowOn()
+}
+
+// requirePings pings in each family that both ends have.
+func (s *scene) requirePings(want bool, from, to *nodetest.Host) {
+	s.t.Helper()
+	for _, addr := range to.Addrs {
+		require.Equal(s.t, want, from.Ping(addr, patience(want)), "ping %v -> %s\n%s", from.Addrs, addr, s.dump())
+	}
+}
+
+// A new pod's addresses are closed in both directions until the pod is programmed,
+// be it isolated or not, and closed again once its sandbox has ended. Pods that
+// were known before the guard came are never interrupted, nor is the node.
+func TestTheGuardClosesAPodUntilItIsProgrammed(t *testing.T) {
+	t.Parallel()
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := walkThroughScene(t, backend)
+		s.guardNode()
+		s.sync()
+		old, remote := s.hosts["neighbour"], s.hosts["busybox"]
+		s.requirePings(true, remote, old)
+		s.requirePings(true, old, remote)
+
+		fresh := s.node.AddPod(t, "10.244.1.40", "fd00:10:244:1::40")
+		s.requirePings(false, remote, fresh)
+		s.requirePings(false, old, fresh)
+		s.requirePings(false, fresh, remote)
+		s.requirePings(false, fresh, s.node.Host)
+		s.requirePings(true, s.node.Host, fresh)
+		for _, addr := range s.node.Addrs {
+			require.True(t, s.node.Ping(addr, answerWithin), "the node to its own address %s", addr)
+		}
+
+		sandbox := podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "fresh", Labels: map[string]string{"role": "db"}, Addrs: fresh.Addrs}
+		s.apply(walkThrough)
+		s.model.startSandbox(sandbox)
+		s.sync()
+		s.requirePings(false, remote, fresh)
+		s.requirePings(true, s.hosts["project"], fresh)
+
+		s.model.stopSandbox(sandbox)
+		s.sync()
+		s.requirePings(false, s.hosts["project"], fresh)
+		s.requirePings(true, remote, old)
+	})
+}
+
+// Where the rules of a new pod can't be written it stays closed.
+func TestAFailedRestoreKeepsTheGuardUp(t *testing.T) {
+	s := walkThroughScene(t, iptables.NFT)
+	s.guardNode()
+	s.apply(walkThrough)
+	s.sync()
+	fresh := s.node.AddPod(t, "10.244.1.40")
+	s.breakRestore(true)
+	s.model.startSandbox(podstart.Sandbox{
+		ID: "1", UID: "u", Namespace: "default", Name: "fresh",
+		Labels: map[string]string{"role": "db"}, Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.40")},
+	})
+	require.Error(t, s.trySync())
+	s.requirePings(false, s.hosts["project"], fresh)
+
+	s.breakRestore(false)
+	s.sync()
+	s.requirePings(true, s.hosts["project"], fresh)
+	s.requirePings(false, s.hosts["busybox"], fresh)
+}
