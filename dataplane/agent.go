@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -64,6 +65,12 @@ type Options struct {
 	// SysctlDir is where /proc/sys/net of the node can be written.
 	SysctlDir string
 
+	// PodStartGuard says whether pods' starts are guarded; empty: GuardOff.
+	PodStartGuard PodStartGuard
+
+	// NRISocket is the container runtime's NRI socket.
+	NRISocket string
+
 	// HealthAddress is where /healthz and /readyz are served.
 	HealthAddress string
 }
@@ -78,6 +85,7 @@ type Agent struct {
 	reporter *reporter
 	storage  *storageCheck
 	health   *health
+	starts   *starts
 	informed []informer
 
 	// event is when the first event came that is not in the kernel yet.
@@ -124,6 +132,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 		storage:  newStorageCheck(mgr.GetAPIReader(), options.NodeName),
 	}
 	a.health = &health{unsynced: a.unsynced}
+	a.starts = newStarts(options.PodStartGuard, a.model, mgr.GetEventRecorder("moat-agent"), log)
 	return a, a.watch(ctx, mgr.GetCache())
 }
 
@@ -138,6 +147,7 @@ func (a *Agent) watch(ctx context.Context, informers cache.Cache) error {
 		{"pods", &corev1.Pod{}, handlerOf(a.model.setPod, a.model.deletePod)},
 		{"namespaces", &corev1.Namespace{}, handlerOf(a.model.setNamespace, a.model.deleteNamespace)},
 		{"networkpolicies", &networkingv1.NetworkPolicy{}, handlerOf(a.model.setPolicy, a.model.deletePolicy)},
+		{"nodes", &corev1.Node{}, a.model.nodeHandler()},
 	}
 	for _, w := range watches {
 		source, err := informers.GetInformer(ctx, w.object, cache.BlockUntilSynced(false))
@@ -171,6 +181,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		return nil
 	}
 	defer a.enforcer.cutter.start(ctx)()
+	defer a.holdStarts(ctx)()
 	resync := time.NewTicker(resyncEvery)
 	defer resync.Stop()
 	retry := newBackoff(retryFirst, retryMost)
@@ -219,6 +230,28 @@ func (a *Agent) gather(ctx context.Context, wait time.Duration) bool {
 	default:
 	}
 	return true
+}
+
+// holdStarts begins to hold the starts of pods and returns what ends it. The guard
+// stands from the first sync on if it stood before, and comes once the runtime has
+// said which pods it has.
+func (a *Agent) holdStarts(ctx context.Context) (end func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	var running sync.WaitGroup
+	running.Go(func() { a.starts.run(ctx, a.options.NRISocket) })
+	a.starts.awaitRuntime(ctx)
+	switch a.options.PodStartGuard {
+	case GuardAlways:
+		a.model.guardFromNowOn()
+	case GuardAuto:
+		if a.enforcer.findsGuard() {
+			a.model.guardFromNowOn()
+		}
+	}
+	return func() {
+		cancel()
+		running.Wait()
+	}
 }
 
 // NeedLeaderElection is false: every node has its agent.
@@ -270,8 +303,13 @@ func (a *Agent) sync(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
+	if err == nil {
+		a.starts.synced(a.enforcer.view.revision)
+	}
 	// Where only elements of sets moved, the report and the sizes are what they were.
-	if said := fmt.Sprint(degraded); !a.enforcer.same || err != nil || said != a.degraded {
+	said := fmt.Sprint(degraded)
+	news := a.reporter.setPodStart(a.starts.condition()) || said != a.degraded
+	if !a.enforcer.same || err != nil || news {
 		a.degraded = said
 		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
 		a.enforcer.metrics.show(a.enforcer, failed)

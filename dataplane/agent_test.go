@@ -238,7 +238,7 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 	answer := httptest.NewRecorder()
 	agent.health.server("").Server.Handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 	require.Equal(t, http.StatusServiceUnavailable, answer.Code)
-	require.Equal(t, "waiting for the API server to list pods, namespaces, networkpolicies\n", answer.Body.String())
+	require.Equal(t, "waiting for the API server to list pods, namespaces, networkpolicies, nodes\n", answer.Body.String())
 	require.NotContains(t, runIn(t, s.node.Host, "iptables-nft-save", "-t", "mangle"), "MOAT-", "nothing is written before the caches are synced")
 	cancel()
 	require.NoError(t, <-ended)

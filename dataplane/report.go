@@ -57,6 +57,7 @@ type reporter struct {
 
 	mu      sync.Mutex
 	wanted  *v1alpha1.NodeEnforcementStatus
+	start   metav1.Condition    // PodStartGuarded; without type before the first sync
 	inForce map[types.UID]int64 // generation of each policy that the kernel holds
 }
 
@@ -69,6 +70,16 @@ func newReporter(cached client.Client, live client.Reader, node string, log logr
 		wake:    make(chan struct{}, 1),
 		inForce: map[types.UID]int64{},
 	}
+}
+
+// setPodStart takes the condition PodStartGuarded for the next report, and reports
+// whether it is another one than before.
+func (r *reporter) setPodStart(condition metav1.Condition) (changed bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	changed = r.start != condition
+	r.start = condition
+	return changed
 }
 
 // observe takes the outcome of a sync and returns how many policies failed. The
@@ -86,6 +97,9 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded 
 	status := statusOf(selecting, r.inForce, syncErr)
 	status.Backend = string(backend)
 	status.Conditions = conditionsOf(syncErr, degraded)
+	if r.start.Type != "" {
+		status.Conditions = append(status.Conditions, r.start)
+	}
 	failed = len(selecting) - int(status.PolicyCount) // status names so many of them at most
 	if r.wanted != nil && sameStatus(r.wanted, status) {
 		return failed

@@ -18,6 +18,10 @@ const (
 	// NodeConditionDegraded is True while the node can't enforce something that
 	// the API server holds: its message says what, and what to do.
 	NodeConditionDegraded = "Degraded"
+
+	// NodeConditionPodStartGuarded is True while an address of one of the node's
+	// new pods is closed until the pod's rules are in force.
+	NodeConditionPodStartGuarded = "PodStartGuarded"
 )
 
 // Reasons of NodeEnforcement conditions and failures.
@@ -31,7 +35,16 @@ const (
 	NodeReasonStorageUnreadable  = "StorageUnreadable"
 	NodeReasonRestoreFailed      = "RestoreFailed"
 	NodeReasonPolicyUnreadable   = "PolicyUnreadable"
+	NodeReasonRuntimeConnected   = "RuntimeConnected"
+	NodeReasonGuardOnly          = "GuardOnly"
+	NodeReasonNRIUnavailable     = "NRIUnavailable"
+	NodeReasonNoPodCIDRs         = "NoPodCIDRs"
+	NodeReasonOff                = "Off"
 )
+
+// EventReasonPodNotProgrammed is the reason of the event on a pod whose start
+// could not be held until its rules were in force.
+const EventReasonPodNotProgrammed = "PodNotProgrammed"
 
 // NodeEnforcement says what the dataplane of one node enforces. It is named
 // after its Node and owned by it, and written by that node's agent alone, only
@@ -89,7 +102,7 @@ type NodeEnforcementStatus struct {
 	// +kubebuilder:validation:MaxItems=50
 	Failures []PolicyFailure `json:"failures,omitempty"`
 
-	// conditions are DataplaneSynced and Degraded.
+	// conditions are DataplaneSynced, Degraded and PodStartGuarded.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -25,6 +25,8 @@ type agentOptions struct {
 	nodeName       string
 	backend        string
 	sysctlDir      string
+	podStartGuard  string
+	nriSocket      string
 	healthAddress  string
 	metricsAddress string
 	logLevel       string
@@ -35,6 +37,9 @@ func agentFlags() (*flag.FlagSet, *agentOptions) {
 	flags.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of this node's Node object (default $NODE_NAME)")
 	flags.StringVar(&o.backend, "iptables-backend", "auto", "auto, nft or legacy; auto uses the one that kubelet and kube-proxy use")
 	flags.StringVar(&o.sysctlDir, "proc-sys-net", "/proc/sys/net", "`directory` where the node's /proc/sys/net can be written")
+	flags.StringVar(&o.podStartGuard, "pod-start-guard", string(dataplane.GuardAuto),
+		"Auto, Always or Off: close a new pod until its rules are in force; Auto does from when the runtime's NRI is connected")
+	flags.StringVar(&o.nriSocket, "nri-socket", "/var/run/nri/nri.sock", "`path` of the container runtime's NRI socket")
 	flags.StringVar(&o.healthAddress, "health-address", defaultHealthAddress, "`address` of /healthz and /readyz")
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":9470", "`address` of /metrics; 0 serves none")
 	flags.StringVar(&o.logLevel, "log-level", "info", "info or debug")
@@ -50,6 +55,11 @@ func (o *agentOptions) validate() error {
 	}
 	if _, known := backends[o.backend]; !known {
 		return fmt.Errorf("--iptables-backend %q: use auto, nft or legacy", o.backend)
+	}
+	switch dataplane.PodStartGuard(o.podStartGuard) {
+	case dataplane.GuardAuto, dataplane.GuardAlways, dataplane.GuardOff:
+	default:
+		return fmt.Errorf("--pod-start-guard %q: use Auto, Always or Off", o.podStartGuard)
 	}
 	return validateAddresses(o.healthAddress, o.metricsAddress)
 }
@@ -98,6 +108,8 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		NodeName:      options.nodeName,
 		Backend:       backends[options.backend],
 		SysctlDir:     options.sysctlDir,
+		PodStartGuard: dataplane.PodStartGuard(options.podStartGuard),
+		NRISocket:     options.nriSocket,
 		HealthAddress: options.healthAddress,
 	})
 	return mgr, err

@@ -1,0 +1,261 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/flowcontrol"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/podstart"
+)
+
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
+
+// PodStartGuard says whether addresses of the node's pods are closed until the
+// agent has programmed them, and the pods' starts held until then.
+type PodStartGuard string
+
+// The values of PodStartGuard. The zero value is GuardOff.
+const (
+	// GuardAuto guards from the first time on that the container runtime's NRI is
+	// connected.
+	GuardAuto PodStartGuard = "Auto"
+
+	// GuardAlways guards from the start, with NRI or without.
+	GuardAlways PodStartGuard = "Always"
+
+	// GuardOff neither guards nor holds.
+	GuardOff PodStartGuard = "Off"
+)
+
+// Bounds of a held start, within those of the runtime.
+const (
+	// knownWithin is how long a start waits for the API to show the pod before the
+	// runtime's word goes.
+	knownWithin = time.Second
+
+	// stalledWait is how long a start is held after one that was held in vain,
+	// until a sync succeeds: a runtime holds all pods' starts one after the other.
+	stalledWait = 100 * time.Millisecond
+
+	// settleWithin bounds how long the first sync waits for the runtime to say
+	// which pods it has.
+	settleWithin = 2 * time.Second
+)
+
+// Late starts get one event in ten seconds, after a burst.
+const (
+	eventsPerSecond = 0.1
+	eventBurst      = 10
+)
+
+var errNotAsked = errors.New("the container runtime's NRI was not asked yet")
+
+// starts holds the starts of pods until a sync has programmed them. It implements
+// podstart.Keeper and is safe for concurrent use.
+type starts struct {
+	mode   PodStartGuard
+	model  *model
+	log    logr.Logger
+	events events.EventRecorder
+	limit  flowcontrol.RateLimiter
+
+	settled chan struct{} // closed once the runtime was asked for the first time
+	once    sync.Once
+
+	mu        sync.Mutex
+	connected bool
+	reason    error         // why not connected
+	reached   uint64        // the model's revision that the kernel holds
+	stalled   bool          // a start was held in vain since the last good sync
+	advanced  chan struct{} // closed with the next good sync
+}
+
+func newStarts(mode PodStartGuard, m *model, recorder events.EventRecorder, log logr.Logger) *starts {
+	return &starts{
+		mode: mode, model: m, log: log, events: recorder,
+		limit:    flowcontrol.NewTokenBucketRateLimiter(eventsPerSecond, eventBurst),
+		settled:  make(chan struct{}),
+		advanced: make(chan struct{}),
+	}
+}
+
+// run keeps the runtime connected until the context ends.
+func (s *starts) run(ctx context.Context, socket string) {
+	if s.guards() {
+		podstart.New(socket, s, s.log).Run(ctx)
+	}
+}
+
+func (s *starts) guards() bool { return s.mode == GuardAuto || s.mode == GuardAlways }
+
+// awaitRuntime waits until the runtime has said which pods it has, or can't be
+// asked, before the guard comes.
+func (s *starts) awaitRuntime(ctx context.Context) {
+	if !s.guards() {
+		return
+	}
+	select {
+	case <-s.settled:
+	case <-ctx.Done():
+	case <-time.After(settleWithin):
+	}
+}
+
+// Replace implements podstart.Keeper.
+func (s *starts) Replace(running []podstart.Sandbox) { s.model.replaceSandboxes(running) }
+
+// Connection implements podstart.Keeper.
+func (s *starts) Connection(err error) {
+	s.mu.Lock()
+	changed := s.connected != (err == nil) || s.reason == nil && err != nil
+	s.connected, s.reason = err == nil, err
+	s.mu.Unlock()
+	if err == nil && s.guards() {
+		s.model.guardFromNowOn()
+	}
+	s.once.Do(func() { close(s.settled) })
+	if !changed {
+		return
+	}
+	s.model.poke() // to report it
+	if err != nil {
+		s.log.Info("The container runtime doesn't hold the starts of pods", "reason", err.Error())
+	} else {
+		s.log.Info("The container runtime holds the starts of pods until their rules are in force")
+	}
+}
+
+// Start implements podstart.Keeper. A pod that the API doesn't show in time is
+// programmed by what the runtime says of it.
+func (s *starts) Start(ctx context.Context, sandbox podstart.Sandbox) {
+	begun := time.Now()
+	s.model.startSandbox(sandbox)
+	ctx, cancel := s.patience(ctx)
+	defer cancel()
+	s.await(ctx, func() bool {
+		_, known := s.model.sandboxState(&sandbox)
+		return known || time.Since(begun) > knownWithin
+	})
+	revision, known := s.model.sandboxState(&sandbox)
+	if s.await(ctx, func() bool { return s.holds(revision) }) {
+		s.log.V(1).Info("A pod starts with its rules in force", "pod", sandbox.Key(), "held", time.Since(begun).String(), "known", known)
+		return
+	}
+	s.mu.Lock()
+	s.stalled = true
+	s.mu.Unlock()
+	s.tell(&sandbox, time.Since(begun))
+}
+
+// Stop implements podstart.Keeper.
+func (s *starts) Stop(ctx context.Context, sandbox podstart.Sandbox) {
+	s.model.stopSandbox(sandbox)
+	revision, _ := s.model.sandboxState(&sandbox)
+	ctx, cancel := s.patience(ctx)
+	defer cancel()
+	s.await(ctx, func() bool { return s.holds(revision) })
+}
+
+// patience shortens the wait while nothing moves.
+func (s *starts) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stalled {
+		return context.WithTimeout(ctx, stalledWait)
+	}
+	return context.WithCancel(ctx)
+}
+
+// await waits until the condition holds, and looks again after each good sync and
+// now and then. It reports false if the context ended first.
+func (s *starts) await(ctx context.Context, condition func() bool) bool {
+	again := time.NewTicker(knownWithin / 10)
+	defer again.Stop()
+	for {
+		s.mu.Lock()
+		advanced := s.advanced
+		s.mu.Unlock()
+		if condition() {
+			return true
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case <-advanced:
+		case <-again.C:
+		}
+	}
+}
+
+// holds reports whether the kernel holds the model's revision.
+func (s *starts) holds(revision uint64) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.reached >= revision
+}
+
+// synced notes a good sync of a revision.
+func (s *starts) synced(revision uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reached, s.stalled = revision, false
+	close(s.advanced)
+	s.advanced = make(chan struct{})
+}
+
+// tell says that a pod was started before it was programmed.
+func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
+	on, _ := s.model.guarded()
+	s.log.Info("A pod starts before its rules are in force", "pod", sandbox.Key(), "held", held.String(), "closed", on)
+	if s.events == nil || !s.limit.TryAccept() {
+		return
+	}
+	pod := &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: sandbox.Namespace, Name: sandbox.Name, UID: sandbox.UID},
+	}
+	s.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.EventReasonPodNotProgrammed, "HoldStart",
+		"The rules of this pod were not in force within %s. The pod starts all the same; "+
+			"its addresses stay closed until they are.", held.Round(time.Millisecond))
+}
+
+// condition says whether pods' starts are guarded.
+func (s *starts) condition() metav1.Condition {
+	on, cidrs := s.model.guarded()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := metav1.Condition{Type: v1alpha1.NodeConditionPodStartGuarded, Status: metav1.ConditionFalse}
+	switch {
+	case !s.guards():
+		c.Reason, c.Message = v1alpha1.NodeReasonOff, "A pod is open from its start until its rules are in force: podStartGuard is Off"
+	case on && len(cidrs) == 0:
+		c.Reason, c.Message = v1alpha1.NodeReasonNoPodCIDRs, "The Node has no podCIDRs, so it isn't known which addresses to close"
+	case on && s.connected:
+		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected
+		c.Message = "The container runtime holds each pod's start until the pod's rules are in force"
+	case on:
+		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly
+		c.Message = message(fmt.Errorf("a new pod's address is closed until the API shows it: %w", s.why()))
+	default:
+		c.Reason = v1alpha1.NodeReasonNRIUnavailable
+		c.Message = message(fmt.Errorf("a pod is open from its start until its rules are in force: %w", s.why()))
+	}
+	return c
+}
+
+// why returns why the runtime isn't connected.
+func (s *starts) why() error {
+	if s.reason == nil {
+		return errNotAsked
+	}
+	return s.reason
+}

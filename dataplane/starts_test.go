@@ -1,0 +1,83 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/require"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+)
+
+func newTestStarts(mode PodStartGuard) (*starts, *model) {
+	m := newModel("node-1")
+	return newStarts(mode, m, nil, logr.Discard()), m
+}
+
+// A start returns with the sync that has put the pod into the kernel, not before.
+func TestAStartIsHeldUntilItsSync(t *testing.T) {
+	s, m := newTestStarts(GuardAuto)
+	m.setPod(apiPod("a", "node-1"))
+	done := make(chan struct{})
+	go func() {
+		s.Start(t.Context(), sandboxOf("s", "a", "10.0.0.1"))
+		close(done)
+	}()
+	<-m.changed
+	s.synced(0)
+	select {
+	case <-done:
+		require.FailNow(t, "not held")
+	case <-time.After(100 * time.Millisecond):
+	}
+	s.synced(m.view(0).revision)
+	<-done
+	require.False(t, s.stalled)
+}
+
+// A start that was held in vain shortens the wait of the next, until a sync succeeds.
+func TestAStartIsNotHeldForEver(t *testing.T) {
+	s, m := newTestStarts(GuardAuto)
+	m.setPod(apiPod("a", "node-1"))
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	s.Start(ctx, sandboxOf("s", "a", "10.0.0.1"))
+	require.True(t, s.stalled)
+
+	begun := time.Now()
+	s.Start(t.Context(), sandboxOf("s", "a", "10.0.0.2"))
+	require.Less(t, time.Since(begun), knownWithin)
+	s.synced(m.view(0).revision)
+	require.False(t, s.stalled)
+}
+
+func TestThePodStartCondition(t *testing.T) {
+	withCIDR := func(m *model) { m.guard.podCIDRs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")} }
+	lost := errors.New("connection refused")
+	for _, row := range []struct {
+		mode   PodStartGuard
+		do     func(s *starts, m *model)
+		status metav1.ConditionStatus
+		reason string
+	}{
+		{GuardOff, func(*starts, *model) {}, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
+		{"", func(*starts, *model) {}, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(lost) }, metav1.ConditionFalse, v1alpha1.NodeReasonNRIUnavailable},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); s.Connection(lost) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAuto, func(s *starts, m *model) { s.Connection(nil) }, metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs},
+		{GuardAlways, func(s *starts, m *model) { withCIDR(m); m.guardFromNowOn() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+	} {
+		s, m := newTestStarts(row.mode)
+		row.do(s, m)
+		condition := s.condition()
+		require.Equal(t, row.reason, condition.Reason)
+		require.Equal(t, row.status, condition.Status, row.reason)
+		require.NotEmpty(t, condition.Message)
+	}
+}
