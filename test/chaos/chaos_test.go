@@ -84,6 +84,7 @@ func (s *suite) close() {
 	}
 	s.AwaitAgents(s.t)
 	s.apply(s.t)
+	s.sleep(cutWithin)
 	s.seen = s.positions()
 	s.make(fault{kind: kindControl, name: "nothing", do: func(*attempt) { s.sleep(2 * time.Second) }})
 	last := s.results[len(s.results)-1]

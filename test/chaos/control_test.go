@@ -6,7 +6,12 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-const kindControl = "control"
+const (
+	kindControl = "control"
+
+	// cutWithin is the promise for connections that a policy forbids.
+	cutWithin = time.Second
+)
 
 // requireOpen requires that every probe arrives, the forbidden ones too: otherwise a
 // broken network would look like enforcement.

@@ -131,6 +131,8 @@ func (s *scene) addStreams(t *testing.T, about int) {
 
 	s.fresh(forbidden, "udp", ruleset.IPv6, stranger, server)
 	s.fresh(forbidden, "tcp", ruleset.IPv4, stranger, server)
+	s.establishedUDP(t, forbidden, ruleset.IPv4, stranger, server)
+	s.establishedTCP(t, forbidden, ruleset.IPv6, stranger, server)
 
 	// On the bridge of one node.
 	s.fresh(forbidden, "udp", ruleset.IPv4, s.pod(prisoner, about), s.pod(open, about))
