@@ -32,7 +32,7 @@ import (
 
 // Timing of the sync loop.
 const (
-	// resyncEvery is how often the kernel is read back, to repair what others
+	// resyncEvery is how often the kernel is looked at, to repair what others
 	// changed. Five seconds are promised until it is repaired, which takes a while too.
 	resyncEvery = 4 * time.Second
 
@@ -206,7 +206,7 @@ func (a *Agent) Start(ctx context.Context) error {
 			}
 		case <-retry.due():
 		case <-resync.C:
-			a.enforcer.distrust()
+			a.enforcer.inspect()
 		}
 	}
 }

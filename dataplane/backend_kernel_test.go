@@ -57,7 +57,7 @@ func (s *scene) requireOnlyIn(backend iptables.Backend) {
 
 // restart replaces the enforcer by that of a new agent.
 func (s *scene) restart(requested iptables.Backend) {
-	s.enforcer.sets.Close()
+	s.enforcer.close()
 	s.enforcer = newEnforcer(requested)
 }
 

@@ -65,6 +65,8 @@ type enforcer struct {
 	cutter   *cutter
 	cuts     *cuts
 	stricter bool // something was written that may forbid what was allowed
+
+	inspection inspection
 }
 
 func newEnforcer(requested iptables.Backend) *enforcer {
@@ -89,6 +91,10 @@ func (e *enforcer) sync(ctx context.Context, m *model) error {
 
 func (e *enforcer) pass(ctx context.Context, m *model) error {
 	changed := e.look(m)
+	if !e.trusted {
+		e.inspection.begin()
+		e.metrics.reads.WithLabelValues(readFull).Inc()
+	}
 	if err := e.open(ctx); err != nil {
 		return err
 	}
@@ -158,11 +164,11 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 		if err != nil {
 			return err
 		}
-		runner.OnRestore = e.metrics.restored
+		runner.OnRestore = e.restored
 		runners[family] = runner
 		// Without its programs nobody can tell what the other one holds.
 		if other, err := iptables.NewRunner(backend.Other(), family, compile.ChainPrefix); err == nil {
-			other.OnRestore = e.metrics.restored
+			other.OnRestore = e.restored
 			others[family] = other
 		}
 	}
@@ -177,6 +183,12 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 	e.settled = false
 	e.backend, e.runners, e.others = backend, runners, others
 	return nil
+}
+
+// restored notes a run of iptables-restore.
+func (e *enforcer) restored(err error) {
+	e.inspection.wrote()
+	e.metrics.restored(err)
 }
 
 // leaveOthers takes Moat's rules out of the other backend.

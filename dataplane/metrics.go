@@ -23,6 +23,12 @@ const (
 	repairSet   = "set"
 )
 
+// Values of the label kind: how the kernel was looked at.
+const (
+	readFull       = "full"
+	readInspection = "inspection"
+)
+
 // metrics is what the agent tells Prometheus. No label names a pod, a policy or a
 // set: how many series there are doesn't depend on the cluster. Nothing here is
 // counted by walking over sets. It is safe for concurrent use.
@@ -33,6 +39,7 @@ type metrics struct {
 	lastSuccess  prometheus.Gauge
 	restores     *prometheus.CounterVec
 	requests     prometheus.Counter
+	reads        *prometheus.CounterVec
 	repairs      *prometheus.CounterVec
 	chains       *prometheus.GaugeVec
 	rules        *prometheus.GaugeVec
@@ -60,6 +67,7 @@ func newMetrics() *metrics {
 			Namespace: metricNamespace, Name: "ipset_requests_total",
 			Help: "Netlink requests about ipsets. One may carry many elements.",
 		}),
+		reads: counters("kernel_reads_total", "Looks at the kernel's rules and sets: at all of them, or for signs of a change.", "kind"),
 		repairs: counters("repairs_total",
 			"Chains, hooks and sets that a read-back found other than the sync before had left them.", "kind"),
 		chains:   gauges("iptables_chains", "Moat's chains in the mangle table.", "family"),
@@ -83,6 +91,9 @@ func newMetrics() *metrics {
 		m.syncs.WithLabelValues(result)
 		m.restores.WithLabelValues(result)
 		m.looks.WithLabelValues(result)
+	}
+	for _, kind := range []string{readFull, readInspection} {
+		m.reads.WithLabelValues(kind)
 	}
 	for _, kind := range []string{repairChain, repairHook, repairSet} {
 		m.repairs.WithLabelValues(kind)
@@ -111,7 +122,7 @@ func durations(name, help string) prometheus.Histogram {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.restores, m.requests, m.repairs,
+		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed,
 		m.cutFlows, m.looks, m.lookDuration,
 	}

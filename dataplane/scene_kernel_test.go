@@ -53,12 +53,7 @@ func newScene(t *testing.T, backend iptables.Backend) *scene {
 		policies: map[string]*networkingv1.NetworkPolicy{},
 		labels:   policy.Namespaces{},
 	}
-	t.Cleanup(func() {
-		if s.enforcer.sets != nil {
-			s.enforcer.sets.Close()
-		}
-		s.enforcer.cutter.close()
-	})
+	t.Cleanup(func() { s.enforcer.close() })
 	return s
 }
 
