@@ -18,17 +18,23 @@ import (
 // the kernel's ip-sysctl documentation).
 const lateFor = 16 * time.Minute
 
+// lingerFor is how long the rules stay when nothing is cut any more: where pods come
+// and go all the time, connections are cut all the time, and to change rules
+// costs more than to change members of a set.
+const lingerFor = time.Minute
+
 // cuts are the classes of connections that are cut, with the time when a connection
 // of the class was last seen. Nil: the kernel's set wasn't read yet.
 type cuts struct {
 	seen     map[conntrack.Class]time.Time
 	lastLook time.Time
 	own      conntrack.Addresses
+	last     map[ruleset.Family]time.Time // when a class of the family was cut last
 }
 
 // adopt takes over what an agent before this one cut.
 func adopt(sets ipset.State, now time.Time) *cuts {
-	c := &cuts{seen: map[conntrack.Class]time.Time{}, lastLook: now}
+	c := &cuts{seen: map[conntrack.Class]time.Time{}, lastLook: now, last: map[ruleset.Family]time.Time{}}
 	for _, family := range ruleset.Families() {
 		for member := range sets[compile.CutSet(family)].Members {
 			class := conntrack.Class{
@@ -72,8 +78,9 @@ func (c *cuts) follow(found *findings, m *model, v *view, now time.Time) (flows 
 	return flows
 }
 
-// members returns the members of the set of one family.
-func (c *cuts) members(family ruleset.Family) ruleset.Members {
+// members returns the members of the set of one family, nil when there have been
+// none for some time.
+func (c *cuts) members(family ruleset.Family, now time.Time) ruleset.Members {
 	members := ruleset.Members{}
 	for class := range c.seen {
 		if !family.Holds(class.Client) {
@@ -82,6 +89,12 @@ func (c *cuts) members(family ruleset.Family) ruleset.Members {
 		for _, port := range [...]uint16{class.Port, class.Answer} {
 			members[cutMember(class.Client, class.Server, class.Protocol, port)] = struct{}{}
 		}
+	}
+	if len(members) > 0 {
+		c.last[family] = now
+	}
+	if now.Sub(c.last[family]) > lingerFor {
+		return nil
 	}
 	return members
 }
@@ -105,12 +118,13 @@ func (e *enforcer) followCuts(m *model) (bool, error) {
 		}
 		e.cuts = adopt(have, time.Now())
 	}
-	e.metrics.cutFlows.Add(float64(e.cuts.follow(e.cutter.take(), m, e.view, time.Now())))
+	now := time.Now()
+	e.metrics.cutFlows.Add(float64(e.cuts.follow(e.cutter.take(), m, e.view, now)))
 	changed := false
 	for i := range e.outputs {
 		output := &e.outputs[i]
-		members := e.cuts.members(output.Ruleset.Family)
-		changed = changed || (len(members) > 0) != (len(output.Cuts) > 0)
+		members := e.cuts.members(output.Ruleset.Family, now)
+		changed = changed || (members == nil) != (output.Cuts == nil)
 		e.recompiled = e.recompiled || !maps.Equal(members, output.Cuts)
 		output.Cuts = members
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/ipset"
@@ -245,7 +246,7 @@ func (e *enforcer) compile() {
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
 			output := compile.Compile(family, e.view.endpoints, e.links, e.view.guard)
-			output.Cut(e.cuts.members(family))
+			output.Cut(e.cuts.members(family, time.Now()))
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)
 		}

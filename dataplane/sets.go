@@ -107,7 +107,7 @@ func isolatedState(outputs []compile.Output) ipset.State {
 			name := compile.LocalSet(family)
 			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: known}
 		}
-		if cuts := outputs[i].Cuts; len(cuts) > 0 {
+		if cuts := outputs[i].Cuts; cuts != nil {
 			name := compile.CutSet(family)
 			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIPPortIP, Family: family, Members: cuts}
 		}

@@ -40,7 +40,7 @@ type Output struct {
 	// that LocalSet names. Nil where the family isn't guarded.
 	Local ruleset.Members
 
-	// Cuts are the members of the set that CutSet names: see Cut.
+	// Cuts are the members of the set that CutSet names, nil without the set: see Cut.
 	Cuts ruleset.Members
 }
 

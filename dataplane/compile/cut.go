@@ -14,10 +14,10 @@ import (
 func CutSet(family ruleset.Family) string { return fmt.Sprintf("%s%d-cut", SetPrefix, family) }
 
 // Cut adds what drops the packets of established connections in both directions,
-// ahead of the rule that lets such packets pass. Without members it adds nothing:
-// where nothing is to be cut, no packet is to be asked.
+// ahead of the rule that lets such packets pass. For nil it adds nothing: where nothing
+// is cut for long, no packet is to be asked.
 func (o *Output) Cut(members ruleset.Members) {
-	if len(members) == 0 {
+	if members == nil {
 		return
 	}
 	o.Cuts = members
