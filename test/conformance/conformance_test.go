@@ -174,7 +174,7 @@ func (c *combination) run(t *testing.T) {
 		require.Equal(t, c.family == ruleset.IPv4, strings.Contains(pod.IP, "."), "%s is of the wrong family", pod.IP)
 	}
 	kubernetes.cluster.StartAgents(t, c.backend)
-	r := &runner{kubernetes: kubernetes, resources: resources}
+	r := &runner{kubernetes: kubernetes, resources: resources, timeouts: timeouts}
 
 	c.setStage("open matrix")
 	c.requireOpen(t, r)
@@ -197,7 +197,7 @@ func (c *combination) requireOpen(t *testing.T, r *runner) {
 	state := &connectivity.TestCaseState{Kubernetes: r.kubernetes, Resources: r.resources}
 	require.NoError(t, state.VerifyClusterState())
 	config := generator.NewAllAvailable(generator.ProbeModePodIP)
-	results := r.send((&probe.JobBuilder{}).GetJobsForProbeConfig(r.resources, config).Valid, slices.Max(timeouts))
+	results := r.send((&probe.JobBuilder{}).GetJobsForProbeConfig(r.resources, config).Valid, slices.Max(patience))
 	require.Len(t, results, 9*9*2*3)
 	for _, result := range results {
 		require.Equal(t, probe.ConnectivityAllowed, result.Combined, "%s -> %s %s without any policy",
@@ -250,6 +250,7 @@ func (c *combination) control(t *testing.T, r *runner, cases []*generator.TestCa
 	for _, node := range nodes.Nodes {
 		node.RemoveRules(t)
 	}
+	r.timeouts = patience
 	red := 0
 	for _, testCase := range cases {
 		result, _, err := r.run(testCase)

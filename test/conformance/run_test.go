@@ -26,8 +26,12 @@ const (
 
 // timeouts are, in seconds, how long a probe waits for its answer. All probes of a
 // matrix run at once, so a second costs little. What differs from the expectation
-// is probed again, with time for a machine that is busy with other things.
-var timeouts = []int{1, 3, 10}
+// is probed again, with time for a machine that is busy with other things. Where
+// every probe is to be answered, patience is right at the first try.
+var (
+	timeouts = []int{1, 3, 10}
+	patience = []int{10}
+)
 
 // tally is what a case's probes came to. A pod's probes to itself aren't counted:
 // they never leave the pod.
@@ -51,6 +55,7 @@ func (t *tally) add(other tally) {
 type runner struct {
 	kubernetes kube.IKubernetes
 	resources  *probe.Resources
+	timeouts   []int // of the tries
 }
 
 // run runs a case from its reset to its last probe. The text says how the
@@ -113,7 +118,7 @@ func (r *runner) probe(state *connectivity.TestCaseState, config *generator.Prob
 	model := &probe.SimulatedJobRunner{Policies: matcher.BuildNetworkPolicies(true, state.Policies)}
 	want, got := byKey(model.RunJobs(jobs)), map[string]*probe.JobResult{}
 	wrong := jobs
-	for try, timeout := range timeouts {
+	for try, timeout := range r.timeouts {
 		maps.Copy(got, byKey(r.send(wrong, timeout)))
 		wrong = slices.DeleteFunc(slices.Clone(wrong), func(job *probe.Job) bool {
 			return job.FromKey == job.ToKey || got[job.Key()].Combined == want[job.Key()].Combined
