@@ -47,12 +47,14 @@ image: ## Build the image from the Dockerfile, with docker or buildah
 	@hack/image/build.sh
 
 .PHONY: generate
-generate: ## Generate deepcopy, CRDs and roles from the Go types and markers
-	$(TOOL) controller-gen object paths=./apis/...
-	$(TOOL) controller-gen crd paths=./apis/... output:crd:dir=config/crd/bases
+generate: ## Generate deepcopy, apply configurations, CRDs, roles and the API reference from the Go types and markers
+	$(TOOL) controller-gen object paths=./apis/v1alpha1/...
+	$(TOOL) controller-gen applyconfiguration paths=./apis/v1alpha1/...
+	$(TOOL) controller-gen crd paths=./apis/v1alpha1/... output:crd:dir=config/crd/bases
 	$(TOOL) controller-gen rbac:roleName=moat-operator,fileName=operator_role.yaml paths=./controllers/... output:rbac:dir=config/rbac
 	$(TOOL) controller-gen rbac:roleName=moat-agent,fileName=agent_role.yaml paths=./dataplane/... output:rbac:dir=config/rbac
 	charts/sync.sh
+	go run ./hack/apireference
 
 .PHONY: lint
 lint: ## Run the linters

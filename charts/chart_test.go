@@ -122,7 +122,9 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 	}
 	require.ElementsMatch(t, keys, []string{
 		"CustomResourceDefinition/appisolations.isolation.moat.dev",
+		"CustomResourceDefinition/isolationconfigs.isolation.moat.dev",
 		"CustomResourceDefinition/nodeenforcements.isolation.moat.dev",
+		"CustomResourceDefinition/policyenforcements.isolation.moat.dev",
 		"ServiceAccount/moat-operator", "ServiceAccount/moat-agent",
 		"ClusterRole/moat-operator", "ClusterRole/moat-agent",
 		"ClusterRoleBinding/moat-operator", "ClusterRoleBinding/moat-agent",

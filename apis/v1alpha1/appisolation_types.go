@@ -6,7 +6,9 @@ import (
 )
 
 // Mode says what Moat does with an AppIsolation.
-// +kubebuilder:validation:Enum=Enforce;Disabled
+//
+// +kubebuilder:validation:Enum=Enforce;Disabled;Audit
+// +kubebuilder:validation:XValidation:rule="self != 'Audit'",message="Audit is reserved for a later version, and nothing would be in force: use Enforce, or Disabled to remove the policy"
 type Mode string
 
 const (
@@ -14,6 +16,8 @@ const (
 	ModeEnforce Mode = "Enforce"
 	// ModeDisabled removes the generated policy and keeps the object.
 	ModeDisabled Mode = "Disabled"
+	// ModeAudit is reserved: it names what is planned, and is refused.
+	ModeAudit Mode = "Audit"
 )
 
 // Direction is a direction of traffic, seen from the selected pods.
@@ -59,7 +63,8 @@ type AppIsolation struct {
 // +kubebuilder:validation:XValidation:rule="!has(self.ingress) || size(self.ingress) == 0 || 'Ingress' in self.directions",message="ingress: rules need 'Ingress' in directions",fieldPath=".ingress"
 // +kubebuilder:validation:XValidation:rule="!has(self.egress) || size(self.egress) == 0 || 'Egress' in self.directions",message="egress: rules need 'Egress' in directions",fieldPath=".egress"
 type AppIsolationSpec struct {
-	// mode is Enforce or Disabled.
+	// mode is Enforce or Disabled: the policy is removed and the object stays.
+	// Audit is reserved for a later version and refused.
 	// +optional
 	// +default="Enforce"
 	Mode Mode `json:"mode,omitempty"`
@@ -93,6 +98,32 @@ type AppIsolationSpec struct {
 	// +listMapKey=name
 	// +kubebuilder:validation:MaxItems=32
 	Egress []EgressRule `json:"egress,omitempty"`
+
+	// implicit says what is allowed without a rule of its own.
+	// +optional
+	// +default={}
+	Implicit Implicit `json:"implicit,omitzero"`
+}
+
+// ImplicitAction says whether something is allowed without a rule of its own.
+// +kubebuilder:validation:Enum=Allow;Deny
+type ImplicitAction string
+
+const (
+	// ImplicitAllow allows it.
+	ImplicitAllow ImplicitAction = "Allow"
+	// ImplicitDeny leaves it to the rules.
+	ImplicitDeny ImplicitAction = "Deny"
+)
+
+// Implicit says what is allowed without a rule of its own.
+type Implicit struct {
+	// dns is Allow or Deny. Allow: where directions has Egress, the selected pods
+	// may ask the cluster's DNS, as if a rule had the entity DNS. Deny: they may
+	// not, unless a rule allows it.
+	// +optional
+	// +default="Allow"
+	DNS ImplicitAction `json:"dns,omitempty"`
 }
 
 // IngressRule allows traffic from any of its peers to any of its ports.
@@ -120,6 +151,8 @@ type IngressRule struct {
 }
 
 // EgressRule allows traffic to any of its ports at any of its peers.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.ports) || size(self.ports) == 0 || !self.to.exists(p, has(p.service) || (has(p.entity) && p.entity in ['DNS', 'KubeAPIServer']))",message="a service, DNS and KubeAPIServer bring their own ports: remove ports, or move the peers that need them to a rule of their own",fieldPath=".ports"
 type EgressRule struct {
 	// name identifies the rule in this list.
 	// +required
@@ -135,9 +168,10 @@ type EgressRule struct {
 	// +kubebuilder:validation:XValidation:rule="size(self) > 0",message="a rule needs at least one peer; write entity: Anywhere where anyone is meant"
 	To []Peer `json:"to"`
 
-	// ports lists the ports of the peers; behind a Service, the target ports.
-	// Absent or empty: every port of every protocol, and traffic without ports
-	// such as ICMP.
+	// ports lists the ports of the peers, which are those of pods and not of the
+	// Services in front of them. Absent or empty: every port of every protocol,
+	// and traffic without ports such as ICMP. The peers service, DNS and
+	// KubeAPIServer bring their own ports, and a rule with one of them has none.
 	// +optional
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
@@ -169,7 +203,8 @@ type AppIsolationStatus struct {
 	// +kubebuilder:validation:MaxItems=10
 	Failures []NodeFailure `json:"failures,omitempty"`
 
-	// conditions are Accepted, Programmed, Enforced and Ready.
+	// conditions are Accepted, ResolvedRefs, Programmed, Enforced, Exclusive,
+	// Overlapping and Ready.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

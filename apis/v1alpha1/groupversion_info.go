@@ -1,11 +1,15 @@
 // Package v1alpha1 holds the custom resources of Moat.
 //
-// An AppIsolation is written by a team and compiled to one NetworkPolicy. A
+// An AppIsolation is written by a team and compiled to one NetworkPolicy. The one
+// IsolationConfig says what the entities of AppIsolations are in this cluster. A
 // NodeEnforcement is written by the agent of one node and says which policies
-// that node's kernel enforces. The operator joins both into the status of the
-// AppIsolation.
+// that node's kernel enforces. The operator joins all of them into the status of
+// the AppIsolation, and of the PolicyEnforcement of each policy that was written
+// by hand.
 //
 // +kubebuilder:object:generate=true
+// +kubebuilder:ac:generate=true
+// +kubebuilder:ac:output:package="../applyconfiguration"
 // +groupName=isolation.moat.dev
 package v1alpha1
 
@@ -19,6 +23,10 @@ var (
 	// GroupVersion is the group and version of every type in this package.
 	GroupVersion = schema.GroupVersion{Group: "isolation.moat.dev", Version: "v1alpha1"}
 
+	// SchemeGroupVersion is GroupVersion by the name that the generated apply
+	// configurations know it by.
+	SchemeGroupVersion = GroupVersion
+
 	// SchemeBuilder collects the functions that add this package's types to a scheme.
 	SchemeBuilder = runtime.NewSchemeBuilder(addKnownTypes)
 
@@ -29,7 +37,9 @@ var (
 func addKnownTypes(scheme *runtime.Scheme) error {
 	scheme.AddKnownTypes(GroupVersion,
 		&AppIsolation{}, &AppIsolationList{},
+		&IsolationConfig{}, &IsolationConfigList{},
 		&NodeEnforcement{}, &NodeEnforcementList{},
+		&PolicyEnforcement{}, &PolicyEnforcementList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

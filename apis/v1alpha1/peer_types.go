@@ -7,8 +7,10 @@ import "k8s.io/apimachinery/pkg/util/intstr"
 // user's own field. The CEL cost that the API server allows per CRD is the
 // reason for the bounds on lists, maps and strings.
 
-// Entity names a peer that is neither an application nor a CIDR.
-// +kubebuilder:validation:Enum=Anywhere;SameNamespace;AllNamespaces
+// Entity names a peer that is neither an application nor a CIDR. What DNS, Nodes,
+// IngressControllers, Monitoring and Internet are in this cluster is said by the
+// IsolationConfig.
+// +kubebuilder:validation:Enum=Anywhere;SameNamespace;AllNamespaces;Internet;DNS;KubeAPIServer;Nodes;IngressControllers;Monitoring
 type Entity string
 
 const (
@@ -18,15 +20,34 @@ const (
 	EntitySameNamespace Entity = "SameNamespace"
 	// EntityAllNamespaces is every pod of the cluster.
 	EntityAllNamespaces Entity = "AllNamespaces"
+	// EntityInternet is every address that is neither private nor special nor in
+	// the IsolationConfig's clusterCIDRs.
+	EntityInternet Entity = "Internet"
+	// EntityDNS is the cluster's DNS, at its own ports where it is asked.
+	EntityDNS Entity = "DNS"
+	// EntityKubeAPIServer is the API server, as the EndpointSlices of the Service
+	// kubernetes name it, at its own ports where it is asked.
+	EntityKubeAPIServer Entity = "KubeAPIServer"
+	// EntityNodes is every node of the cluster.
+	EntityNodes Entity = "Nodes"
+	// EntityIngressControllers is what brings requests from outside.
+	EntityIngressControllers Entity = "IngressControllers"
+	// EntityMonitoring is what scrapes metrics and probes.
+	EntityMonitoring Entity = "Monitoring"
 )
 
 // Peer is the other end of allowed traffic: exactly one of its members is set.
 //
-// +kubebuilder:validation:XValidation:rule="[has(self.app), has(self.cidr), has(self.entity)].filter(x, x).size() == 1",message="a peer has exactly one of app, cidr and entity; write two peers where both are meant"
+// +kubebuilder:validation:XValidation:rule="[has(self.app), has(self.service), has(self.cidr), has(self.entity)].filter(x, x).size() == 1",message="a peer has exactly one of app, service, cidr and entity; write two peers where both are meant"
 type Peer struct {
 	// app selects pods by their labels.
 	// +optional
 	App *AppPeer `json:"app,omitempty"`
+
+	// service is what a Service leads to: as a destination its endpoints at their
+	// ports, as a source its endpoints.
+	// +optional
+	Service *ServicePeer `json:"service,omitempty"`
 
 	// cidr is a range of addresses.
 	// +optional
@@ -35,6 +56,29 @@ type Peer struct {
 	// entity is a peer by name.
 	// +optional
 	Entity Entity `json:"entity,omitempty"`
+}
+
+// ServicePeer names a Service. With a selector, it stands for the pods that the
+// selector selects, and for the Service's target ports; without one, for the
+// addresses and ports in its EndpointSlices. Changes of both are followed. A
+// Service of type ExternalName leads to a name and not to addresses, and so to
+// no peer.
+//
+// Whoever may change that Service decides who the peer is.
+type ServicePeer struct {
+	// name is the Service's name.
+	// +required
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z]([-a-z0-9]*[a-z0-9])?$`
+	Name string `json:"name"`
+
+	// namespace is the Service's namespace. Absent: the AppIsolation's.
+	// +optional
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	Namespace string `json:"namespace,omitempty"`
 }
 
 // AppPeer selects pods of this namespace or of others; {} is every pod of this

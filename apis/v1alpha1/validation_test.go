@@ -1,6 +1,7 @@
 package v1alpha1_test
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"testing"
@@ -33,9 +34,11 @@ func withPeer(peer string) string {
 	return fmt.Sprintf("{selector: {}, directions: [Ingress], ingress: [{name: r, from: [%s]}]}", peer)
 }
 
-// withPort returns a spec whose one egress rule has the given port.
-func withPort(port string) string {
-	return fmt.Sprintf("{selector: {}, directions: [Egress], egress: [{name: r, to: [{entity: Anywhere}], ports: [%s]}]}", port)
+// withPort returns a spec whose one egress rule has the given port, at the given
+// peers, which are anyone where there are none.
+func withPort(port string, peers ...string) string {
+	to := cmp.Or(strings.Join(peers, ", "), "{entity: Anywhere}")
+	return fmt.Sprintf("{selector: {}, directions: [Egress], egress: [{name: r, to: [%s], ports: [%s]}]}", to, port)
 }
 
 func withSelector(selector string) string {
@@ -64,7 +67,12 @@ func TestAccepted(t *testing.T) {
 		"app of other namespaces":    withPeer("{app: {matchLabels: {a: b}, namespaces: {selector: {matchLabels: {p: q}}}}}"),
 		"app of named namespaces":    withPeer("{app: {namespaces: {names: [kube-system, default]}}}"),
 		"app of all namespaces":      withPeer("{app: {namespaces: {selector: {}}}}"),
-		"entities":                   withPeer("{entity: Anywhere}, {entity: SameNamespace}, {entity: AllNamespaces}"),
+		"entities":                   withPeer("{entity: Anywhere}, {entity: SameNamespace}, {entity: AllNamespaces}, {entity: Internet}, {entity: DNS}, {entity: KubeAPIServer}, {entity: Nodes}, {entity: IngressControllers}, {entity: Monitoring}"),
+		"services":                   withPeer("{service: {name: redis}}, {service: {name: redis-2, namespace: 3rd}}"),
+		"services and ports come in": "{selector: {}, directions: [Ingress], ingress: [{name: r, from: [{service: {name: redis}}, {entity: KubeAPIServer}], ports: [{port: 80}]}]}",
+		"services and others":        "{selector: {}, directions: [Egress], egress: [{name: r, to: [{service: {name: redis}}, {entity: DNS}, {app: {}}], ports: []}]}",
+		"ports beside entities":      withPort("{port: 80}", "{entity: Internet}, {entity: Nodes}, {entity: IngressControllers}, {entity: Monitoring}"),
+		"no implicit DNS":            "{selector: {}, directions: [Egress], implicit: {dns: Deny}}",
 		"range":                      withPeer("{cidr: {cidr: 172.17.0.0/16, except: [172.17.1.0/24, 172.17.2.3/32]}}"),
 		"everything but":             withPeer("{cidr: {cidr: 0.0.0.0/0, except: [10.0.0.0/8]}}"),
 		"IPv6 range":                 withPeer("{cidr: {cidr: '2001:db8::/32', except: ['2001:db8:1::/48']}}"),
@@ -94,7 +102,9 @@ func TestRefused(t *testing.T) {
 		"empty directions":  {"{selector: {}, directions: []}", "spec.directions", "at least 1"},
 		"unknown direction": {"{selector: {}, directions: [ingress]}", "spec.directions[0]", `supported values: "Ingress", "Egress"`},
 		"direction twice":   {"{selector: {}, directions: [Ingress, Ingress]}", "spec.directions[1]", "Duplicate value"},
-		"unknown mode":      {"{selector: {}, directions: [Ingress], mode: Audit}", "spec.mode", `supported values: "Enforce", "Disabled"`},
+		"mode Audit":        {"{selector: {}, directions: [Ingress], mode: Audit}", "spec.mode", "Audit is reserved for a later version, and nothing would be in force: use Enforce, or Disabled to remove the policy"},
+		"unknown mode":      {"{selector: {}, directions: [Ingress], mode: enforce}", "spec.mode", `supported values: "Enforce", "Disabled", "Audit"`},
+		"unknown implicit":  {"{selector: {}, directions: [Egress], implicit: {dns: No}}", "spec.implicit.dns", `supported values: "Allow", "Deny"`},
 		"ingress rule without the direction": {"{selector: {}, directions: [Egress], ingress: [{name: r, from: [{entity: Anywhere}]}]}",
 			"spec.ingress", "'Ingress' in directions"},
 		"egress rule without the direction": {"{selector: {}, directions: [Ingress], egress: [{name: r, to: [{entity: Anywhere}]}]}",
@@ -108,9 +118,16 @@ func TestRefused(t *testing.T) {
 		"egress rule without peers": {"{selector: {}, directions: [Egress], egress: [{name: r, to: []}]}",
 			"spec.egress[0].to", "entity: Anywhere"},
 
-		"empty peer":              {withPeer("{}"), peerField, "exactly one of app, cidr and entity"},
-		"two peers in one":        {withPeer("{app: {}, entity: Anywhere}"), peerField, "exactly one of app, cidr and entity"},
-		"unknown entity":          {withPeer("{entity: Everyone}"), peerField + ".entity", `supported values: "Anywhere", "SameNamespace", "AllNamespaces"`},
+		"empty peer":              {withPeer("{}"), peerField, "exactly one of app, service, cidr and entity; write two peers"},
+		"two peers in one":        {withPeer("{app: {}, entity: Anywhere}"), peerField, "exactly one of app, service, cidr and entity; write two peers"},
+		"unknown entity":          {withPeer("{entity: Everyone}"), peerField + ".entity", `supported values: "Anywhere", "SameNamespace", "AllNamespaces", "Internet", "DNS", "KubeAPIServer", "Nodes", "IngressControllers", "Monitoring"`},
+		"service and app":         {withPeer("{service: {name: redis}, app: {}}"), peerField, "exactly one of app, service, cidr and entity"},
+		"service without a name":  {withPeer("{service: {}}"), peerField + ".service.name", "Required value"},
+		"bad service name":        {withPeer("{service: {name: 1st}}"), peerField + ".service.name", "a-z0-9"},
+		"bad service namespace":   {withPeer("{service: {name: redis, namespace: My_NS}}"), peerField + ".service.namespace", "a-z0-9"},
+		"ports beside a service":  {withPort("{port: 80}", "{service: {name: redis}}"), "spec.egress[0].ports", "bring their own ports: remove ports, or move the peers"},
+		"ports beside DNS":        {withPort("{port: 53}", "{entity: Anywhere}, {entity: DNS}"), "spec.egress[0].ports", "bring their own ports"},
+		"ports beside API server": {withPort("{port: 443}", "{entity: KubeAPIServer}"), "spec.egress[0].ports", "bring their own ports"},
 		"empty namespaces":        {withPeer("{app: {namespaces: {}}}"), peerField + ".app.namespaces", "exactly one of names and selector"},
 		"names and selector":      {withPeer("{app: {namespaces: {names: [a], selector: {}}}}"), peerField + ".app.namespaces", "exactly one of names and selector"},
 		"no namespace names":      {withPeer("{app: {namespaces: {names: []}}}"), peerField + ".app.namespaces.names", "at least 1"},
@@ -126,11 +143,11 @@ func TestRefused(t *testing.T) {
 		"too long label value":      {withSelector("{matchLabels: {a: " + strings.Repeat("b", 64) + "}}"), "spec.selector.matchLabels.a", "63"},
 		"bad key in expression":     {withSelector("{matchExpressions: [{key: 'a b', operator: Exists}]}"), "spec.selector.matchExpressions[0].key", "A-Za-z0-9"},
 		"too long name in key":      {withSelector("{matchExpressions: [{key: x/" + strings.Repeat("a", 64) + ", operator: Exists}]}"), "spec.selector.matchExpressions[0].key", "A-Za-z0-9"},
-		"too long prefix in key":    {withSelector("{matchExpressions: [{key: " + strings.Repeat("a", 254) + "/a, operator: Exists}]}"), "spec.selector.matchExpressions[0].key", "at most 253"},
+		"too long prefix in key":    {withSelector("{matchExpressions: [{key: " + strings.Repeat("a", 254) + "/a, operator: Exists}]}"), "spec.selector.matchExpressions[0].key", "the prefix of a label key has at most 253"},
 		"unknown operator":          {withSelector("{matchExpressions: [{key: a, operator: Equals, values: [b]}]}"), "spec.selector.matchExpressions[0].operator", `supported values: "In", "NotIn", "Exists", "DoesNotExist"`},
 		"In without values":         {withSelector("{matchExpressions: [{key: a, operator: In}]}"), "spec.selector.matchExpressions[0].values", "need at least one value"},
 		"NotIn with no values":      {withSelector("{matchExpressions: [{key: a, operator: NotIn, values: []}]}"), "spec.selector.matchExpressions[0].values", "need at least one value"},
-		"Exists with values":        {withSelector("{matchExpressions: [{key: a, operator: Exists, values: [b]}]}"), "spec.selector.matchExpressions[0].values", "remove them"},
+		"Exists with values":        {withSelector("{matchExpressions: [{key: a, operator: Exists, values: [b]}]}"), "spec.selector.matchExpressions[0].values", "take no values: remove them, or use In or NotIn"},
 		"DoesNotExist with values":  {withSelector("{matchExpressions: [{key: a, operator: DoesNotExist, values: [b]}]}"), "spec.selector.matchExpressions[0].values", "remove them"},
 		"bad value in expression":   {withSelector("{matchExpressions: [{key: a, operator: In, values: ['b c']}]}"), "spec.selector.matchExpressions[0].values[0]", "A-Za-z0-9"},
 		"bad label of a peer":       {withPeer("{app: {matchLabels: {'a b': c}}}"), peerField + ".app.matchLabels", "a label key is [prefix/]name"},

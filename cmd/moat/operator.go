@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"time"
@@ -84,9 +85,14 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	if err != nil {
 		return nil, err
 	}
+	byObject, err := appisolation.CacheByObject()
+	if err != nil {
+		return nil, err
+	}
+	maps.Copy(byObject, enforcement.CacheByObject())
 	mgr, err := manager.New(kubeconfig, manager.Options{
 		Scheme:                        scheme,
-		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: enforcement.CacheByObject()},
+		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: byObject},
 		Metrics:                       server.Options{BindAddress: options.metricsAddress},
 		HealthProbeBindAddress:        options.healthAddress,
 		LeaderElection:                options.leaderElect,
@@ -97,7 +103,7 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	if err != nil {
 		return nil, fmt.Errorf("setting up the operator: %w", err)
 	}
-	if err := appisolation.Setup(mgr); err != nil {
+	if err := appisolation.Setup(ctx, mgr); err != nil {
 		return nil, err
 	}
 	if err := enforcement.Setup(ctx, mgr, options.agentNamespace); err != nil {

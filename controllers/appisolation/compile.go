@@ -1,6 +1,7 @@
 package appisolation
 
 import (
+	"fmt"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -10,64 +11,169 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// compile translates an AppIsolation to the spec of its NetworkPolicy. It is
-// pure: the same spec gives the same policy, in the order of the user's rules,
-// and the two share no memory. The selector is not nil: the CRD requires it.
-// mode is none of its business: a disabled AppIsolation has no policy.
-func compile(spec *v1alpha1.AppIsolationSpec) networkingv1.NetworkPolicySpec {
-	spec = spec.DeepCopy()
+// compile translates an AppIsolation to the spec of its NetworkPolicy, and says
+// what it names that w doesn't have. It is pure: the same AppIsolation in the same
+// world gives the same policy, in the order of the user's rules, and they share no
+// memory. The selector is not nil: the CRD requires it. mode is none of its
+// business: a disabled AppIsolation has no policy.
+//
+// It fails closed. To NetworkPolicy, a rule without peers allows anyone; so a rule
+// none of whose peers can be resolved is left out.
+func compile(app *v1alpha1.AppIsolation, w world) (networkingv1.NetworkPolicySpec, []problem) {
+	spec := app.Spec.DeepCopy()
+	c := &compiler{namespace: app.Namespace, world: w}
 	policy := networkingv1.NetworkPolicySpec{PodSelector: *spec.Selector.ToMeta()}
 	for _, direction := range spec.Directions {
 		policy.PolicyTypes = append(policy.PolicyTypes, networkingv1.PolicyType(direction))
 	}
 	for _, rule := range spec.Ingress {
-		policy.Ingress = append(policy.Ingress, networkingv1.NetworkPolicyIngressRule{
-			From:  compilePeers(rule.From),
-			Ports: compilePorts(rule.Ports),
-		})
+		c.field = "ingress rule " + rule.Name
+		policy.Ingress = append(policy.Ingress, c.ingress(rule)...)
 	}
 	for _, rule := range spec.Egress {
-		policy.Egress = append(policy.Egress, networkingv1.NetworkPolicyEgressRule{
-			To:    compilePeers(rule.To),
-			Ports: compilePorts(rule.Ports),
-		})
+		c.field = "egress rule " + rule.Name
+		policy.Egress = append(policy.Egress, c.egress(rule)...)
 	}
-	return policy
+	if allowsDNS(spec) {
+		c.field = "implicit.dns"
+		policy.Egress = append(policy.Egress, egressRules(c.dns())...)
+	}
+	return policy, c.problems
 }
 
-// compilePeers returns nil, which is NetworkPolicy's "no restriction", only
-// where a peer says Anywhere. An AppIsolation rule has at least one peer, so
-// that nil never stands for a list that someone emptied.
-func compilePeers(peers []v1alpha1.Peer) []networkingv1.NetworkPolicyPeer {
-	var compiled []networkingv1.NetworkPolicyPeer
-	for _, peer := range peers {
-		if peer.Entity == v1alpha1.EntityAnywhere {
-			return nil
+// allowsDNS reads an absent value as Allow, which is the CRD's default.
+func allowsDNS(spec *v1alpha1.AppIsolationSpec) bool {
+	return slices.Contains(spec.Directions, v1alpha1.DirectionEgress) && spec.Implicit.DNS != v1alpha1.ImplicitDeny
+}
+
+// problem is a reference that can't be resolved.
+type problem struct {
+	reason, message string
+}
+
+// compiler compiles one AppIsolation.
+type compiler struct {
+	namespace string
+	world     world
+	// field is what is being compiled, for the messages of problems.
+	field    string
+	problems []problem
+}
+
+// unresolved notes a problem once. It returns no grants: nobody is allowed.
+func (c *compiler) unresolved(reason, format string, args ...any) []grant {
+	found := problem{reason: reason, message: c.field + ": " + fmt.Sprintf(format, args...)}
+	if !slices.Contains(c.problems, found) {
+		c.problems = append(c.problems, found)
+	}
+	return nil
+}
+
+// grant is what one peer stands for: addresses, at ports where it has some of its
+// own.
+type grant struct {
+	// anyone is true where there is no restriction. Otherwise a grant without
+	// peers allows nobody.
+	anyone bool
+	peers  []networkingv1.NetworkPolicyPeer
+	// ports are the peer's own, nil for every port. They count only as
+	// destination, and where ownPorts is true: else the rule says the ports.
+	ports    []networkingv1.NetworkPolicyPort
+	ownPorts bool
+}
+
+func peersOnly(peers ...networkingv1.NetworkPolicyPeer) []grant { return []grant{{peers: peers}} }
+
+// ingress returns at most one rule: a source has no ports.
+func (c *compiler) ingress(rule v1alpha1.IngressRule) []networkingv1.NetworkPolicyIngressRule {
+	var sources grant
+	for _, peer := range rule.From {
+		sources.add(c.sources(peer)...)
+	}
+	if sources.nobody() {
+		return nil
+	}
+	return []networkingv1.NetworkPolicyIngressRule{{From: sources.from(), Ports: compilePorts(rule.Ports)}}
+}
+
+// egress returns a rule for the peers at the rule's ports, and one for each group
+// of addresses that has ports of its own.
+func (c *compiler) egress(rule v1alpha1.EgressRule) []networkingv1.NetworkPolicyEgressRule {
+	var grants []grant
+	shared := grant{ports: compilePorts(rule.Ports)}
+	for _, peer := range rule.To {
+		for _, g := range c.destinations(peer) {
+			if g.ownPorts {
+				grants = append(grants, g)
+			} else {
+				shared.add(g)
+			}
 		}
-		compiled = append(compiled, compilePeer(peer))
 	}
-	return compiled
+	return egressRules(append([]grant{shared}, grants...))
 }
 
-func compilePeer(peer v1alpha1.Peer) networkingv1.NetworkPolicyPeer {
+func egressRules(grants []grant) []networkingv1.NetworkPolicyEgressRule {
+	var rules []networkingv1.NetworkPolicyEgressRule
+	for _, g := range grants {
+		if !g.nobody() {
+			rules = append(rules, networkingv1.NetworkPolicyEgressRule{To: g.from(), Ports: g.ports})
+		}
+	}
+	return rules
+}
+
+// add lets g allow the peers of others too.
+func (g *grant) add(others ...grant) {
+	for _, other := range others {
+		g.anyone = g.anyone || other.anyone
+		g.peers = append(g.peers, other.peers...)
+	}
+}
+
+func (g *grant) nobody() bool { return !g.anyone && len(g.peers) == 0 }
+
+// from returns the peers as NetworkPolicy writes them: none is anyone. It is not
+// for a grant that allows nobody.
+func (g *grant) from() []networkingv1.NetworkPolicyPeer {
+	if g.anyone {
+		return nil
+	}
+	return g.peers
+}
+
+// sources returns who a peer is as the origin of traffic.
+func (c *compiler) sources(peer v1alpha1.Peer) []grant {
+	if peer.Entity == v1alpha1.EntityKubeAPIServer {
+		return append(c.destinations(peer), peersOnly(c.apiServerTunnels()...)...)
+	}
+	return c.destinations(peer)
+}
+
+// destinations returns who a peer is as the end of traffic, and at which ports.
+func (c *compiler) destinations(peer v1alpha1.Peer) []grant {
 	switch {
 	case peer.App != nil:
-		return networkingv1.NetworkPolicyPeer{
-			PodSelector:       peer.App.ToMeta(),
-			NamespaceSelector: compileNamespaces(peer.App.Namespaces),
-		}
+		return peersOnly(compileApp(peer.App))
 	case peer.CIDR != nil:
-		return networkingv1.NetworkPolicyPeer{
-			IPBlock: &networkingv1.IPBlock{CIDR: peer.CIDR.CIDR, Except: peer.CIDR.Except},
-		}
-	case peer.Entity == v1alpha1.EntitySameNamespace:
-		return networkingv1.NetworkPolicyPeer{PodSelector: &metav1.LabelSelector{}}
-	case peer.Entity == v1alpha1.EntityAllNamespaces:
-		return networkingv1.NetworkPolicyPeer{NamespaceSelector: &metav1.LabelSelector{}}
+		return peersOnly(compileCIDR(peer.CIDR))
+	case peer.Service != nil:
+		return c.service(peer.Service)
 	}
-	// An entity that this version doesn't know. The API server refuses an empty
-	// peer, so that the AppIsolation becomes Invalid instead of wider.
-	return networkingv1.NetworkPolicyPeer{}
+	return c.entity(peer.Entity)
+}
+
+func compileApp(app *v1alpha1.AppPeer) networkingv1.NetworkPolicyPeer {
+	return networkingv1.NetworkPolicyPeer{
+		PodSelector:       app.ToMeta(),
+		NamespaceSelector: compileNamespaces(app.Namespaces),
+	}
+}
+
+func compileCIDR(peer *v1alpha1.CIDRPeer) networkingv1.NetworkPolicyPeer {
+	return networkingv1.NetworkPolicyPeer{
+		IPBlock: &networkingv1.IPBlock{CIDR: peer.CIDR, Except: slices.Clone(peer.Except)},
+	}
 }
 
 // compileNamespaces returns nil, NetworkPolicy's "own namespace", for nil.
@@ -78,10 +184,14 @@ func compileNamespaces(namespaces *v1alpha1.NamespacePeer) *metav1.LabelSelector
 	case namespaces.Selector != nil:
 		return namespaces.Selector.ToMeta()
 	}
+	return namespacesNamed(namespaces.Names...)
+}
+
+func namespacesNamed(names ...string) *metav1.LabelSelector {
 	return &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{
 		Key:      corev1.LabelMetadataName,
 		Operator: metav1.LabelSelectorOpIn,
-		Values:   slices.Sorted(slices.Values(namespaces.Names)),
+		Values:   slices.Sorted(slices.Values(names)),
 	}}}
 }
 

@@ -4,6 +4,7 @@ import (
 	"flag"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,27 +18,39 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files of this package")
 
-// TestCompileGolden holds what each AppIsolation of testdata becomes.
+// TestCompileGolden holds what each AppIsolation of testdata becomes in the world
+// of testdata/world.yaml, and what it names that isn't there.
 func TestCompileGolden(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	require.NoError(t, err)
 	require.NotEmpty(t, inputs)
 	for _, input := range inputs {
 		t.Run(strings.TrimSuffix(filepath.Base(input), ".in.yaml"), func(t *testing.T) {
-			policy := desiredPolicy(readApp(t, input))
-			policy.SetGroupVersionKind(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"))
-			compiled, err := yaml.Marshal(policy)
-			require.NoError(t, err)
+			compiled := compiledText(t, readApp(t, input), testWorld(t))
 
 			golden := strings.TrimSuffix(input, ".in.yaml") + ".out.yaml"
 			if *update {
-				require.NoError(t, os.WriteFile(golden, compiled, 0o644))
+				require.NoError(t, os.WriteFile(golden, []byte(compiled), 0o644))
 			}
 			expected, err := os.ReadFile(golden)
 			require.NoError(t, err)
-			require.Empty(t, cmp.Diff(string(expected), string(compiled)), "go test ./controllers/appisolation -update accepts this")
+			require.Empty(t, cmp.Diff(string(expected), compiled), "go test ./controllers/appisolation -update accepts this")
 		})
 	}
+}
+
+// compiledText returns the policy as YAML, below a line for each problem.
+func compiledText(t *testing.T, app *v1alpha1.AppIsolation, w world) string {
+	t.Helper()
+	policy, problems := desiredPolicy(app, w)
+	policy.SetGroupVersionKind(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"))
+	compiled, err := yaml.Marshal(policy)
+	require.NoError(t, err)
+	var text strings.Builder
+	for _, p := range problems {
+		text.WriteString("# " + p.reason + ": " + p.message + "\n")
+	}
+	return text.String() + string(compiled)
 }
 
 // TestWalkThroughMeansTheSame compares the sample AppIsolation with the
@@ -48,7 +61,8 @@ func TestWalkThroughMeansTheSame(t *testing.T) {
 	var handWritten networkingv1.NetworkPolicy
 	require.NoError(t, yaml.UnmarshalStrict(text, &handWritten))
 
-	compiled := compile(&readApp(t, "../../config/samples/appisolation.yaml").Spec)
+	compiled, problems := compile(readApp(t, "../../config/samples/appisolation.yaml"), world{})
+	require.Empty(t, problems, "it needs no IsolationConfig")
 	// A peer that names namespaces alone is written with an empty podSelector.
 	compiled.Ingress[0].From[1].PodSelector = nil
 	require.Empty(t, cmp.Diff(handWritten.Spec, compiled))
@@ -66,16 +80,61 @@ func TestReadmeShowsTheWalkThrough(t *testing.T) {
 	require.Empty(t, cmp.Diff(readApp(t, "../../config/samples/appisolation.yaml"), app))
 }
 
-// TestUnknownEntityIsNotWider: a newer API may know more entities.
-func TestUnknownEntityIsNotWider(t *testing.T) {
-	peers := compilePeers([]v1alpha1.Peer{{Entity: "Internet"}})
-	require.Equal(t, []networkingv1.NetworkPolicyPeer{{}}, peers, "an empty peer is refused by the API server; no peer at all would allow everyone")
+// TestUnknownPeerIsNotWider: a newer CRD may know more peers than this compiler.
+func TestUnknownPeerIsNotWider(t *testing.T) {
+	for name, peer := range map[string]v1alpha1.Peer{"entity": {Entity: "Friends"}, "member": {}} {
+		t.Run(name, func(t *testing.T) {
+			app := readApp(t, "testdata/walk-through.in.yaml")
+			app.Spec.Ingress[0].From, app.Spec.Egress[0].To = []v1alpha1.Peer{peer}, []v1alpha1.Peer{peer}
+			policy, problems := compile(app, testWorld(t))
+			require.Len(t, policy.Ingress, 1, "the rule is left out: without peers it would allow everyone")
+			require.Len(t, policy.Egress, 1, "DNS alone")
+			require.Len(t, problems, 2)
+			require.Equal(t, v1alpha1.ReasonEntityNotConfigured, problems[0].reason)
+		})
+	}
+}
+
+// TestWithoutConfig: entities that the IsolationConfig would explain allow nothing,
+// the others what they always do.
+func TestWithoutConfig(t *testing.T) {
+	w := testWorld(t)
+	w.config = nil
+	policy, problems := compile(readApp(t, "testdata/cluster-entities.in.yaml"), w)
+	require.Len(t, policy.Ingress, 1, "KubeAPIServer")
+	require.Len(t, policy.Egress, 1, "KubeAPIServer")
+	require.Len(t, problems, 8)
+	w.apiServer = nil
+	policy, problems = compile(readApp(t, "testdata/cluster-entities.in.yaml"), w)
+	require.Empty(t, policy.Ingress)
+	require.Empty(t, policy.Egress)
+	require.Len(t, problems, 10)
+}
+
+// TestOrderOfTheWorldDoesNotMatter: caches list objects in any order.
+func TestOrderOfTheWorldDoesNotMatter(t *testing.T) {
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	require.NoError(t, err)
+	for _, input := range inputs {
+		w, reversed := testWorld(t), testWorld(t)
+		slices.Reverse(reversed.nodes)
+		slices.Reverse(reversed.apiServer)
+		for _, found := range reversed.services {
+			slices.Reverse(found.slices)
+			for i := range found.slices {
+				slices.Reverse(found.slices[i].Endpoints)
+				slices.Reverse(found.slices[i].Ports)
+			}
+		}
+		app := readApp(t, input)
+		require.Empty(t, cmp.Diff(compiledText(t, app, w), compiledText(t, app, reversed)), input)
+	}
 }
 
 func TestCompileSharesNothing(t *testing.T) {
 	app := readApp(t, "testdata/walk-through.in.yaml")
 	before := app.DeepCopy()
-	policy := desiredPolicy(app)
+	policy, _ := desiredPolicy(app, testWorld(t))
 	policy.Spec.PodSelector.MatchLabels["role"] = "other"
 	policy.Spec.Ingress[0].From[0].IPBlock.Except[0] = "0.0.0.0/0"
 	require.Empty(t, cmp.Diff(before, app))

@@ -1,5 +1,5 @@
 // Package appisolation turns each AppIsolation into one NetworkPolicy, which it
-// owns, and reports Accepted and Programmed.
+// owns, and reports Accepted, ResolvedRefs and Programmed.
 //
 // What it promises: it writes only a policy whose controller reference names the
 // AppIsolation's uid; what others change in that policy's spec is undone; it
@@ -14,14 +14,14 @@ package appisolation
 import (
 	"context"
 	"fmt"
-	"strings"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
+	discoveryv1 "k8s.io/api/discovery/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
@@ -54,27 +54,26 @@ type Reconciler struct {
 	client client.Client
 }
 
-// Setup adds the controller to the manager.
-func Setup(mgr manager.Manager) error {
+// Setup adds the controller to the manager, whose cache must follow
+// CacheByObject.
+func Setup(ctx context.Context, mgr manager.Manager) error {
+	if err := addIndex(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	events := dependents{reader: mgr.GetClient()}
 	err := builder.ControllerManagedBy(mgr).
 		Named("appisolation").
 		For(&v1alpha1.AppIsolation{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(policyToApp)).
+		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(events.ofService)).
+		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(events.ofSlice)).
+		Watches(&v1alpha1.IsolationConfig{}, events.configHandler()).
+		Watches(&corev1.Node{}, events.nodeHandler()).
 		Complete(&Reconciler{client: mgr.GetClient()})
 	if err != nil {
 		return fmt.Errorf("setting up the appisolation controller: %w", err)
 	}
 	return nil
-}
-
-// policyToApp goes by name and not by owner, so that the end of a foreign policy
-// lets the AppIsolation have the name.
-func policyToApp(_ context.Context, policy client.Object) []reconcile.Request {
-	name, found := strings.CutPrefix(policy.GetName(), policyNamePrefix)
-	if !found {
-		return nil
-	}
-	return []reconcile.Request{{NamespacedName: types.NamespacedName{Namespace: policy.GetNamespace(), Name: name}}}
 }
 
 // Reconcile fetches one AppIsolation, makes its policy so, and reports.
@@ -86,10 +85,16 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if app.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil
 	}
-	result, err := r.program(ctx, app)
+	w, err := readWorld(ctx, r.client, referencesOf(app))
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	desired, problems := desiredPolicy(app, w)
+	result, err := r.program(ctx, app, desired)
 	if isStale(err) {
 		return reconcile.Result{RequeueAfter: staleRetry}, nil
 	}
+	result.resolved = resolvedRefs(problems)
 	if reportErr := r.report(ctx, app, result); isStale(reportErr) {
 		return reconcile.Result{RequeueAfter: staleRetry}, nil
 	} else if err == nil {
@@ -101,10 +106,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	return reconcile.Result{}, err
 }
 
-// program makes the stored policy what app asks for. Where it returns an error
-// that a retry may cure, the outcome says what failed.
-func (r *Reconciler) program(ctx context.Context, app *v1alpha1.AppIsolation) (outcome, error) {
-	desired := desiredPolicy(app)
+// program makes the stored policy the desired one of app. Where it returns an
+// error that a retry may cure, the outcome says what failed.
+func (r *Reconciler) program(ctx context.Context, app *v1alpha1.AppIsolation, desired *networkingv1.NetworkPolicy) (outcome, error) {
 	live, err := r.livePolicy(ctx, client.ObjectKeyFromObject(desired))
 	if err != nil {
 		return notProgrammed(nil, v1alpha1.ReasonApplyFailed, err.Error()), err

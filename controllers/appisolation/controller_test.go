@@ -93,6 +93,12 @@ func (f *fixture) condition(name string, status metav1.ConditionStatus, reason s
 	return found
 }
 
+// compiled is for an AppIsolation that refers to nothing.
+func compiled(app *v1alpha1.AppIsolation) networkingv1.NetworkPolicySpec {
+	policy, _ := compile(app, world{})
+	return policy
+}
+
 func (f *fixture) programmed() *networkingv1.NetworkPolicy {
 	f.t.Helper()
 	f.condition(v1alpha1.ConditionProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed)
@@ -107,7 +113,7 @@ func TestCreateAndEdit(t *testing.T) {
 	policy := f.programmed()
 	f.condition(v1alpha1.ConditionAccepted, metav1.ConditionTrue, v1alpha1.ReasonAccepted)
 
-	require.Equal(t, compile(&app.Spec), policy.Spec)
+	require.Equal(t, compiled(app), policy.Spec)
 	require.Equal(t, "moat", policy.Labels["app.kubernetes.io/managed-by"])
 	require.Empty(t, policy.Finalizers)
 	require.Empty(t, f.app().Finalizers)
@@ -126,7 +132,7 @@ func TestCreateAndEdit(t *testing.T) {
 	})
 	edited := f.programmed()
 	require.Equal(t, policy.UID, edited.UID)
-	require.Equal(t, compile(&f.app().Spec), edited.Spec)
+	require.Equal(t, compiled(f.app()), edited.Spec)
 	require.Equal(t, &v1alpha1.PolicyReference{Name: policy.Name, UID: policy.UID, Generation: 2}, f.app().Status.Policy)
 }
 

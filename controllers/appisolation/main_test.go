@@ -1,12 +1,11 @@
 package appisolation
 
 import (
-	"context"
 	"os"
 	"testing"
 
+	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/moat-dev/moat/controllers/apiservertest"
 )
@@ -21,6 +20,8 @@ func TestMain(m *testing.M) {
 // rights.
 func startController(t *testing.T, namespace string) {
 	t.Helper()
-	options := cache.Options{DefaultNamespaces: map[string]cache.Config{namespace: {}}}
-	server.StartManager(t, options, func(_ context.Context, mgr manager.Manager) error { return Setup(mgr) })
+	byObject, err := CacheByObject()
+	require.NoError(t, err)
+	options := cache.Options{ByObject: byObject, DefaultNamespaces: map[string]cache.Config{namespace: {}, apiServerService.Namespace: {}}}
+	server.StartManager(t, options, Setup)
 }

@@ -34,8 +34,10 @@ func owns(app *v1alpha1.AppIsolation, policy *networkingv1.NetworkPolicy) bool {
 	return metav1.IsControlledBy(policy, app)
 }
 
-// desiredPolicy returns the policy that app asks for.
-func desiredPolicy(app *v1alpha1.AppIsolation) *networkingv1.NetworkPolicy {
+// desiredPolicy returns the policy that app asks for in w, and what app names that
+// w doesn't have.
+func desiredPolicy(app *v1alpha1.AppIsolation, w world) (*networkingv1.NetworkPolicy, []problem) {
+	spec, problems := compile(app, w)
 	controller := true
 	return &networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{
@@ -52,8 +54,8 @@ func desiredPolicy(app *v1alpha1.AppIsolation) *networkingv1.NetworkPolicy {
 				Controller: &controller,
 			}},
 		},
-		Spec: compile(&app.Spec),
-	}
+		Spec: spec,
+	}, problems
 }
 
 // upToDate says whether live holds all that desired asks for and nothing that

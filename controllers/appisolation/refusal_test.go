@@ -96,7 +96,7 @@ func TestWritesRefuseWhatChanged(t *testing.T) {
 	admin, namespace := server.Admin(t), server.Namespace(t)
 	app := readApp(t, "testdata/walk-through.in.yaml")
 	app.Namespace, app.UID = namespace, "app"
-	desired := desiredPolicy(app)
+	desired, _ := desiredPolicy(app, world{})
 	require.NoError(t, create(t.Context(), admin, desired.DeepCopy()))
 
 	err := create(t.Context(), admin, desired.DeepCopy())

@@ -2,6 +2,7 @@ package appisolation
 
 import (
 	"fmt"
+	"strings"
 
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -15,7 +16,7 @@ type outcome struct {
 	// policy is the owned policy as it is stored; nil where there is none.
 	policy *networkingv1.NetworkPolicy
 
-	accepted, programmed metav1.Condition
+	accepted, resolved, programmed metav1.Condition
 }
 
 var accepted = metav1.Condition{
@@ -56,6 +57,35 @@ func invalid(policy *networkingv1.NetworkPolicy, err error) outcome {
 	return result
 }
 
+// maxProblems is how many problems a message names.
+const maxProblems = 5
+
+// resolvedRefs has the reason of the first problem.
+func resolvedRefs(problems []problem) metav1.Condition {
+	if len(problems) == 0 {
+		return metav1.Condition{
+			Type:    v1alpha1.ConditionResolvedRefs,
+			Status:  metav1.ConditionTrue,
+			Reason:  v1alpha1.ReasonResolved,
+			Message: "everything that the spec names exists",
+		}
+	}
+	var messages []string
+	for _, p := range problems[:min(len(problems), maxProblems)] {
+		messages = append(messages, p.message)
+	}
+	text := strings.Join(messages, "; ")
+	if more := len(problems) - maxProblems; more > 0 {
+		text += fmt.Sprintf("; and %d more", more)
+	}
+	return metav1.Condition{
+		Type:    v1alpha1.ConditionResolvedRefs,
+		Status:  metav1.ConditionFalse,
+		Reason:  problems[0].reason,
+		Message: text + "; until then such a peer allows nothing",
+	}
+}
+
 // report writes the outcome for one generation into status. It leaves alone
 // what controllers/enforcement writes.
 func (o outcome) report(generation int64, status *v1alpha1.AppIsolationStatus) {
@@ -68,7 +98,7 @@ func (o outcome) report(generation int64, status *v1alpha1.AppIsolationStatus) {
 			Generation: o.policy.Generation,
 		}
 	}
-	for _, condition := range []metav1.Condition{o.accepted, o.programmed} {
+	for _, condition := range []metav1.Condition{o.accepted, o.resolved, o.programmed} {
 		condition.ObservedGeneration = generation
 		meta.SetStatusCondition(&status.Conditions, condition)
 	}

@@ -3,6 +3,7 @@ package enforcement
 import (
 	"context"
 	"fmt"
+	"maps"
 	"os"
 	"slices"
 	"testing"
@@ -37,12 +38,15 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	c := &cluster{t: t, admin: server.Admin(t), namespace: server.Namespace(t)}
+	byObject, err := appisolation.CacheByObject()
+	require.NoError(t, err)
+	maps.Copy(byObject, CacheByObject())
 	options := cache.Options{
-		ByObject:          CacheByObject(),
+		ByObject:          byObject,
 		DefaultNamespaces: map[string]cache.Config{c.namespace: {}, apiservertest.OperatorNamespace: {}},
 	}
 	server.StartManager(t, options, func(ctx context.Context, mgr manager.Manager) error {
-		if err := appisolation.Setup(mgr); err != nil {
+		if err := appisolation.Setup(ctx, mgr); err != nil {
 			return err
 		}
 		return Setup(ctx, mgr, apiservertest.OperatorNamespace)
