@@ -201,7 +201,7 @@ func TestAgentHasTwoCapabilitiesAndNoMorePrivilege(t *testing.T) {
 	for _, volume := range spec.Volumes {
 		paths = append(paths, volume.HostPath.Path)
 	}
-	require.ElementsMatch(t, []string{"/run/xtables.lock", "/proc/sys/net"}, paths)
+	require.ElementsMatch(t, []string{"/run/xtables.lock", "/proc/sys/net", "/var/run/nri"}, paths)
 }
 
 func TestAgentRunsOnEveryNode(t *testing.T) {

@@ -85,6 +85,14 @@ var valueTests = map[string]valueTest{
 		require.NotNil(t, w.operator.Spec.Template.Spec.Affinity.NodeAffinity)
 	}},
 	"agent.iptablesBackend": {`"legacy"`, inAgentArgs("--iptables-backend=legacy")},
+	"agent.podStartGuard": {`"Off"`, func(t *testing.T, w workloads) {
+		inAgentArgs("--pod-start-guard=Off")(t, w)
+		require.NotContains(t, hostPaths(w.agent), "/var/run/nri", "the runtime is none of its business")
+	}},
+	"agent.nriDir": {`"/run/k3s/nri"`, func(t *testing.T, w workloads) {
+		inAgentArgs("--nri-socket=/host/nri/nri.sock")(t, w)
+		require.Contains(t, hostPaths(w.agent), "/run/k3s/nri")
+	}},
 	"agent.resources": {`{"limits":{"memory":"77Mi"}}`, func(t *testing.T, w workloads) {
 		requireMemoryLimit(t, w.agent.Spec.Template.Spec)
 	}},
@@ -97,6 +105,22 @@ var valueTests = map[string]valueTest{
 	"agent.maxUnavailable": {`2`, func(t *testing.T, w workloads) {
 		require.Equal(t, 2, w.agent.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.IntValue())
 	}},
+}
+
+// Whoever doesn't want the agent near the runtime can still have the guard.
+func TestNoNRIDirMountsNothing(t *testing.T) {
+	agent := agentOf(t, render(t, "--set-json", `agent.nriDir=""`, "--set-json", `agent.podStartGuard="Always"`))
+	require.ElementsMatch(t, []string{"/run/xtables.lock", "/proc/sys/net"}, hostPaths(agent))
+}
+
+func hostPaths(agent appsv1.DaemonSet) []string {
+	var paths []string
+	for _, volume := range agent.Spec.Template.Spec.Volumes {
+		if volume.HostPath != nil {
+			paths = append(paths, volume.HostPath.Path)
+		}
+	}
+	return paths
 }
 
 func requireMemoryLimit(t *testing.T, pod corev1.PodSpec) {
@@ -135,6 +159,8 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{`agent.iptableBackend="nft"`, "at '/agent': additional properties 'iptableBackend' not allowed"},
 		{`agents={}`, "additional properties 'agents' not allowed"},
 		{`agent.iptablesBackend="ebtables"`, "at '/agent/iptablesBackend': value must be one of 'auto', 'nft', 'legacy'"},
+		{`agent.podStartGuard="off"`, "at '/agent/podStartGuard': value must be one of 'Auto', 'Always', 'Off'"},
+		{`agent.nriDir="nri"`, "at '/agent/nriDir'"},
 		{`agent.maxUnavailable="0%"`, "at '/agent/maxUnavailable'"},
 		{`agent.tolerations=[{"operator":"Everything"}]`, "at '/agent/tolerations/0/operator'"},
 		{`logLevel="verbose"`, "at '/logLevel': value must be one of 'info', 'debug'"},

@@ -49,14 +49,15 @@ func (n *Node) StartAgent(t testing.TB, backend iptables.Backend, flags ...strin
 }
 
 // StartAgentOf is StartAgent with a build of cmd/moat and further variables of its
-// environment.
+// environment. It asks no container runtime unless a flag says so: the default socket
+// is the machine's own, and there are pods without one here.
 func (n *Node) StartAgentOf(t testing.TB, binary string, env []string, backend iptables.Backend, flags ...string) {
 	t.Helper()
 	require.False(t, n.Agent != nil && n.Agent.Running(), "%s has an agent", n.Name)
 	if n.kubeconfig == "" {
 		n.kubeconfig = n.cluster.writeKubeconfig(t, n.Name+"-agent", n.cluster.server.Agent(t))
 	}
-	args := append([]string{"agent", "--node-name=" + n.Name, "--iptables-backend=" + backendFlags[backend]}, flags...)
+	args := append([]string{"agent", "--node-name=" + n.Name, "--iptables-backend=" + backendFlags[backend], "--pod-start-guard=Off"}, flags...)
 	n.Agent = n.Start(t, "agent", append([]string{"KUBECONFIG=" + n.kubeconfig}, env...), binary, args...)
 }
 
