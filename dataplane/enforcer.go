@@ -243,6 +243,9 @@ func (e *enforcer) followLinks() (bool, error) {
 // compile makes the desired state of each family from the view and the links.
 func (e *enforcer) compile() {
 	e.outputs, e.desired, e.recompiled = nil, map[ruleset.Family]iptables.Table{}, true
+	if len(e.view.guard.PodCIDRs) > 0 {
+		e.metrics.guardDrops.follow(e.runners)
+	}
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
 			output := compile.Compile(family, e.view.endpoints, e.links, e.view.guard)

@@ -11,6 +11,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/podstart"
+	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 // guardNode gives the scene's node its pod CIDRs and switches the guard on.
@@ -31,6 +32,16 @@ func (s *scene) requirePings(want bool, from, to *nodetest.Host) {
 	}
 }
 
+// guardDropped returns what the metric says.
+func (s *scene) guardDropped() (counts map[ruleset.Family]uint64) {
+	s.t.Helper()
+	require.NoError(s.t, s.node.Do(func() error {
+		counts = s.enforcer.metrics.guardDrops.count(s.t.Context())
+		return nil
+	}))
+	return counts
+}
+
 // A new pod's addresses are closed in both directions until the pod is programmed,
 // be it isolated or not, and closed again once its sandbox has ended. Pods that
 // were known before the guard came are never interrupted, nor is the node.
@@ -40,6 +51,7 @@ func TestTheGuardClosesAPodUntilItIsProgrammed(t *testing.T) {
 		s := walkThroughScene(t, backend)
 		s.guardNode()
 		s.sync()
+		require.Equal(t, map[ruleset.Family]uint64{ruleset.IPv4: 0, ruleset.IPv6: 0}, s.guardDropped())
 		old, remote := s.hosts["neighbour"], s.hosts["busybox"]
 		s.requirePings(true, remote, old)
 		s.requirePings(true, old, remote)
@@ -49,6 +61,8 @@ func TestTheGuardClosesAPodUntilItIsProgrammed(t *testing.T) {
 		s.requirePings(false, old, fresh)
 		s.requirePings(false, fresh, remote)
 		s.requirePings(false, fresh, s.node.Host)
+		require.NotZero(t, s.guardDropped()[ruleset.IPv4])
+		require.NotZero(t, s.guardDropped()[ruleset.IPv6])
 		s.requirePings(true, s.node.Host, fresh)
 		for _, addr := range s.node.Addrs {
 			require.True(t, s.node.Ping(addr, answerWithin), "the node to its own address %s", addr)

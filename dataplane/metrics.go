@@ -47,6 +47,7 @@ type metrics struct {
 	members      *prometheus.GaugeVec
 	isolated     *prometheus.GaugeVec
 	failed       prometheus.Gauge
+	guardDrops   *guardDrops
 	cutFlows     prometheus.Counter
 	looks        *prometheus.CounterVec
 	lookDuration prometheus.Histogram
@@ -86,6 +87,7 @@ func newMetrics() *metrics {
 	})
 	m.looks = counters("conntrack_looks_total", "Looks for forbidden connections in the kernel's table, by result.", "result")
 	m.lookDuration = durations("conntrack_look_duration_seconds", "How long a look at the kernel's table of connections took.")
+	m.guardDrops = newGuardDrops()
 	// A counter that appears with its first increase has no rate of it.
 	for _, result := range []string{resultSuccess, resultError} {
 		m.syncs.WithLabelValues(result)
@@ -123,7 +125,7 @@ func durations(name, help string) prometheus.Histogram {
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.restores, m.requests, m.reads, m.repairs,
-		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed,
+		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
 		m.cutFlows, m.looks, m.lookDuration,
 	}
 }

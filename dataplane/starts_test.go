@@ -10,6 +10,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/tools/events"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
@@ -46,14 +47,31 @@ func TestAStartIsNotHeldForEver(t *testing.T) {
 	m.setPod(apiPod("a", "node-1"))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
+	recorder := events.NewFakeRecorder(100)
+	s.events = recorder
+	said := recorder.Events
 	s.Start(ctx, sandboxOf("s", "a", "10.0.0.1"))
 	require.True(t, s.stalled)
 
 	begun := time.Now()
 	s.Start(t.Context(), sandboxOf("s", "a", "10.0.0.2"))
 	require.Less(t, time.Since(begun), knownWithin)
+	require.Len(t, said, 2)
+	require.Contains(t, <-said, "Warning "+v1alpha1.EventReasonPodNotProgrammed+" The rules of this pod were not in force within")
 	s.synced(m.view(0).revision)
 	require.False(t, s.stalled)
+}
+
+// However many starts are late, the API server gets few events.
+func TestLateStartsGetFewEvents(t *testing.T) {
+	s, _ := newTestStarts(GuardAuto)
+	recorder := events.NewFakeRecorder(10 * eventBurst)
+	s.events = recorder
+	sandbox := sandboxOf("s", "a", "10.0.0.1")
+	for range 10 * eventBurst {
+		s.tell(&sandbox, time.Second)
+	}
+	require.InDelta(t, eventBurst, len(recorder.Events), 1)
 }
 
 func TestThePodStartCondition(t *testing.T) {
