@@ -18,6 +18,7 @@ import (
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -92,6 +93,9 @@ type Agent struct {
 	event time.Time
 
 	degraded string // as it was reported last
+
+	// said is what sayWhatIsWrong said last.
+	said map[types.UID]error
 }
 
 // informer is a watch with its name for people.
@@ -132,6 +136,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 		storage:  newStorageCheck(mgr.GetAPIReader(), options.NodeName),
 	}
 	a.health = &health{unsynced: a.unsynced}
+	a.enforcer.progress = a.health.begin
 	a.starts = newStarts(options.PodStartGuard, a.model, mgr.GetEventRecorder("moat-agent"), log)
 	return a, a.watch(ctx, mgr.GetCache())
 }
@@ -188,6 +193,9 @@ func (a *Agent) Start(ctx context.Context) error {
 	for {
 		start := time.Now()
 		if err := a.sync(ctx); err != nil && ctx.Err() == nil {
+			if iptables.IsLock(err) { // waited for it already
+				retry.reset()
+			}
 			a.log.Error(err, "The dataplane could not be synced; the last good rules stay", "retryIn", retry.next().String())
 		} else {
 			retry.reset()
@@ -306,6 +314,7 @@ func (a *Agent) sync(ctx context.Context) error {
 	if err == nil {
 		a.starts.synced(a.enforcer.view.revision)
 	}
+	a.sayWhatIsWrong()
 	// Where only elements of sets moved, the report and the sizes are what they were.
 	said := fmt.Sprint(degraded)
 	news := a.reporter.setPodStart(a.starts.condition()) || said != a.degraded
@@ -320,4 +329,19 @@ func (a *Agent) sync(ctx context.Context) error {
 	}
 	a.log.V(1).Info("Synced", "duration", time.Since(start).String(), "error", err != nil)
 	return err
+}
+
+// sayWhatIsWrong logs which policies came to quarantine, once each.
+func (a *Agent) sayWhatIsWrong() {
+	v := a.enforcer.view
+	if v == nil {
+		return
+	}
+	for _, p := range v.selecting {
+		if err := v.refused[p.UID]; err != nil && a.said[p.UID] == nil {
+			a.log.Error(err, "The kernel refuses the rules of a policy, and the pods that it selects are closed",
+				"policy", p.Namespace+"/"+p.Name, "generation", p.Generation)
+		}
+	}
+	a.said = v.refused
 }

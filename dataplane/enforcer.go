@@ -68,11 +68,14 @@ type enforcer struct {
 	stricter bool // something was written that may forbid what was allowed
 
 	inspection inspection
+	quarantine quarantine
+
+	progress func() // is told of each pass of a sync but the first
 }
 
 func newEnforcer(requested iptables.Backend) *enforcer {
 	m := newMetrics()
-	return &enforcer{requested: requested, metrics: m, cutter: newCutter(m), stricter: true}
+	return &enforcer{requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {}}
 }
 
 // distrust makes the next sync read the kernel first.
@@ -82,7 +85,10 @@ func (e *enforcer) distrust() { e.trusted = false }
 // holds the last good rules, newly isolated pods are closed, and the next sync
 // starts by reading the kernel.
 func (e *enforcer) sync(ctx context.Context, m *model) error {
-	err := e.pass(ctx, m)
+	err := e.findFaults(ctx, m, e.pass(ctx, m))
+	if e.view != nil {
+		e.view.refused = e.quarantine.reasons()
+	}
 	if iptables.IsPermission(err) || ipset.IsPermission(err) {
 		return fmt.Errorf("the agent may not change the packet filter: "+
 			"give its container the capability NET_ADMIN and the node's network (hostNetwork): %w", err)
@@ -91,7 +97,16 @@ func (e *enforcer) sync(ctx context.Context, m *model) error {
 }
 
 func (e *enforcer) pass(ctx context.Context, m *model) error {
-	changed := e.look(m)
+	if e.look(m) {
+		e.quarantine.keep(e.view.selecting)
+		e.outputs = nil
+	}
+	return e.bring(ctx, m)
+}
+
+// bring makes the kernel hold what was last seen of the model. Where outputs is nil
+// they are made anew.
+func (e *enforcer) bring(ctx context.Context, m *model) error {
 	if !e.trusted {
 		e.inspection.begin()
 		e.metrics.reads.WithLabelValues(readFull).Inc()
@@ -99,17 +114,16 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 	if err := e.open(ctx); err != nil {
 		return err
 	}
+	var moved bool
 	var linksErr error
-	if changed || !e.trusted {
-		var moved bool
+	if e.outputs == nil || !e.trusted {
 		moved, linksErr = e.followLinks()
-		changed = changed || moved
 	}
 	toggled, err := e.followCuts(m)
 	if err != nil {
 		return err
 	}
-	if changed || toggled || e.outputs == nil {
+	if moved || toggled || e.outputs == nil {
 		e.compile()
 	}
 	plan, err := e.planSets(m)
@@ -231,7 +245,7 @@ func (e *enforcer) look(m *model) bool {
 // followLinks looks where the isolated pods are and reports whether the links
 // differ. Those that can't be found for an error stay as they were.
 func (e *enforcer) followLinks() (bool, error) {
-	links, err := linksOf(e.view.endpoints)
+	links, err := linksOf(e.quarantine.close(e.view.endpoints))
 	if err != nil {
 		links = joinLinks(e.links, links)
 	}
@@ -246,9 +260,10 @@ func (e *enforcer) compile() {
 	if len(e.view.guard.PodCIDRs) > 0 {
 		e.metrics.guardDrops.follow(e.runners)
 	}
+	endpoints := e.quarantine.close(e.view.endpoints)
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			output := compile.Compile(family, e.view.endpoints, e.links, e.view.guard)
+			output := compile.Compile(family, endpoints, e.links, e.view.guard)
 			output.Cut(e.cuts.members(family, time.Now()))
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)
@@ -327,10 +342,11 @@ func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (b
 		e.sets.Delete(local.remove),
 		e.sets.Add(local.early),
 		e.sets.Delete(isolated.Delete),
-		e.restore(ctx, apply),
-		e.sets.Add(isolated.Add),
 	}
-	if err := errors.Join(errs...); err != nil {
+	if !ipset.IsUnmade(errs[0]) { // otherwise rules would look up what isn't there
+		errs = append(errs, e.restore(ctx, apply))
+	}
+	if err := errors.Join(append(errs, e.sets.Add(isolated.Add))...); err != nil {
 		return false, errors.Join(err, e.sets.Delete(plan.Delete))
 	}
 	if err := e.sets.Add(local.late); err != nil {

@@ -97,7 +97,7 @@ func (e *enforcer) sizesAsLeft() bool {
 
 // linksAsLeft looks whether the routes lead to the pods by the same links.
 func (e *enforcer) linksAsLeft() bool {
-	links, err := linksOf(e.view.endpoints)
+	links, err := linksOf(e.quarantine.close(e.view.endpoints))
 	return err == nil && slices.EqualFunc(links[:], e.links[:], slices.Equal)
 }
 

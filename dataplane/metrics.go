@@ -6,6 +6,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/moat-dev/moat/dataplane/ipset"
+	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -51,6 +52,8 @@ type metrics struct {
 	cutFlows     prometheus.Counter
 	looks        *prometheus.CounterVec
 	lookDuration prometheus.Histogram
+	quarantined  prometheus.Gauge
+	lockFailures prometheus.Counter
 }
 
 func newMetrics() *metrics {
@@ -79,6 +82,14 @@ func newMetrics() *metrics {
 		failed: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: metricNamespace, Name: "failed_policies",
 			Help: "Policies that select a pod of this node and that can't be read in full or are not in force as they are written now.",
+		}),
+		quarantined: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: metricNamespace, Name: "quarantined_policies",
+			Help: "Policies whose rules or sets the kernel refuses. Their pods are closed.",
+		}),
+		lockFailures: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: metricNamespace, Name: "xtables_lock_failures_total",
+			Help: "Runs of iptables-restore that did not get the xtables lock in time, or could not open its file.",
 		}),
 	}
 	m.cutFlows = prometheus.NewCounter(prometheus.CounterOpts{
@@ -126,7 +137,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
-		m.cutFlows, m.looks, m.lookDuration,
+		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures,
 	}
 }
 
@@ -152,7 +163,12 @@ func resultOf(err error) string {
 }
 
 // restored counts a run of iptables-restore.
-func (m *metrics) restored(err error) { m.restores.WithLabelValues(resultOf(err)).Inc() }
+func (m *metrics) restored(err error) {
+	m.restores.WithLabelValues(resultOf(err)).Inc()
+	if iptables.IsLock(err) {
+		m.lockFailures.Inc()
+	}
+}
 
 // looked counts a look at the table of connections.
 func (m *metrics) looked(start time.Time, err error) {
@@ -197,6 +213,7 @@ func (m *metrics) membersMoved(plan *ipset.Plan) {
 // show tells what the enforcer has in the kernel, and how many policies failed.
 func (m *metrics) show(e *enforcer, failed int) {
 	m.failed.Set(float64(failed))
+	m.quarantined.Set(float64(len(e.quarantine)))
 	for family, table := range e.tables {
 		rules := 0
 		for _, chain := range table.Chains {

@@ -201,6 +201,9 @@ type view struct {
 	endpoints []policy.Endpoint
 	selecting []*policy.Policy
 	guard     compile.Guard
+
+	// refused says why policies of these are in quarantine; the enforcer adds it.
+	refused map[types.UID]error
 }
 
 // isolatedPods counts the isolated pods of each direction. There are none in a nil

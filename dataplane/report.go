@@ -88,13 +88,14 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var selecting []*policy.Policy
+	var refused map[types.UID]error
 	if v != nil {
-		selecting = v.selecting
+		selecting, refused = v.selecting, v.refused
 	}
 	if syncErr == nil {
-		r.inForce = generations(selecting)
+		r.inForce = generations(selecting, refused)
 	}
-	status := statusOf(selecting, r.inForce, syncErr)
+	status := statusOf(selecting, r.inForce, refused, syncErr)
 	status.Backend = string(backend)
 	status.Conditions = conditionsOf(syncErr, degraded)
 	if r.start.Type != "" {
@@ -112,22 +113,27 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded 
 	return failed
 }
 
-func generations(policies []*policy.Policy) map[types.UID]int64 {
+// generations leaves out those that the kernel refused.
+func generations(policies []*policy.Policy, refused map[types.UID]error) map[types.UID]int64 {
 	inForce := make(map[types.UID]int64, len(policies))
 	for _, p := range policies {
-		inForce[p.UID] = p.Generation
+		if refused[p.UID] == nil {
+			inForce[p.UID] = p.Generation
+		}
 	}
 	return inForce
 }
 
 // statusOf says of each policy whether it is in force as it is written now.
-func statusOf(selecting []*policy.Policy, inForce map[types.UID]int64, syncErr error) *v1alpha1.NodeEnforcementStatus {
+func statusOf(selecting []*policy.Policy, inForce map[types.UID]int64, refused map[types.UID]error, syncErr error) *v1alpha1.NodeEnforcementStatus {
 	status := &v1alpha1.NodeEnforcementStatus{}
 	sorted := slices.SortedFunc(slices.Values(selecting), func(a, b *policy.Policy) int { return cmp.Compare(a.UID, b.UID) })
 	for _, p := range sorted {
 		switch generation, known := inForce[p.UID]; {
 		case len(p.Unreadable) > 0:
 			addFailure(status, p, v1alpha1.NodeReasonPolicyUnreadable, errors.Join(p.Unreadable...))
+		case refused[p.UID] != nil:
+			addFailure(status, p, v1alpha1.NodeReasonRestoreFailed, refused[p.UID])
 		case known && generation == p.Generation:
 			status.PolicyCount++
 			status.Policies = append(status.Policies, v1alpha1.EnforcedPolicy{UID: p.UID, Generation: p.Generation})
@@ -187,6 +193,8 @@ func reasonOf(err error) string {
 		return v1alpha1.NodeReasonIptablesMissing
 	case iptables.IsPermission(err) || ipset.IsPermission(err):
 		return v1alpha1.NodeReasonPermissionDenied
+	case iptables.IsLock(err):
+		return v1alpha1.NodeReasonLockUnavailable
 	case iptables.IsFailure(err):
 		return v1alpha1.NodeReasonRestoreFailed
 	}

@@ -35,6 +35,7 @@ const (
 	NodeReasonStorageUnreadable  = "StorageUnreadable"
 	NodeReasonRestoreFailed      = "RestoreFailed"
 	NodeReasonPolicyUnreadable   = "PolicyUnreadable"
+	NodeReasonLockUnavailable    = "LockUnavailable"
 	NodeReasonRuntimeConnected   = "RuntimeConnected"
 	NodeReasonGuardOnly          = "GuardOnly"
 	NodeReasonNRIUnavailable     = "NRIUnavailable"

@@ -32,6 +32,9 @@ type Output struct {
 	// by the name of the set.
 	Peers map[string]policy.PeerSet
 
+	// Origins lists for each profile chain the policies whose rules it holds.
+	Origins map[string][]*policy.Policy
+
 	// Isolated holds the addresses of the node's isolated pods, for each
 	// direction. They live in the sets IsolatedSet names.
 	Isolated [policy.Directions]ruleset.Members
@@ -56,8 +59,9 @@ func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, gu
 		peers:    map[string]policy.PeerSet{},
 		rules:    map[ruleKey][]textRule{},
 		profiles: map[profileKey]string{},
+		origins:  map[string][]*policy.Policy{},
 	}
-	out := Output{Peers: c.peers, Local: c.local()}
+	out := Output{Peers: c.peers, Local: c.local(), Origins: c.origins}
 	for d := range policy.Direction(policy.Directions) {
 		out.Isolated[d] = c.direction(d, endpoints)
 	}
@@ -83,6 +87,7 @@ type compiler struct {
 	peers    map[string]policy.PeerSet
 	rules    map[ruleKey][]textRule
 	profiles map[profileKey]string
+	origins  map[string][]*policy.Policy
 }
 
 func (c *compiler) addChain(name string, rules ...ruleset.Rule) {
@@ -239,6 +244,7 @@ func (c *compiler) profile(d policy.Direction, e *policy.Endpoint) string {
 	if !known {
 		name = c.makeProfile(d, keys, e.Pod)
 		c.profiles[alike] = name
+		c.origins[name] = append(c.origins[name], e.Isolating[d]...)
 	}
 	return name
 }

@@ -93,12 +93,12 @@ func (k *Kernel) destroy(name string) error {
 func (k *Kernel) Grow(plan *Plan) error {
 	for _, name := range plan.Replace {
 		if err := k.destroy(name); err != nil {
-			return fmt.Errorf("destroying ipset %s, which has the wrong type: %w", name, err)
+			return &unmadeError{fmt.Errorf("destroying ipset %s, which has the wrong type: %w", name, err)}
 		}
 	}
 	for i := range plan.Create {
 		if err := k.create(&plan.Create[i], k.Capacity); err != nil {
-			return errors.Join(err, k.Add(withoutSets(plan.Add, plan.Create[i:])))
+			return errors.Join(&unmadeError{err}, k.Add(withoutSets(plan.Add, plan.Create[i:])))
 		}
 	}
 	return k.Add(plan.Add)

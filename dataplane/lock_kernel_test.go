@@ -1,0 +1,75 @@
+package dataplane
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/iptables"
+)
+
+// A lock that others hold for longer than a restore waits for it: the agent stays
+// alive and says what is wrong, the rules stay, and once the lock is free the change
+// is in force at once. The policies are at no fault.
+func TestALockThatIsHeldForLong(t *testing.T) {
+	lock := filepath.Join(t.TempDir(), "xtables.lock")
+	t.Setenv("XTABLES_LOCKFILE", lock)
+	s := newAgentScene(t)
+	s.backend = iptables.Legacy
+	server, peer := s.node.AddPod(t, "10.244.1.80"), s.node.AddPod(t, "10.244.1.81")
+	s.pod("server", map[string]string{"app": "server"}, server)
+	s.start()
+	first := s.create(`{metadata: {name: first}, spec: {podSelector: {matchLabels: {app: server}}, policyTypes: [Ingress]}}`)
+	s.eventually(func() bool { return s.enforces(first) }, "the policy is in force")
+
+	file, err := os.Create(lock)
+	require.NoError(t, err)
+	defer func() { _ = file.Close() }()
+	require.NoError(t, unix.Flock(int(file.Fd()), unix.LOCK_EX))
+	second := s.create(`{metadata: {name: second}, spec: {podSelector: {}, policyTypes: [Egress]}}`)
+	locked := func() bool {
+		synced := apimeta.FindStatusCondition(s.report().Status.Conditions, v1alpha1.NodeConditionDataplaneSynced)
+		return synced != nil && synced.Reason == v1alpha1.NodeReasonLockUnavailable
+	}
+	require.Eventually(t, func() bool { return s.agent.health.alive() == nil && locked() }, 40*time.Second, 100*time.Millisecond, "it says that it waits for the lock")
+	require.NoError(t, s.agent.health.alive())
+	require.ErrorContains(t, s.agent.health.ready(), "xtables lock")
+	require.False(t, peer.Ping(server.Addrs[0], silentAfter), "the rules stay")
+	require.NotNil(t, s.failureOf(second.UID))
+	require.Zero(t, scrape(t, s.agent.enforcer.metrics)["quarantined_policies"])
+	require.GreaterOrEqual(t, scrape(t, s.agent.enforcer.metrics)["xtables_lock_failures_total"], 1.0)
+
+	require.NoError(t, unix.Flock(int(file.Fd()), unix.LOCK_UN))
+	freed := time.Now()
+	require.Eventually(t, func() bool { return s.agent.health.ready() == nil }, 10*time.Second, 20*time.Millisecond)
+	t.Logf("ready %v after the lock was free", time.Since(freed))
+	s.eventually(func() bool { return s.enforces(second) }, "and so is the policy")
+	s.stop()
+}
+
+// A lock file that can't be opened is named, and the rules stand.
+func TestALockFileThatCantBeOpened(t *testing.T) {
+	s := walkThroughScene(t, iptables.Legacy)
+	s.label("test-np", map[string]string{"role": "db"})
+	s.apply(walkThrough)
+	s.sync()
+	t.Setenv("XTABLES_LOCKFILE", t.TempDir())
+	s.apply("metadata: {name: closed}\nspec: {podSelector: {}, policyTypes: [Ingress]}")
+	err := s.trySync()
+	require.ErrorContains(t, err, "lock file")
+	require.Equal(t, v1alpha1.NodeReasonLockUnavailable, reasonOf(err))
+	require.Empty(t, s.enforcer.quarantine)
+	s.requirePing(false, "neighbour", "test-np")
+	s.requireTCP(true, "project", "test-np", 80)
+	s.requirePing(false, "busybox", "neighbour") // isolated since: closed
+
+	t.Setenv("XTABLES_LOCKFILE", filepath.Join(t.TempDir(), "xtables.lock"))
+	s.sync()
+	s.requireAgreement()
+}
