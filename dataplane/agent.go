@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -95,7 +96,10 @@ type Agent struct {
 	degraded string // as it was reported last
 
 	// said is what sayWhatIsWrong said last.
-	said map[types.UID]error
+	said struct {
+		refused map[types.UID]error
+		engines []string
+	}
 }
 
 // informer is a watch with its name for people.
@@ -320,6 +324,7 @@ func (a *Agent) sync(ctx context.Context) error {
 	news := a.reporter.setPodStart(a.starts.condition()) || said != a.degraded
 	if !a.enforcer.same || err != nil || news {
 		a.degraded = said
+		a.reporter.beside(a.enforcer.engines)
 		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
 		a.enforcer.metrics.show(a.enforcer, failed)
 	}
@@ -331,17 +336,21 @@ func (a *Agent) sync(ctx context.Context) error {
 	return err
 }
 
-// sayWhatIsWrong logs which policies came to quarantine, once each.
+// sayWhatIsWrong logs which policies came to quarantine and which other engines were
+// found or have gone, once each.
 func (a *Agent) sayWhatIsWrong() {
-	v := a.enforcer.view
-	if v == nil {
-		return
-	}
-	for _, p := range v.selecting {
-		if err := v.refused[p.UID]; err != nil && a.said[p.UID] == nil {
-			a.log.Error(err, "The kernel refuses the rules of a policy, and the pods that it selects are closed",
-				"policy", p.Namespace+"/"+p.Name, "generation", p.Generation)
+	v, engines := a.enforcer.view, a.enforcer.engines
+	if v != nil {
+		for _, p := range v.selecting {
+			if err := v.refused[p.UID]; err != nil && a.said.refused[p.UID] == nil {
+				a.log.Error(err, "The kernel refuses the rules of a policy, and the pods that it selects are closed",
+					"policy", p.Namespace+"/"+p.Name, "generation", p.Generation)
+			}
 		}
+		a.said.refused = v.refused
 	}
-	a.said = v.refused
+	if !slices.Equal(engines, a.said.engines) {
+		a.said.engines = engines
+		a.log.Info("Other engines of NetworkPolicy on this node", "found", engines)
+	}
 }

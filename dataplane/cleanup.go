@@ -112,6 +112,27 @@ func (c *cleanup) removeRules(ctx context.Context) error {
 			errs = append(errs, c.removeRulesOf(ctx, backend, family))
 		}
 	}
+	return errors.Join(append(errs, c.removeStrays(ctx))...)
+}
+
+// removeStrays takes away what an older version left in other tables.
+func (c *cleanup) removeStrays(ctx context.Context) error {
+	observer, err := iptables.OpenObserver()
+	if err != nil {
+		return err
+	}
+	defer observer.Close()
+	chains, err := observer.Chains()
+	errs := []error{err}
+	for _, s := range straysOf(chains) {
+		name := fmt.Sprintf("%s, %s, %s table", s.backend, s.family, s.table)
+		change, err := s.remove(ctx, nil)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: removing Moat's rules: %w", name, err))
+			continue
+		}
+		c.printf("%s: removed %s", name, removed(&change))
+	}
 	return errors.Join(errs...)
 }
 

@@ -69,6 +69,8 @@ type enforcer struct {
 
 	inspection inspection
 	quarantine quarantine
+	engines    []string // other engines of NetworkPolicy on the node
+	strays     []stray
 
 	progress func() // is told of each pass of a sync but the first
 }
@@ -109,6 +111,7 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 func (e *enforcer) bring(ctx context.Context, m *model) error {
 	if !e.trusted {
 		e.inspection.begin()
+		e.lookAround()
 		e.metrics.reads.WithLabelValues(readFull).Inc()
 	}
 	if err := e.open(ctx); err != nil {
@@ -419,7 +422,7 @@ func (e *enforcer) restore(ctx context.Context, apply applier) error {
 		e.tables[family] = e.desired[family]
 	}
 	if len(errs) == 0 {
-		return e.leaveOthers(ctx)
+		return errors.Join(e.leaveOthers(ctx), e.leaveStrays(ctx))
 	}
 	return errors.Join(errs...)
 }

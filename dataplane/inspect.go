@@ -24,6 +24,9 @@ type inspection struct {
 
 	// readAt is when the kernel was last read in full.
 	readAt time.Time
+
+	// aroundAt is when other programs' chains were last listed.
+	aroundAt time.Time
 }
 
 // begin takes the fingerprint of what is about to be read.

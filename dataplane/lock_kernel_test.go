@@ -73,3 +73,35 @@ func TestALockFileThatCantBeOpened(t *testing.T) {
 	s.sync()
 	s.requireAgreement()
 }
+
+// Another engine that is there at the start, or comes later, is reported and left alone.
+func TestAnotherEngineIsReported(t *testing.T) {
+	s := walkThroughScene(t, iptables.NFT)
+	s.run("iptables-legacy", "-N", "KUBE-NWPLCY-DEFAULT")
+	s.run("iptables-nft", "-N", "WEAVE-NPC")
+	s.sync()
+	require.Len(t, s.enforcer.engines, 2)
+	s.run("nft", "add", "table", "inet", "kube-network-policies")
+	s.run("nft", "add", "chain", "inet", "kube-network-policies", "postrouting")
+	s.run("iptables-nft", "-X", "WEAVE-NPC")
+	s.enforcer.inspection.aroundAt = time.Now().Add(-readEvery)
+	s.enforcer.distrust()
+	s.sync()
+	require.Equal(t, []string{
+		"kube-network-policies (chain postrouting in table kube-network-policies of iptables-nft, inet)",
+		"kube-router (chain KUBE-NWPLCY-DEFAULT in table filter of iptables-legacy, IPv4)",
+	}, s.enforcer.engines)
+	require.Contains(t, s.run("iptables-legacy-save"), "KUBE-NWPLCY-DEFAULT", "it is left alone")
+
+	r := newTestReporter()
+	r.beside(s.enforcer.engines)
+	conditions := observed(r, s.enforcer.view, nil).Conditions
+	conflict := apimeta.FindStatusCondition(conditions, v1alpha1.NodeConditionPolicyEngineConflict)
+	require.Equal(t, v1alpha1.NodeReasonOtherEngineFound, conflict.Reason)
+	require.Contains(t, conflict.Message, "kube-router")
+	require.True(t, apimeta.IsStatusConditionTrue(conditions, v1alpha1.NodeConditionDataplaneSynced), "Moat's rules are in force all the same")
+	r.beside(nil)
+	require.True(t, apimeta.IsStatusConditionFalse(observed(r, s.enforcer.view, nil).Conditions, v1alpha1.NodeConditionPolicyEngineConflict))
+	s.enforcer.metrics.show(s.enforcer, 0)
+	require.EqualValues(t, 1, scrape(t, s.enforcer.metrics)["policy_engine_conflict"])
+}

@@ -54,6 +54,7 @@ type metrics struct {
 	lookDuration prometheus.Histogram
 	quarantined  prometheus.Gauge
 	lockFailures prometheus.Counter
+	conflict     prometheus.Gauge
 }
 
 func newMetrics() *metrics {
@@ -90,6 +91,10 @@ func newMetrics() *metrics {
 		lockFailures: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: metricNamespace, Name: "xtables_lock_failures_total",
 			Help: "Runs of iptables-restore that did not get the xtables lock in time, or could not open its file.",
+		}),
+		conflict: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: metricNamespace, Name: "policy_engine_conflict",
+			Help: "1 while rules of another NetworkPolicy engine are on the node, otherwise 0.",
 		}),
 	}
 	m.cutFlows = prometheus.NewCounter(prometheus.CounterOpts{
@@ -137,7 +142,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
-		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures,
+		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict,
 	}
 }
 
@@ -214,6 +219,7 @@ func (m *metrics) membersMoved(plan *ipset.Plan) {
 func (m *metrics) show(e *enforcer, failed int) {
 	m.failed.Set(float64(failed))
 	m.quarantined.Set(float64(len(e.quarantine)))
+	m.conflict.Set(min(1, float64(len(e.engines))))
 	for family, table := range e.tables {
 		rules := 0
 		for _, chain := range table.Chains {

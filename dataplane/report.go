@@ -59,6 +59,7 @@ type reporter struct {
 	wanted  *v1alpha1.NodeEnforcementStatus
 	start   metav1.Condition    // PodStartGuarded; without type before the first sync
 	inForce map[types.UID]int64 // generation of each policy that the kernel holds
+	engines []string            // other engines of NetworkPolicy on the node
 }
 
 func newReporter(cached client.Client, live client.Reader, node string, log logr.Logger) *reporter {
@@ -82,6 +83,13 @@ func (r *reporter) setPodStart(condition metav1.Condition) (changed bool) {
 	return changed
 }
 
+// beside takes the other engines of NetworkPolicy that were found on the node.
+func (r *reporter) beside(engines []string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.engines = engines
+}
+
 // observe takes the outcome of a sync and returns how many policies failed. The
 // view is nil if the sync failed before it could look at the model.
 func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded error) (failed int) {
@@ -97,7 +105,7 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded 
 	}
 	status := statusOf(selecting, r.inForce, refused, syncErr)
 	status.Backend = string(backend)
-	status.Conditions = conditionsOf(syncErr, degraded)
+	status.Conditions = append(conditionsOf(syncErr, degraded), conflictOf(r.engines))
 	if r.start.Type != "" {
 		status.Conditions = append(status.Conditions, r.start)
 	}
@@ -177,6 +185,27 @@ func conditionsOf(syncErr, degraded error) []metav1.Condition {
 		degradedCondition.Message = message(degraded)
 	}
 	return []metav1.Condition{synced, degradedCondition}
+}
+
+// conflictOf is a condition of its own: Moat's rules are in force beside those of
+// another engine, but what passes has to be allowed by both.
+func conflictOf(engines []string) metav1.Condition {
+	if len(engines) == 0 {
+		return metav1.Condition{
+			Type:    v1alpha1.NodeConditionPolicyEngineConflict,
+			Status:  metav1.ConditionFalse,
+			Reason:  v1alpha1.NodeReasonNoOtherEngine,
+			Message: "No rules of another NetworkPolicy engine are on this node",
+		}
+	}
+	text := "Rules of another NetworkPolicy engine are on this node: " + strings.Join(engines, ", ") +
+		". Traffic has to pass both; remove that engine, or what it left"
+	return metav1.Condition{
+		Type:    v1alpha1.NodeConditionPolicyEngineConflict,
+		Status:  metav1.ConditionTrue,
+		Reason:  v1alpha1.NodeReasonOtherEngineFound,
+		Message: message(errors.New(text)),
+	}
 }
 
 func degradedReason(degraded error) string {

@@ -22,6 +22,10 @@ const (
 	// NodeConditionPodStartGuarded is True while an address of one of the node's
 	// new pods is closed until the pod's rules are in force.
 	NodeConditionPodStartGuarded = "PodStartGuarded"
+
+	// NodeConditionPolicyEngineConflict is True while rules of another
+	// NetworkPolicy engine are on the node. Moat's own are in force all the same.
+	NodeConditionPolicyEngineConflict = "PolicyEngineConflict"
 )
 
 // Reasons of NodeEnforcement conditions and failures.
@@ -35,12 +39,14 @@ const (
 	NodeReasonStorageUnreadable  = "StorageUnreadable"
 	NodeReasonRestoreFailed      = "RestoreFailed"
 	NodeReasonPolicyUnreadable   = "PolicyUnreadable"
-	NodeReasonLockUnavailable    = "LockUnavailable"
 	NodeReasonRuntimeConnected   = "RuntimeConnected"
 	NodeReasonGuardOnly          = "GuardOnly"
 	NodeReasonNRIUnavailable     = "NRIUnavailable"
 	NodeReasonNoPodCIDRs         = "NoPodCIDRs"
 	NodeReasonOff                = "Off"
+	NodeReasonLockUnavailable    = "LockUnavailable"
+	NodeReasonOtherEngineFound   = "OtherEngineFound"
+	NodeReasonNoOtherEngine      = "NoOtherEngine"
 )
 
 // EventReasonPodNotProgrammed is the reason of the event on a pod whose start
@@ -103,7 +109,8 @@ type NodeEnforcementStatus struct {
 	// +kubebuilder:validation:MaxItems=50
 	Failures []PolicyFailure `json:"failures,omitempty"`
 
-	// conditions are DataplaneSynced, Degraded and PodStartGuarded.
+	// conditions are DataplaneSynced, Degraded, PodStartGuarded and
+	// PolicyEngineConflict.
 	// +optional
 	// +listType=map
 	// +listMapKey=type
