@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"log"
+	"net"
+	"net/netip"
 	"os"
 
 	"k8s.io/client-go/rest"
@@ -29,6 +31,7 @@ type agentOptions struct {
 	nriSocket      string
 	healthAddress  string
 	metricsAddress string
+	pprofAddress   string
 	logLevel       string
 }
 
@@ -42,6 +45,7 @@ func agentFlags() (*flag.FlagSet, *agentOptions) {
 	flags.StringVar(&o.nriSocket, "nri-socket", "/var/run/nri/nri.sock", "`path` of the container runtime's NRI socket")
 	flags.StringVar(&o.healthAddress, "health-address", defaultHealthAddress, "`address` of /healthz and /readyz")
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":9470", "`address` of /metrics; 0 serves none")
+	flags.StringVar(&o.pprofAddress, "pprof-address", "", "`address` on the loopback of /debug/pprof (default: serves none)")
 	flags.StringVar(&o.logLevel, "log-level", "info", "info or debug")
 	return flags, o
 }
@@ -61,7 +65,23 @@ func (o *agentOptions) validate() error {
 	default:
 		return fmt.Errorf("--pod-start-guard %q: use Auto, Always or Off", o.podStartGuard)
 	}
-	return validateAddresses(o.healthAddress, o.metricsAddress)
+	return errors.Join(validateAddresses(o.healthAddress, o.metricsAddress), validateLoopback("--pprof-address", o.pprofAddress))
+}
+
+// validateLoopback refuses an address that others than the node can reach: a profile
+// takes CPU from whoever is asked for it, and shows what a program has in its memory.
+func validateLoopback(flag, address string) error {
+	if address == "" {
+		return nil
+	}
+	if err := validateAddress(flag, address); err != nil {
+		return err
+	}
+	host, _, _ := net.SplitHostPort(address)
+	if ip, err := netip.ParseAddr(host); err != nil || !ip.IsLoopback() {
+		return fmt.Errorf("%s %q: has to be on the loopback, such as 127.0.0.1:6060", flag, address)
+	}
+	return nil
 }
 
 // runAgent runs the agent until ctx ends. The node's rules stay then.
@@ -100,6 +120,7 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 	}
 	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName)
 	managerOptions.Metrics = server.Options{BindAddress: options.metricsAddress}
+	managerOptions.PprofBindAddress = options.pprofAddress
 	mgr, err := manager.New(kubeconfig, managerOptions)
 	if err != nil {
 		return nil, fmt.Errorf("setting up the agent: %w", err)

@@ -37,6 +37,7 @@ func TestUsage(t *testing.T) {
 		"unknown log level":    {[]string{"operator", "--agent-namespace=moat-system", "--log-level=loud"}, 2, "", `--log-level "loud": use info or debug`},
 		"no namespace":         {[]string{"operator", "--agent-namespace="}, 2, "", "--agent-namespace is empty"},
 		"unknown agent flag":   {[]string{"agent", "--leader-elect"}, 2, "", "agent: flag provided but not defined: -leader-elect"},
+		"profiles for others":  {[]string{"agent", "--node-name=a", "--pprof-address=:6060"}, 2, "", `--pprof-address ":6060": has to be on the loopback`},
 		"agent without a node": {[]string{"agent", "--node-name="}, 2, "", "--node-name is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {
