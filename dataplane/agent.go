@@ -95,6 +95,9 @@ type Agent struct {
 
 	degraded string // as it was reported last
 
+	// complete is when the model was complete; zero once that is in the kernel.
+	complete time.Time
+
 	// said is what sayWhatIsWrong said last.
 	said struct {
 		refused map[types.UID]error
@@ -190,6 +193,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		return nil
 	}
 	defer a.enforcer.cutter.start(ctx)()
+	a.complete = time.Now()
 	defer a.holdStarts(ctx)()
 	resync := time.NewTicker(resyncEvery)
 	defer resync.Stop()
@@ -330,7 +334,8 @@ func (a *Agent) sync(ctx context.Context) error {
 	}
 	a.enforcer.metrics.synced(start, a.event, err)
 	if err == nil {
-		a.event = time.Time{}
+		a.enforcer.metrics.syncedFirst(a.complete)
+		a.event, a.complete = time.Time{}, time.Time{}
 	}
 	a.log.V(1).Info("Synced", "duration", time.Since(start).String(), "error", err != nil)
 	return err

@@ -38,6 +38,7 @@ type metrics struct {
 	syncDuration prometheus.Histogram
 	toKernel     prometheus.Histogram
 	lastSuccess  prometheus.Gauge
+	firstSync    prometheus.Gauge
 	restores     *prometheus.CounterVec
 	requests     prometheus.Counter
 	reads        *prometheus.CounterVec
@@ -66,6 +67,10 @@ func newMetrics() *metrics {
 		lastSuccess: prometheus.NewGauge(prometheus.GaugeOpts{
 			Namespace: metricNamespace, Name: "last_successful_sync_timestamp_seconds",
 			Help: "When the last successful sync ended, in seconds since the epoch; 0 before the first.",
+		}),
+		firstSync: prometheus.NewGauge(prometheus.GaugeOpts{
+			Namespace: metricNamespace, Name: "first_sync_duration_seconds",
+			Help: "From the moment all watches were complete to the end of the first successful sync; 0 before it.",
 		}),
 		restores: counters("iptables_restores_total", "Runs of iptables-restore, by result.", "result"),
 		requests: prometheus.NewCounter(prometheus.CounterOpts{
@@ -140,7 +145,7 @@ func durations(name, help string) prometheus.Histogram {
 
 func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
-		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.restores, m.requests, m.reads, m.repairs,
+		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.firstSync, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
 		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict,
 	}
@@ -213,6 +218,14 @@ func (m *metrics) membersMoved(plan *ipset.Plan) {
 	}
 	count(plan.Add, 1)
 	count(plan.Delete, -1)
+}
+
+// syncedFirst notes the first successful sync after the model was complete; with a
+// zero time it was another.
+func (m *metrics) syncedFirst(complete time.Time) {
+	if !complete.IsZero() {
+		m.firstSync.Set(time.Since(complete).Seconds())
+	}
 }
 
 // show tells what the enforcer has in the kernel, and how many policies failed.
