@@ -37,6 +37,8 @@ const assetsVariable = "KUBEBUILDER_ASSETS"
 type Server struct {
 	// Flags are further flags of the API server, without their dashes.
 	Flags map[string]string
+	// EtcdFlags are further flags of its etcd, likewise.
+	EtcdFlags map[string]string
 
 	once, agentRole sync.Once
 	env             *envtest.Environment
@@ -111,6 +113,12 @@ func (s *Server) start() error {
 	}
 	for flag, value := range s.Flags {
 		s.env.ControlPlane.GetAPIServer().Configure().Set(flag, value)
+	}
+	if len(s.EtcdFlags) > 0 {
+		s.env.ControlPlane.Etcd = &envtest.Etcd{}
+	}
+	for flag, value := range s.EtcdFlags {
+		s.env.ControlPlane.Etcd.Configure().Set(flag, value)
 	}
 	config, err := s.env.Start()
 	if err != nil {

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"os"
@@ -61,6 +62,12 @@ func (n *Node) StartAgentOf(t testing.TB, binary string, env []string, backend i
 	n.Agent = n.Start(t, "agent", append([]string{"KUBECONFIG=" + n.kubeconfig}, env...), binary, args...)
 }
 
+// Binary is the file of the built cmd/moat.
+func (c *Cluster) Binary(t testing.TB) string {
+	t.Helper()
+	return moatBinary(t)
+}
+
 func moatBinary(t testing.TB) string {
 	t.Helper()
 	binary := os.Getenv(binaryVariable)
@@ -81,12 +88,18 @@ func (c *Cluster) StopAgents(t testing.TB) {
 func (c *Cluster) AwaitAgents(t testing.TB) {
 	t.Helper()
 	for _, n := range c.Nodes {
-		n.await(t, n.AgentReady, "the agent of %s isn't ready", n.Name)
-		n.await(t, func() bool {
-			report, err := n.report(t.Context())
-			return err == nil && apimeta.IsStatusConditionTrue(report.Status.Conditions, v1alpha1.NodeConditionDataplaneSynced)
-		}, "%s doesn't report that its rules are in the kernel", n.Name)
+		n.AwaitAgent(t)
 	}
+}
+
+// AwaitAgent is AwaitAgents for one node.
+func (n *Node) AwaitAgent(t testing.TB) {
+	t.Helper()
+	n.await(t, n.AgentReady, "the agent of %s isn't ready", n.Name)
+	n.await(t, func() bool {
+		report, err := n.report(t.Context())
+		return err == nil && apimeta.IsStatusConditionTrue(report.Status.Conditions, v1alpha1.NodeConditionDataplaneSynced)
+	}, "%s doesn't report that its rules are in the kernel", n.Name)
 }
 
 // AwaitEnforced waits until every node that runs a pod that the policy selects
@@ -140,6 +153,12 @@ func lastLines(path string) string {
 
 // AgentReady asks the agent's readiness check.
 func (n *Node) AgentReady() bool {
+	status, _, err := n.get("http://" + agentHealth + "/readyz")
+	return err == nil && status == http.StatusOK
+}
+
+// get asks a server in the node.
+func (n *Node) get(url string) (status int, body []byte, err error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(_ context.Context, network, address string) (conn net.Conn, err error) {
@@ -150,10 +169,11 @@ func (n *Node) AgentReady() bool {
 			return conn, err
 		},
 	}
-	response, err := (&http.Client{Transport: transport}).Get("http://" + agentHealth + "/readyz")
+	response, err := (&http.Client{Transport: transport}).Get(url)
 	if err != nil {
-		return false
+		return 0, nil, err
 	}
-	_ = response.Body.Close()
-	return response.StatusCode == http.StatusOK
+	defer func() { _ = response.Body.Close() }()
+	body, err = io.ReadAll(response.Body)
+	return response.StatusCode, body, err
 }

@@ -15,6 +15,7 @@ package cluster
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"strings"
 	"sync"
@@ -25,6 +26,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/controllers/apiservertest"
@@ -50,6 +52,10 @@ type Options struct {
 	// Primary is the family of the first of each pod's two addresses, which
 	// is status.podIP.
 	Primary ruleset.Family
+
+	// APIServerFlags and EtcdFlags are further flags of the two, without their
+	// dashes.
+	APIServerFlags, EtcdFlags map[string]string
 }
 
 // Cluster is an API server, nodes and pods. Pods are added and removed by one
@@ -79,6 +85,8 @@ func New(t testing.TB, options Options) *Cluster {
 		pods:    map[types.NamespacedName]*Pod{},
 	}
 	c.server.Flags = map[string]string{"service-cluster-ip-range": ServiceCIDRs}
+	maps.Copy(c.server.Flags, options.APIServerFlags)
+	c.server.EtcdFlags = options.EtcdFlags
 	t.Cleanup(c.server.Stop)
 	c.Client = c.server.Admin(t)
 	network := nodetest.NewNetwork(t, options.Nodes)
@@ -87,6 +95,12 @@ func New(t testing.TB, options Options) *Cluster {
 		c.Nodes = append(c.Nodes, c.newNode(t, fmt.Sprintf("node-%d", i+1), i+1, host))
 	}
 	return c
+}
+
+// Config is how Client connects.
+func (c *Cluster) Config(t testing.TB) *rest.Config {
+	t.Helper()
+	return c.server.AdminConfig(t)
 }
 
 // newNode makes a node's Node and lets the node reach the API server.
