@@ -36,6 +36,14 @@ conformance: ## Prove that every case of NetworkPolicy is enforced (QUICK=1: a s
 chaos: ## Break what Moat depends on, and prove that no packet leaks or is lost (QUICK=1: fewer faults)
 	@hack/chaos.sh
 
+.PHONY: bench
+bench: ## Measure the agent on clusters of up to 10,000 pods; SCENARIO=100k: of 100,000
+	@hack/bench.sh
+
+.PHONY: bench-docs
+bench-docs: ## Put the figures of the last make bench into docs/performance.md
+	@cd test && go run ./bench/report -json ../dist/bench/bench.json -document ../docs/performance.md -picture ../docs/performance.svg
+
 ##@ Development
 
 .PHONY: build

@@ -62,12 +62,6 @@ func (n *Node) StartAgentOf(t testing.TB, binary string, env []string, backend i
 	n.Agent = n.Start(t, "agent", append([]string{"KUBECONFIG=" + n.kubeconfig}, env...), binary, args...)
 }
 
-// Binary is the file of the built cmd/moat.
-func (c *Cluster) Binary(t testing.TB) string {
-	t.Helper()
-	return moatBinary(t)
-}
-
 func moatBinary(t testing.TB) string {
 	t.Helper()
 	binary := os.Getenv(binaryVariable)

@@ -1,0 +1,109 @@
+package bench
+
+import (
+	"bufio"
+	"os"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/go-logr/logr"
+	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/moat-dev/moat/test/bench/results"
+)
+
+// jsonVariable names the file that a run of the benchmark writes. Without it the
+// benchmark doesn't run.
+const jsonVariable = "MOAT_BENCH_JSON"
+
+func TestMain(m *testing.M) {
+	log.SetLogger(logr.Discard())
+	os.Exit(m.Run())
+}
+
+func TestBench(t *testing.T) {
+	path := os.Getenv(jsonVariable)
+	if path == "" {
+		t.Skip(jsonVariable + " is not set: run make bench")
+	}
+	o, err := newOptions()
+	require.NoError(t, err)
+	report := &results.Report{Started: started, Machine: thisMachine(t)}
+	// What was measured is kept, whatever comes after it.
+	defer func() {
+		require.NoError(t, report.Write(path))
+		require.NoError(t, report.Print(os.Stdout))
+	}()
+	if o.has(partCosts) || o.has(partDelays) || o.has(partStandIn) {
+		for i, s := range o.sizes {
+			t.Run(o.scenarios[i], func(t *testing.T) {
+				report.Scenarios = append(report.Scenarios, *o.measureScenario(t, o.scenarios[i], s))
+			})
+		}
+	}
+	if o.has(partTraffic) {
+		t.Run("traffic", func(t *testing.T) { report.Traffic = o.measureTraffic(t) })
+	}
+	if o.has(partCosts) && o.has(partDelays) {
+		for i := 1; i < len(report.Scenarios); i++ {
+			requireConstantCalls(t, &report.Scenarios[0], &report.Scenarios[i])
+		}
+	}
+}
+
+// measureScenario measures one cluster.
+func (o *options) measureScenario(t *testing.T, name string, s size) *results.Scenario {
+	t.Helper()
+	say("scenario %s: %d pods in %d namespaces, %d policies, %d local pods", name, s.namespaces*s.pods, s.namespaces, s.namespaces*s.policies, s.local)
+	scenario := &results.Scenario{Name: name, Namespaces: s.namespaces, Pods: s.pods, Policies: s.policies, Local: s.local, Backend: string(o.backend)}
+	sc := newScene(t, o, s)
+	add := func(figures []results.Figure) { scenario.Figures = append(scenario.Figures, figures...) }
+	add(sc.measureStart(t))
+	if o.has(partCosts) {
+		add(sc.measureIdle(t))
+	}
+	if o.has(partDelays) {
+		add(sc.measureDelays(t))
+		add(sc.measurePods(t))
+	}
+	if o.has(partCosts) {
+		add(sc.measureChurn(t))
+	}
+	if o.has(partStandIn) {
+		add(sc.measureStandIn(t))
+	}
+	return scenario
+}
+
+func thisMachine(t testing.TB) results.Machine {
+	t.Helper()
+	var info unix.Sysinfo_t
+	require.NoError(t, unix.Sysinfo(&info))
+	var name unix.Utsname
+	require.NoError(t, unix.Uname(&name))
+	load, err := os.ReadFile("/proc/loadavg")
+	require.NoError(t, err)
+	first, err := strconv.ParseFloat(strings.Fields(string(load))[0], 64)
+	require.NoError(t, err)
+	return results.Machine{
+		CPU: cpuName(t), Cores: runtime.NumCPU(), Memory: int(info.Totalram * uint64(info.Unit) >> 20),
+		Kernel: unix.ByteSliceToString(name.Release[:]), Load: first,
+	}
+}
+
+func cpuName(t testing.TB) string {
+	t.Helper()
+	file, err := os.Open("/proc/cpuinfo")
+	require.NoError(t, err)
+	defer func() { _ = file.Close() }()
+	for lines := bufio.NewScanner(file); lines.Scan(); {
+		if key, value, _ := strings.Cut(lines.Text(), ":"); strings.TrimSpace(key) == "model name" {
+			return strings.TrimSpace(value)
+		}
+	}
+	return "unknown"
+}

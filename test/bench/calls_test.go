@@ -1,0 +1,55 @@
+package bench
+
+import (
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/test/bench/results"
+)
+
+// callKinds are the figures that must not grow with the cluster.
+var callKinds = []string{
+	results.LabelRestores, results.LabelRequests, results.PolicyRestores, results.PolicyRequests,
+	results.ChurnRestores,
+}
+
+// requireConstantCalls compares two clusters of which one is larger. What the agent does
+// every five seconds, and the changes that one pass takes together, make small
+// differences.
+func requireConstantCalls(t *testing.T, one, other *results.Scenario) {
+	t.Helper()
+	for _, kind := range callKinds {
+		a, ok := one.Figure(kind)
+		require.True(t, ok, kind)
+		b, ok := other.Figure(kind)
+		require.True(t, ok, kind)
+		require.InDelta(t, a.Value, b.Value, 0.5+0.1*a.Value,
+			"%s: %d pods and %d pods", kind, one.TotalPods(), other.TotalPods())
+	}
+}
+
+// A change costs as many runs of iptables-restore and as many netlink requests in a
+// cluster of four times the size.
+func TestACostOfAChangeIsConstant(t *testing.T) {
+	o := &options{backend: iptables.NFT, samples: 5, idle: 6 * time.Second, churn: 3 * time.Second, parts: []string{partCosts, partDelays}}
+	measured := map[int]*results.Scenario{}
+	for _, namespaces := range []int{10, 40} {
+		t.Run("", func(t *testing.T) {
+			s := size{namespaces: namespaces, pods: 10, policies: 6, local: 10}
+			measured[namespaces] = o.measureScenario(t, custom, s)
+		})
+	}
+	few, many := measured[10], measured[40]
+	require.True(t, few != nil && many != nil)
+	requireConstantCalls(t, few, many)
+	for _, s := range []*results.Scenario{few, many} {
+		restores, _ := s.Figure(results.LabelRestores)
+		// The first connection that a label forbids brings the rules that cut.
+		require.LessOrEqual(t, restores.Value, 0.2, "a label is a matter of sets alone")
+		restores, _ = s.Figure(results.PolicyRestores)
+		require.InDelta(t, 1, restores.Value, 0.5, "a policy of IPv4 pods is one restore")
+	}
+}

@@ -1,0 +1,127 @@
+package bench
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/test/bench/results"
+)
+
+// Times of one sample.
+const (
+	// changeWithin is when a change that still isn't in force fails the run.
+	changeWithin = 30 * time.Second
+	// quiet is how long nothing has to pass for the last datagram to be the last, and
+	// quietDatagrams how many have to be sent meanwhile: on a busy machine the sender
+	// may be the one that is quiet.
+	quiet          = 250 * time.Millisecond
+	quietDatagrams = 150
+	// settle is the wait between two changes, and half of it at most more, so that
+	// they aren't in step with anything that the agent does at intervals.
+	settle = 200 * time.Millisecond
+	// look is how often the bench looks for what arrived. It is no part of a
+	// delay: arrivals carry their times.
+	look = 2 * time.Millisecond
+)
+
+// opens makes a change and returns how long it took from just before the write to the
+// API until the first datagram that was sent since then arrived.
+func (s *stream) opens(t testing.TB, change func()) time.Duration {
+	t.Helper()
+	pause()
+	s.clear()
+	start := since()
+	change()
+	var first arrival
+	require.Eventually(t, func() (ok bool) {
+		first, ok = s.firstSince(start)
+		return ok
+	}, changeWithin, look, "nothing passes")
+	return first.received - start
+}
+
+// closes makes a change and returns how long it took from just before the write to the
+// API until the last datagram that passes was sent.
+func (s *stream) closes(t testing.TB, change func()) time.Duration {
+	t.Helper()
+	pause()
+	s.clear()
+	start := since()
+	change()
+	written, number := since(), s.sent.Load()
+	require.Eventually(t, func() bool {
+		last, _ := s.last()
+		return since()-max(last.received, written) > quiet && s.sent.Load()-max(last.number, number) > quietDatagrams
+	}, changeWithin, look, "datagrams pass for ever")
+	last, ok := s.last()
+	if !ok {
+		return 0
+	}
+	return max(0, last.sent-start)
+}
+
+func pause() { time.Sleep(settle + rand.N(settle/2)) }
+
+// pair are the delays of a change and of its reverse.
+type pair struct {
+	opens, closes      string // kinds
+	open, close        func()
+	opened, closed     []time.Duration
+	mean               string // kind: the agent's own time
+	restores, requests string // kinds: of one change
+}
+
+// measureDelays takes the samples of changes of labels and policies.
+func (s *scene) measureDelays(t testing.TB) []results.Figure {
+	var figures []results.Figure
+	label := startStream(t, s.visitor, s.target)
+	figures = append(figures, s.measure(t, label, &pair{
+		opens: results.LabelOpens, closes: results.LabelCloses, mean: results.LabelInAgent,
+		restores: results.LabelRestores, requests: results.LabelRequests,
+		open:  func() { s.setApp(t, "visitor", memberApp) },
+		close: func() { s.setApp(t, "visitor", strangerApp) },
+	}, "labels")...)
+	label.stop()
+
+	policy := startStream(t, s.inspector, s.target)
+	figures = append(figures, s.measure(t, policy, &pair{
+		opens: results.PolicyOpens, closes: results.PolicyCloses, mean: results.PolicyInAgent,
+		restores: results.PolicyRestores, requests: results.PolicyRequests,
+		open:  func() { s.createPolicy(t) },
+		close: func() { s.deletePolicy(t) },
+	}, "policies")...)
+	policy.stop()
+	return figures
+}
+
+// measure takes samples of one pair of changes, and of what the agent counts
+// meanwhile.
+func (s *scene) measure(t testing.TB, packets *stream, p *pair, what string) []results.Figure {
+	t.Helper()
+	idle := s.background
+	before, start := s.node.Metrics(t), time.Now()
+	detail := func() string { return fmt.Sprintf("%d of %d samples", len(p.closed), s.options.samples) }
+	during("changing "+what, detail, func() {
+		for range s.options.samples {
+			p.opened = append(p.opened, packets.opens(t, p.open))
+			p.closed = append(p.closed, packets.closes(t, p.close))
+		}
+	})
+	after, took := s.node.Metrics(t), time.Since(start)
+	changes := float64(2 * s.options.samples)
+	delta := func(name string) float64 { return after.Sum(name) - before.Sum(name) }
+	figures := []results.Figure{
+		results.Milliseconds(p.opens, p.opened),
+		results.Milliseconds(p.closes, p.closed),
+		results.Number(p.restores, max(0, delta(restoresMetric)-idle.restores*took.Seconds())/changes),
+		results.Number(p.requests, max(0, delta(requestsMetric)-idle.requests*took.Seconds())/changes),
+	}
+	if n := delta(toKernelMetric + "_count"); n > 0 {
+		figures = append(figures, results.Number(p.mean, 1000*delta(toKernelMetric+"_sum")/n))
+	}
+	return figures
+}
