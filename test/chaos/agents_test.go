@@ -37,6 +37,7 @@ type agents struct {
 	binaries []string // that there are
 	running  []int    // which of them each node's agent is
 	programs []string // the folders
+	flags    [][]string
 }
 
 func newAgents(t *testing.T, on *scene) agents {
@@ -50,6 +51,7 @@ func newAgents(t *testing.T, on *scene) agents {
 	for i := range a.nodes {
 		a.running = append(a.running, 0)
 		a.programs = append(a.programs, t.TempDir())
+		a.flags = append(a.flags, []string{"--nri-socket=" + on.runtimes[i].socket, "--pod-start-guard=Auto"})
 		a.restoreWorks(t, i)
 	}
 	return a
@@ -58,7 +60,7 @@ func newAgents(t *testing.T, on *scene) agents {
 func (a *agents) start(t *testing.T, i int) {
 	t.Helper()
 	path := "PATH=" + a.programs[i] + ":" + os.Getenv("PATH")
-	a.nodes[i].StartAgentOf(t, a.binaries[a.running[i]], []string{path}, backends[i])
+	a.nodes[i].StartAgentOf(t, a.binaries[a.running[i]], []string{path}, backends[i], a.flags[i]...)
 }
 
 func (a *agents) upgrade(t *testing.T, i int) {

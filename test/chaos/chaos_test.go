@@ -16,6 +16,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/test/cluster"
 )
 
@@ -54,6 +55,7 @@ func TestChaos(t *testing.T) {
 	s.requireOpen("before there are agents")
 	s.close()
 
+	s.starts()
 	s.whileChanging(kindKill, s.kills)
 	s.whileChanging(kindUpgrade, s.upgrades)
 	s.whileChanging(kindIPTables, s.iptablesFaults)
@@ -83,6 +85,9 @@ func (s *suite) close() {
 		s.agents.start(s.t, i)
 	}
 	s.AwaitAgents(s.t)
+	for _, n := range s.Nodes {
+		s.AwaitCondition(s.t, n, v1alpha1.NodeConditionPodStartGuarded, v1alpha1.NodeReasonRuntimeConnected)
+	}
 	s.apply(s.t)
 	s.sleep(cutWithin)
 	s.seen = s.positions()

@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"fmt"
 	"time"
 
 	"github.com/stretchr/testify/require"
@@ -57,9 +58,37 @@ func (s *suite) controls() {
 		wrong, _ := st.wrong(from[st], to[st])
 		require.Equal(s.t, st.verdict == allowed, wrong > 0, "negative control: %s", st.name)
 	}
-	s.StopAgents(s.t)
+	s.unguarded()
 	for _, n := range s.Nodes {
 		n.RemoveRules(s.t)
 	}
 	s.requireOpen("negative control: without agents and rules")
+}
+
+// unguarded proves that pods which start without guard are reached before their rules
+// are there. It leaves no agents.
+func (s *suite) unguarded() {
+	s.t.Helper()
+	s.StopAgents(s.t)
+	for i := range s.Nodes {
+		s.agents.flags[i] = append(s.agents.flags[i], "--pod-start-guard=Off")
+		s.agents.start(s.t, i)
+	}
+	s.AwaitAgents(s.t)
+	var reached uint64
+	for i := range s.Nodes {
+		a := &attempt{}
+		p := s.begin(a, fmt.Sprintf("unguarded-%d", i), i)
+		s.sleep(time.Second)
+		p.end(a)
+		for _, w := range a.extra {
+			count, _ := w.stream.wrong(w.from, w.to)
+			reached += count
+		}
+		for _, do := range a.after {
+			do()
+		}
+	}
+	require.NotZero(s.t, reached, "negative control: pods that start without guard aren't reached either")
+	s.StopAgents(s.t)
 }

@@ -16,6 +16,7 @@ import (
 
 // Kinds of faults, as FAULTS names them.
 const (
+	kindStart    = "start"
 	kindKill     = "kill"
 	kindUpgrade  = "upgrade"
 	kindAPI      = "api"

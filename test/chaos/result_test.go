@@ -34,8 +34,8 @@ type result struct {
 	DamagedLosses uint64  `json:"damagedLosses,omitempty"`
 	Repaired      float64 `json:"repairedAfter,omitempty"`
 
-	// Disturbed is what the machine itself lost meanwhile. If that may be why
-	// probes were lost, these are discarded and the fault is made once more.
+	// Disturbed is what the machine itself lost or delayed meanwhile. If that may
+	// be why probes were lost, these are discarded and the fault is made once more.
 	Disturbed string `json:"disturbed,omitempty"`
 	Discarded bool   `json:"discarded,omitempty"`
 

@@ -53,10 +53,11 @@ var backends = []iptables.Backend{iptables.NFT, iptables.Legacy}
 // scene is a cluster of two nodes with probes between their pods.
 type scene struct {
 	*cluster.Cluster
-	wire    *wire
-	pods    map[string]*endpoint // by name: role and number of the node
-	streams []*stream            // those that run all the while
-	closers []func()
+	wire     *wire
+	pods     map[string]*endpoint // by name: role and number of the node
+	streams  []*stream            // those that run all the while
+	runtimes []*containerRuntime  // of each node
+	closers  []func()
 }
 
 // newScene makes pods and streams, without agents and policies.
@@ -68,6 +69,7 @@ func newScene(t *testing.T) *scene {
 	}
 	for _, n := range s.Nodes {
 		quickToForget(t, n)
+		s.runtimes = append(s.runtimes, newContainerRuntime(t))
 	}
 	s.Namespace(t, namespace, nil)
 	for i := range s.Nodes {
@@ -111,7 +113,10 @@ func podObject(of, name string) *corev1.Pod {
 func (s *scene) addPod(t *testing.T, node int, role string, about int) {
 	t.Helper()
 	name := fmt.Sprintf("%s-%d", role, about+1)
-	pod := s.AddPod(t, s.Nodes[node], podObject(role, name))
+	object := podObject(role, name)
+	pod := s.StartPod(t, s.Nodes[node], object, cluster.Start{
+		Sandbox: func(addrs []netip.Addr) { s.runtimes[node].run(t, object, addrs) },
+	})
 	s.pods[name] = s.wire.attach(t, newEndpoint(t, pod.Host, name))
 }
 
@@ -202,7 +207,10 @@ func policies() []*networkingv1.NetworkPolicy {
 	toFriends.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: peers(friend), Ports: serverPorts()}}
 	toServers := policy(friend, friend, ingress, egress)
 	toServers.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{To: peers(server)}}
-	return []*networkingv1.NetworkPolicy{toFriends, toServers, policy(prisoner, prisoner, egress)}
+	starters := policy(starter, starter, ingress, egress)
+	starters.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{From: peers(open)}}
+	starters.Spec.Egress = []networkingv1.NetworkPolicyEgressRule{{To: peers(open)}}
+	return []*networkingv1.NetworkPolicy{toFriends, toServers, policy(prisoner, prisoner, egress), starters}
 }
 
 // policy isolates the pods of a role.

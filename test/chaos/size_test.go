@@ -31,7 +31,7 @@ type size struct {
 
 var (
 	full  = size{starts: 200, kills: 50, upgrades: 20, policies: 500, away: 5 * time.Minute, held: 30 * time.Second, limit: 19 * time.Minute}
-	quick = size{starts: 20, kills: 8, upgrades: 4, policies: 50, away: 5 * time.Second, held: 4 * time.Second, limit: 5 * time.Minute}
+	quick = size{starts: 10, kills: 6, upgrades: 2, policies: 50, away: 5 * time.Second, held: 4 * time.Second, limit: 10 * time.Minute}
 )
 
 func isQuick() bool { return os.Getenv(quickVariable) == "1" }

@@ -3,6 +3,7 @@ package chaos
 import (
 	"net/netip"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -45,9 +46,12 @@ func newWire(t testing.TB) *wire {
 	var err error
 	w.epoll, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	require.NoError(t, err)
+	// A thread that wakes must not wait for the others to let it run Go.
+	runtime.GOMAXPROCS(runtime.NumCPU() + 4)
 	for _, loop := range []func(){w.sendLoop, w.captureLoop} {
 		w.done.Go(func() {
 			runtime.LockOSThread()
+			goFirst()
 			loop()
 		})
 	}
@@ -81,6 +85,15 @@ func (w *wire) attach(t testing.TB, e *endpoint) *endpoint {
 	return e
 }
 
+// detach closes an endpoint's sockets. Its streams must have been removed.
+func (w *wire) detach(e *endpoint) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	delete(w.endpoints, e.capture)
+	w.gone += e.lost + e.missed()
+	e.close()
+}
+
 // add starts a stream. A fresh one has a new source port for each probe.
 func (w *wire) add(s *stream, f flow, fresh bool) *stream {
 	w.mu.Lock()
@@ -102,6 +115,18 @@ type answerOf struct {
 	from netip.AddrPort
 	to   netip.Addr
 }
+
+// remove ends streams. What they sent may still arrive.
+func (w *wire) remove(streams ...*stream) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.streams = slices.DeleteFunc(slices.Clone(w.streams), func(s *stream) bool { return slices.Contains(streams, s) })
+}
+
+// goFirst lets this thread run before others, so that probes flow also while the
+// machine has more to do than it can: that is when faults happen. Where it isn't
+// permitted, fewer probes are sent.
+func goFirst() { _ = unix.SchedSetAttr(0, &unix.SchedAttr{Policy: unix.SCHED_FIFO, Priority: 1}, 0) }
 
 func (w *wire) sendLoop() {
 	due := w.now()

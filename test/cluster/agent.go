@@ -115,6 +115,16 @@ func (c *Cluster) AwaitEnforced(t testing.TB, key types.NamespacedName) {
 	}
 }
 
+// AwaitCondition waits until a node reports a condition as True, for a reason.
+func (c *Cluster) AwaitCondition(t testing.TB, n *Node, condition, reason string) {
+	t.Helper()
+	n.await(t, func() bool {
+		report, err := n.report(t.Context())
+		found := apimeta.FindStatusCondition(report.Status.Conditions, condition)
+		return err == nil && found != nil && found.Status == metav1.ConditionTrue && found.Reason == reason
+	}, "%s doesn't report %s for %s", n.Name, condition, reason)
+}
+
 func (n *Node) report(ctx context.Context) (*v1alpha1.NodeEnforcement, error) {
 	report := &v1alpha1.NodeEnforcement{}
 	return report, n.cluster.Client.Get(ctx, types.NamespacedName{Name: n.Name}, report)
