@@ -67,3 +67,13 @@ func TestTypedIsWhatAUserTypes(t *testing.T) {
 	require.Equal(t, "go run ./hack/cluster exec world -- ping 10.244.1.4", typed([]string{"exec", "world", "--", "ping", "10.244.1.4"}))
 	require.Equal(t, `kubectl patch -p '[{"op": "remove"}]'`, typed([]string{"kubectl", "patch", "-p", `[{"op": "remove"}]`}))
 }
+
+// The checksum of ICMP makes the sum of all words 0xffff (RFC 1071).
+func TestEchoRequestHasItsChecksum(t *testing.T) {
+	var sum uint32
+	message := echoRequest()
+	for i := 0; i < len(message); i += 2 {
+		sum += uint32(message[i])<<8 | uint32(message[i+1])
+	}
+	require.EqualValues(t, 0xffff, sum&0xffff+sum>>16)
+}

@@ -30,6 +30,8 @@ func run(ctx context.Context, args []string) int {
 	switch {
 	case len(args) > 1 && args[0] == listenCommand:
 		return report(listen(ctx, args[1:]))
+	case len(args) > 1 && args[0] == pingerCommand:
+		return report(pingAll(args[1:], os.Stdin, os.Stdout))
 	case len(args) == 1 && (args[0] == "help" || args[0] == "-h" || args[0] == "--help"):
 		fmt.Print(usage)
 		return 0
@@ -62,6 +64,7 @@ func demonstrate(ctx context.Context) error {
 	d.setUp()
 	d.withNetworkPolicy()
 	d.withAppIsolation()
+	d.withPodStarts()
 
 	if d.interrupted() {
 		return d.err

@@ -71,7 +71,7 @@ func (d *demo) installChart() {
 
 // removeOwnObjects clears what an earlier run left, and nothing else.
 func (d *demo) removeOwnObjects() {
-	for _, name := range []string{"appisolation", "test-network-policy", "pods", "namespace"} {
+	for _, name := range []string{"appisolation", "test-network-policy", "starts", "pods", "namespace"} {
 		d.output("kubectl", "delete", "-f", manifest(name+".yaml"), "--ignore-not-found", "--timeout=60s")
 	}
 }
