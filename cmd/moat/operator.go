@@ -106,7 +106,7 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	if err := appisolation.Setup(ctx, mgr); err != nil {
 		return nil, err
 	}
-	if err := enforcement.Setup(ctx, mgr, options.agentNamespace); err != nil {
+	if err := enforcement.Setup(ctx, mgr, enforcement.Options{AgentNamespace: options.agentNamespace}); err != nil {
 		return nil, err
 	}
 	return mgr, addChecks(mgr)

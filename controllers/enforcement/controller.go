@@ -1,12 +1,13 @@
 // Package enforcement joins the reports of the nodes' agents with the pods, and
-// writes into the status of each AppIsolation on which nodes it is enforced.
+// writes on which nodes each policy is enforced into the status of its
+// AppIsolation.
 //
 // The agents never write a per-policy object: that would cost policies × nodes
 // writes. Each writes its one NodeEnforcement, only the operator watches these,
-// and one write per AppIsolation and change goes out.
+// and one write per policy and change goes out.
 //
-// judge.go decides, and knows nothing of AppIsolations, so that the status of
-// hand-written policies can use it too.
+// judge.go decides where a policy is enforced, widen.go which policies allow more
+// than another; both are pure.
 package enforcement
 
 import (
@@ -15,10 +16,12 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -35,30 +38,42 @@ const staleRetry = 100 * time.Millisecond
 // +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch
 // +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements,verbs=get;list;watch
 //
-// get, list, watch: the informer. The status is written by patch.
+// get, list, watch: the informers. The status is written by patch.
 // +kubebuilder:rbac:groups=isolation.moat.dev,resources=appisolations,verbs=get;list;watch
 // +kubebuilder:rbac:groups=isolation.moat.dev,resources=appisolations/status,verbs=patch
+// +kubebuilder:rbac:groups=networking.k8s.io,resources=networkpolicies,verbs=get;list;watch
+//
+// create, patch: the events of AppIsolations; a repeated one is patched.
+// +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
-// Reconciler keeps selectedPods, enforcement, failures, Enforced and Ready in the
-// status of each AppIsolation.
+// Reconciler keeps selectedPods, enforcement, failures, Enforced, Exclusive,
+// Overlapping and Ready in the status of each AppIsolation.
 type Reconciler struct {
-	client         client.Client
-	agentNamespace string
+	survey
+	pace   *pace
+	events events.EventRecorder
 }
 
-// Setup adds the controller to the manager, whose cache must follow
-// CacheByObject. agentNamespace is where the agents' pods run.
-func Setup(ctx context.Context, mgr manager.Manager, agentNamespace string) error {
+// Setup adds the controllers to the manager, whose cache must follow
+// CacheByObject.
+func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	if err := addIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
-	events := affected{reader: mgr.GetClient(), agentNamespace: agentNamespace}
+	changes := affected{
+		reader: mgr.GetClient(), agentNamespace: options.AgentNamespace, targets: appTargets{reader: mgr.GetClient()},
+	}
 	err := builder.ControllerManagedBy(mgr).
 		Named("enforcement").
 		For(&v1alpha1.AppIsolation{}).
-		Watches(&corev1.Pod{}, events.podHandler()).
-		Watches(&v1alpha1.NodeEnforcement{}, events.reportHandler()).
-		Complete(&Reconciler{client: mgr.GetClient(), agentNamespace: agentNamespace})
+		Watches(&corev1.Pod{}, changes.podHandler()).
+		Watches(&v1alpha1.NodeEnforcement{}, changes.reportHandler()).
+		Watches(&networkingv1.NetworkPolicy{}, changes.policyHandler()).
+		Complete(&Reconciler{
+			survey: survey{client: mgr.GetClient(), agentNamespace: options.AgentNamespace},
+			pace:   newPace(options.writeEvery),
+			events: mgr.GetEventRecorder("moat-operator"),
+		})
 	if err != nil {
 		return fmt.Errorf("setting up the enforcement controller: %w", err)
 	}
@@ -73,122 +88,84 @@ func Setup(ctx context.Context, mgr manager.Manager, agentNamespace string) erro
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	app := &v1alpha1.AppIsolation{}
 	if err := r.client.Get(ctx, request.NamespacedName, app); err != nil {
+		r.pace.forget(request.NamespacedName)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	programmed := programmedNow(app)
 	if app.DeletionTimestamp != nil || programmed == nil {
 		return reconcile.Result{}, nil
 	}
-	subjects, err := r.subjects(ctx, app)
+	subjects, err := r.subjects(ctx, app.Namespace, selectorOf(app.Spec.Selector.ToMeta()))
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	result := notProgrammed(*programmed)
-	if programmed.Status == metav1.ConditionTrue && app.Status.Policy != nil {
-		nodes, err := r.nodes(ctx, subjects)
-		if err != nil {
-			return reconcile.Result{}, err
-		}
-		result = judge(*app.Status.Policy, nodes)
-	}
-	err = r.report(ctx, app, result, len(subjects))
-	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		return reconcile.Result{RequeueAfter: staleRetry}, nil
-	}
-	return reconcile.Result{}, err
-}
-
-// subjects returns the pods to which the AppIsolation applies.
-func (r *Reconciler) subjects(ctx context.Context, app *v1alpha1.AppIsolation) ([]*corev1.Pod, error) {
-	var pods corev1.PodList
-	err := r.client.List(ctx, &pods, client.InNamespace(app.Namespace),
-		client.MatchingLabelsSelector{Selector: selectorOf(app)})
+	result, err := r.judge(ctx, app, *programmed, subjects)
 	if err != nil {
-		return nil, fmt.Errorf("listing the selected pods: %w", err)
+		return reconcile.Result{}, err
 	}
-	var subjects []*corev1.Pod
-	for i := range pods.Items {
-		if isSubject(&pods.Items[i]) {
-			subjects = append(subjects, &pods.Items[i])
-		}
-	}
-	return subjects, nil
+	return r.report(ctx, app, result, len(subjects))
 }
 
-// nodes returns what is known of each node that runs one of the pods.
-func (r *Reconciler) nodes(ctx context.Context, pods []*corev1.Pod) ([]node, error) {
-	agents, err := r.agents(ctx)
+// judge says where the policy is enforced, and which others select its pods.
+func (r *Reconciler) judge(ctx context.Context, app *v1alpha1.AppIsolation, programmed metav1.Condition, subjects []*corev1.Pod) (verdict, error) {
+	if programmed.Status != metav1.ConditionTrue || app.Status.Policy == nil {
+		result := notProgrammed(programmed)
+		result.others = withoutPolicy()
+		return result, nil
+	}
+	result, err := r.enforcement(ctx, *app.Status.Policy, subjects)
 	if err != nil {
-		return nil, err
+		return verdict{}, err
 	}
-	seen := map[string]bool{}
-	var nodes []node
-	for _, pod := range pods {
-		name := pod.Spec.NodeName
-		if seen[name] {
-			continue
-		}
-		seen[name] = true
-		report, err := r.nodeReport(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		nodes = append(nodes, node{name: name, agent: agents[name], report: report})
+	// Where the cache doesn't have the policy yet, the conditions stay until it
+	// does: its event brings this back here.
+	n, found, err := r.neighbours(ctx, app.Namespace, app.Status.Policy.UID, subjects)
+	if err == nil && found {
+		result.others = n.conditions()
 	}
-	return nodes, nil
-}
-
-// agents returns the state of the agent of each node that has one. While one
-// agent pod replaces another, the better of the two counts.
-func (r *Reconciler) agents(ctx context.Context) (map[string]agentState, error) {
-	var pods corev1.PodList
-	err := r.client.List(ctx, &pods, client.InNamespace(r.agentNamespace), client.MatchingLabels(agentLabels))
-	if err != nil {
-		return nil, fmt.Errorf("listing the agents' pods: %w", err)
-	}
-	agents := make(map[string]agentState, len(pods.Items))
-	for i := range pods.Items {
-		name := pods.Items[i].Spec.NodeName
-		agents[name] = max(agents[name], agentStateOf(&pods.Items[i]))
-	}
-	return agents, nil
-}
-
-// nodeReport returns nil where the node's agent has never reported.
-func (r *Reconciler) nodeReport(ctx context.Context, name string) (*v1alpha1.NodeEnforcementStatus, error) {
-	report := &v1alpha1.NodeEnforcement{}
-	err := r.client.Get(ctx, client.ObjectKey{Name: name}, report)
-	switch {
-	case apierrors.IsNotFound(err):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading NodeEnforcement %s: %w", name, err)
-	}
-	return &report.Status, nil
+	return result, err
 }
 
 // report patches the status where the verdict changes it, and only if it is
 // still the status that was read: see the note on writers in
 // controllers/appisolation.
-func (r *Reconciler) report(ctx context.Context, app *v1alpha1.AppIsolation, result verdict, selectedPods int) error {
+func (r *Reconciler) report(ctx context.Context, app *v1alpha1.AppIsolation, result verdict, selectedPods int) (reconcile.Result, error) {
 	updated := app.DeepCopy()
 	result.report(app.Generation, selectedPods, &updated.Status)
 	if equality.Semantic.DeepEqual(app.Status, updated.Status) {
-		return nil
+		return reconcile.Result{}, nil
 	}
-	return r.client.Status().Patch(ctx, updated, client.MergeFromWithOptions(app, client.MergeFromWithOptimisticLock{}))
+	if wait := r.pace.wait(client.ObjectKeyFromObject(app), time.Now()); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
+	before := app.Status.DeepCopy()
+	err := r.client.Status().Patch(ctx, updated, client.MergeFromWithOptions(app, client.MergeFromWithOptimisticLock{}))
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
+		r.pace.forget(client.ObjectKeyFromObject(app))
+		return reconcile.Result{RequeueAfter: staleRetry}, nil
+	}
+	if err == nil {
+		r.tell(updated, before.Conditions)
+	}
+	return reconcile.Result{}, err
 }
 
-func selects(app *v1alpha1.AppIsolation, pod *corev1.Pod) bool {
-	return selectorOf(app).Matches(labels.Set(pod.Labels))
-}
-
-// selectorOf selects nothing where the selector can't be read: such an object
-// passed no validation, and has no policy.
-func selectorOf(app *v1alpha1.AppIsolation) labels.Selector {
-	selector, err := metav1.LabelSelectorAsSelector(app.Spec.Selector.ToMeta())
-	if err != nil {
-		return labels.Nothing()
+// tell records an event where Ready says something else than before. Progress is
+// none: each pod that is scheduled to another node makes some. A repeated event is
+// one Event with a count.
+func (r *Reconciler) tell(app *v1alpha1.AppIsolation, before []metav1.Condition) {
+	was := meta.FindStatusCondition(before, v1alpha1.ConditionReady)
+	is := meta.FindStatusCondition(app.Status.Conditions, v1alpha1.ConditionReady)
+	if is == nil || is.Reason == v1alpha1.ReasonProgressing || was != nil && was.Reason == is.Reason {
+		return
 	}
-	return selector
+	kind := corev1.EventTypeWarning
+	if is.Status == metav1.ConditionTrue || is.Reason == v1alpha1.ReasonDisabled {
+		kind = corev1.EventTypeNormal
+	}
+	// Without the resourceVersion, with which no two events are the same.
+	regarding := &corev1.ObjectReference{
+		APIVersion: v1alpha1.GroupVersion.String(), Kind: "AppIsolation", Namespace: app.Namespace, Name: app.Name, UID: app.UID,
+	}
+	r.events.Eventf(regarding, nil, kind, is.Reason, "Enforce", "%s", is.Message)
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -16,18 +18,27 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// coalesce is how long an AppIsolation waits in the queue after the first event
+// coalesce is how long a target waits in the queue after the first event
 // that concerns it: the reports of many nodes about one change become few
 // reconciliations, and a person doesn't notice the delay.
 const coalesce = 250 * time.Millisecond
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
-// affected finds the AppIsolations whose status an event may change. Objects of
-// the first list need no mapping: every AppIsolation is reconciled at the start.
+// targets are the objects of one kind that get a status.
+type targets interface {
+	// selecting returns those that select the pod, which is a subject.
+	selecting(ctx context.Context, pod *corev1.Pod) []reconcile.Request
+	// withPolicy returns those whose policy has the uid.
+	withPolicy(ctx context.Context, uid types.UID) []reconcile.Request
+}
+
+// affected finds the targets whose status an event may change. Objects of the
+// first list need no mapping: every target is reconciled at the start.
 type affected struct {
 	reader         client.Reader
 	agentNamespace string
+	targets        targets
 }
 
 func (a affected) podHandler() handler.EventHandler {
@@ -83,27 +94,20 @@ func (a affected) byPod(ctx context.Context, q queue, pod *corev1.Pod) {
 	a.bySubject(ctx, q, pod)
 }
 
-// bySubject enqueues the AppIsolations that select the pod.
+// bySubject enqueues the targets that select the pod.
 func (a affected) bySubject(ctx context.Context, q queue, pod *corev1.Pod) {
-	if !isSubject(pod) {
-		return
-	}
-	var apps v1alpha1.AppIsolationList
-	a.list(ctx, &apps, client.InNamespace(pod.Namespace))
-	for i := range apps.Items {
-		if selects(&apps.Items[i], pod) {
-			enqueue(q, &apps.Items[i])
-		}
+	if isSubject(pod) {
+		enqueue(q, a.targets.selecting(ctx, pod))
 	}
 }
 
-// byNode enqueues the AppIsolations that select a pod of the node.
+// byNode enqueues the targets that select a pod of the node.
 func (a affected) byNode(ctx context.Context, q queue, nodeName string) {
 	if nodeName == "" {
 		return
 	}
 	var pods corev1.PodList
-	a.list(ctx, &pods, client.MatchingFields{podNodeIndex: nodeName})
+	listCached(ctx, a.reader, &pods, client.MatchingFields{podNodeIndex: nodeName})
 	for i := range pods.Items {
 		a.bySubject(ctx, q, &pods.Items[i])
 	}
@@ -115,68 +119,58 @@ func (a affected) byReportChange(ctx context.Context, q queue, before, after *v1
 		return
 	}
 	for uid := range changedPolicies(&before.Status, &after.Status) {
-		var apps v1alpha1.AppIsolationList
-		a.list(ctx, &apps, client.MatchingFields{appPolicyIndex: string(uid)})
-		for i := range apps.Items {
-			enqueue(q, &apps.Items[i])
+		enqueue(q, a.targets.withPolicy(ctx, uid))
+	}
+}
+
+// policyHandler is for Exclusive and Overlapping: a policy bears on whatever
+// selects one of its pods.
+func (a affected) policyHandler() handler.EventHandler {
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) {
+			if !e.IsInInitialList {
+				a.byPolicy(ctx, q, e.Object.(*networkingv1.NetworkPolicy))
+			}
+		},
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
+			before, after := e.ObjectOld.(*networkingv1.NetworkPolicy), e.ObjectNew.(*networkingv1.NetworkPolicy)
+			if before.Generation != after.Generation {
+				a.byPolicy(ctx, q, before)
+				a.byPolicy(ctx, q, after)
+			}
+		},
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) {
+			a.byPolicy(ctx, q, e.Object.(*networkingv1.NetworkPolicy))
+		},
+	}
+}
+
+// byPolicy enqueues the targets that select a pod which the policy selects.
+func (a affected) byPolicy(ctx context.Context, q queue, policy *networkingv1.NetworkPolicy) {
+	var pods corev1.PodList
+	listCached(ctx, a.reader, &pods, client.InNamespace(policy.Namespace),
+		client.MatchingLabelsSelector{Selector: selectorOf(&policy.Spec.PodSelector)})
+	seen := map[string]bool{}
+	for i := range pods.Items {
+		pod := &pods.Items[i]
+		if text := labels.Set(pod.Labels).String(); isSubject(pod) && !seen[text] {
+			seen[text] = true
+			a.bySubject(ctx, q, pod)
 		}
 	}
 }
 
-// list reads from the cache, which fails only while it isn't there yet or no
-// longer: then every AppIsolation is, or has no need to be, reconciled anyway.
-func (a affected) list(ctx context.Context, list client.ObjectList, options ...client.ListOption) {
+// listCached reads from the cache, which fails only while it isn't there yet or no
+// longer: then every target is, or has no need to be, reconciled anyway.
+func listCached(ctx context.Context, reader client.Reader, list client.ObjectList, options ...client.ListOption) {
 	options = append(options, client.UnsafeDisableDeepCopy)
-	if err := a.reader.List(ctx, list, options...); err != nil {
+	if err := reader.List(ctx, list, options...); err != nil {
 		log.FromContext(ctx).Error(err, "listing from the cache")
 	}
 }
 
-func enqueue(q queue, app *v1alpha1.AppIsolation) {
-	q.AddAfter(reconcile.Request{NamespacedName: client.ObjectKeyFromObject(app)}, coalesce)
-}
-
-// concernsWholeNode says whether the report changed in what bears on policies
-// that it doesn't name.
-func concernsWholeNode(before, after *v1alpha1.NodeEnforcementStatus) bool {
-	was, is := impairment(before.Conditions), impairment(after.Conditions)
-	if (was == nil) != (is == nil) || before.Truncated != after.Truncated {
-		return true
+func enqueue(q queue, requests []reconcile.Request) {
+	for _, request := range requests {
+		q.AddAfter(request, coalesce)
 	}
-	return was != nil && (was.Reason != is.Reason || was.Message != is.Message)
-}
-
-// changedPolicies returns the uids of the policies of which the two reports
-// don't say the same.
-func changedPolicies(before, after *v1alpha1.NodeEnforcementStatus) map[types.UID]struct{} {
-	was, is := statements(before), statements(after)
-	changed := map[types.UID]struct{}{}
-	for uid, statement := range was {
-		if is[uid] != statement {
-			changed[uid] = struct{}{}
-		}
-	}
-	for uid, statement := range is {
-		if was[uid] != statement {
-			changed[uid] = struct{}{}
-		}
-	}
-	return changed
-}
-
-// statement is all that a report says of one policy.
-type statement struct {
-	generation int64
-	failure    v1alpha1.PolicyFailure
-}
-
-func statements(report *v1alpha1.NodeEnforcementStatus) map[types.UID]statement {
-	all := make(map[types.UID]statement, len(report.Policies))
-	for _, policy := range report.Policies {
-		all[policy.UID] = statement{generation: policy.Generation}
-	}
-	for _, failure := range report.Failures {
-		all[failure.UID] = statement{generation: all[failure.UID].generation, failure: failure}
-	}
-	return all
 }

@@ -84,7 +84,8 @@ func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
 	web := c.pod("web-0", there, func(pod *corev1.Pod) { pod.Labels = map[string]string{"role": "web"} })
 	c.storeApp("db")
 	c.storeApp("web")
-	a := affected{reader: c.cacheReader(), agentNamespace: apiservertest.OperatorNamespace}
+	reader := c.cacheReader()
+	a := affected{reader: reader, agentNamespace: apiservertest.OperatorNamespace, targets: appTargets{reader: reader}}
 	ctx, q := t.Context(), &recordingQueue{}
 	agent := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Labels: agentLabels}, Spec: corev1.PodSpec{NodeName: there, HostNetwork: true}}
 
@@ -134,13 +135,7 @@ func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
 // storeApp stores an AppIsolation of role=NAME, whose policy is uid-NAME.
 func (c *cluster) storeApp(name string) {
 	c.t.Helper()
-	app := &v1alpha1.AppIsolation{
-		ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: name},
-		Spec: v1alpha1.AppIsolationSpec{
-			Selector:   &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"role": v1alpha1.LabelValue(name)}},
-			Directions: []v1alpha1.Direction{v1alpha1.DirectionIngress},
-		},
-	}
+	app := c.newApp(name)
 	require.NoError(c.t, c.admin.Create(c.t.Context(), app))
 	app.Status.Policy = &v1alpha1.PolicyReference{Name: "appiso-" + name, UID: types.UID("uid-" + name), Generation: 1}
 	require.NoError(c.t, c.admin.Status().Update(c.t.Context(), app))

@@ -66,6 +66,8 @@ type verdict struct {
 	summary  v1alpha1.EnforcementSummary
 	failures []v1alpha1.NodeFailure
 	enforced metav1.Condition
+	// others are further conditions, of an AppIsolation.
+	others []metav1.Condition
 }
 
 // judge says on which of nodes, the nodes that run a selected pod, the policy is

@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -49,7 +50,7 @@ func newCluster(t *testing.T) *cluster {
 		if err := appisolation.Setup(ctx, mgr); err != nil {
 			return err
 		}
-		return Setup(ctx, mgr, apiservertest.OperatorNamespace)
+		return Setup(ctx, mgr, Options{AgentNamespace: apiservertest.OperatorNamespace, writeEvery: time.Nanosecond})
 	})
 	return c
 }
@@ -57,23 +58,30 @@ func newCluster(t *testing.T) *cluster {
 // node makes the name of a node unique among the tests, which share a server.
 func (c *cluster) node(name string) string { return c.namespace + "-" + name }
 
-func (c *cluster) createApp() *v1alpha1.AppIsolation {
-	c.t.Helper()
-	app := &v1alpha1.AppIsolation{
-		ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: "db"},
+// newApp returns an AppIsolation that closes the pods of role=NAME.
+func (c *cluster) newApp(name string) *v1alpha1.AppIsolation {
+	return &v1alpha1.AppIsolation{
+		ObjectMeta: metav1.ObjectMeta{Namespace: c.namespace, Name: name},
 		Spec: v1alpha1.AppIsolationSpec{
-			Selector:   &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"role": "db"}},
+			Selector:   &v1alpha1.LabelSelector{MatchLabels: map[string]v1alpha1.LabelValue{"role": v1alpha1.LabelValue(name)}},
 			Directions: []v1alpha1.Direction{v1alpha1.DirectionIngress},
 		},
 	}
+}
+
+func (c *cluster) createApp() *v1alpha1.AppIsolation {
+	c.t.Helper()
+	app := c.newApp("db")
 	require.NoError(c.t, c.admin.Create(c.t.Context(), app))
 	return app
 }
 
-func (c *cluster) app() *v1alpha1.AppIsolation {
+func (c *cluster) app() *v1alpha1.AppIsolation { return c.appNamed("db") }
+
+func (c *cluster) appNamed(name string) *v1alpha1.AppIsolation {
 	c.t.Helper()
 	app := &v1alpha1.AppIsolation{}
-	require.NoError(c.t, c.admin.Get(c.t.Context(), client.ObjectKey{Namespace: c.namespace, Name: "db"}, app))
+	require.NoError(c.t, c.admin.Get(c.t.Context(), client.ObjectKey{Namespace: c.namespace, Name: name}, app))
 	return app
 }
 

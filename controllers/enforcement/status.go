@@ -34,7 +34,7 @@ func (v verdict) report(generation int64, selectedPods int, status *v1alpha1.App
 	status.SelectedPods = int32(selectedPods)
 	status.Enforcement = v.summary
 	status.Failures = v.failures
-	for _, condition := range []metav1.Condition{v.enforced, ready(status.Conditions, v.enforced)} {
+	for _, condition := range append(v.others, v.enforced, ready(status.Conditions, v.enforced)) {
 		condition.ObservedGeneration = generation
 		meta.SetStatusCondition(&status.Conditions, condition)
 	}

@@ -1,0 +1,136 @@
+package enforcement
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+)
+
+// maxNames is how many policies a message names.
+const maxNames = 10
+
+// neighbours are the other policies that select some of an AppIsolation's pods.
+type neighbours struct {
+	// widening allow more than the AppIsolation's own policy, by name.
+	widening []string
+	// apps are the AppIsolations whose policies are among the neighbours.
+	apps []string
+}
+
+// neighbours compares the policy of a uid with the others that select one of its
+// subjects. found is false where the cache doesn't have the policy yet.
+func (s survey) neighbours(ctx context.Context, namespace string, uid types.UID, subjects []*corev1.Pod) (n neighbours, found bool, err error) {
+	if len(subjects) == 0 {
+		return neighbours{}, true, nil
+	}
+	var policies networkingv1.NetworkPolicyList
+	if err := s.client.List(ctx, &policies, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return neighbours{}, false, fmt.Errorf("listing the namespace's policies: %w", err)
+	}
+	own := slices.IndexFunc(policies.Items, func(p networkingv1.NetworkPolicy) bool { return p.UID == uid })
+	if own < 0 {
+		return neighbours{}, false, nil
+	}
+	return neighboursOf(policies.Items, own, labelSets(subjects)), true, nil
+}
+
+// neighboursOf is pure. Its lists are in order.
+func neighboursOf(policies []networkingv1.NetworkPolicy, own int, pods []labels.Set) neighbours {
+	var n neighbours
+	for i := range policies {
+		other := &policies[i]
+		if i == own || !selectsAny(&other.Spec.PodSelector, pods) {
+			continue
+		}
+		if app, generated := appOf(other); generated {
+			n.apps = append(n.apps, app)
+		}
+		if widens(&policies[own].Spec, &other.Spec) {
+			n.widening = append(n.widening, other.Name)
+		}
+	}
+	slices.Sort(n.widening)
+	slices.Sort(n.apps)
+	return n
+}
+
+// labelSets returns each set of labels once: the replicas of a workload differ
+// in little or nothing.
+func labelSets(pods []*corev1.Pod) []labels.Set {
+	var sets []labels.Set
+	seen := map[string]bool{}
+	for _, pod := range pods {
+		set := labels.Set(pod.Labels)
+		if text := set.String(); !seen[text] {
+			seen[text] = true
+			sets = append(sets, set)
+		}
+	}
+	return sets
+}
+
+func selectsAny(selector *metav1.LabelSelector, pods []labels.Set) bool {
+	parsed := selectorOf(selector)
+	return slices.ContainsFunc(pods, func(set labels.Set) bool { return parsed.Matches(set) })
+}
+
+// appOf returns the AppIsolation that a policy was generated for.
+func appOf(policy *networkingv1.NetworkPolicy) (name string, generated bool) {
+	owner := metav1.GetControllerOf(policy)
+	if owner == nil || owner.Kind != "AppIsolation" {
+		return "", false
+	}
+	version, err := schema.ParseGroupVersion(owner.APIVersion)
+	return owner.Name, err == nil && version.Group == v1alpha1.GroupVersion.Group
+}
+
+// conditions are Exclusive and Overlapping.
+func (n neighbours) conditions() []metav1.Condition {
+	exclusive := metav1.Condition{
+		Type: v1alpha1.ConditionExclusive, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonOnlyPolicy,
+		Message: "no other policy allows more to the selected pods",
+	}
+	if len(n.widening) > 0 {
+		exclusive.Status, exclusive.Reason = metav1.ConditionFalse, v1alpha1.ReasonWidenedByOtherPolicies
+		exclusive.Message = "these policies select some of the same pods and allow more: " + list(n.widening)
+	}
+	overlapping := metav1.Condition{
+		Type: v1alpha1.ConditionOverlapping, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNoOverlap,
+		Message: "no other AppIsolation selects one of the selected pods",
+	}
+	if len(n.apps) > 0 {
+		overlapping.Status, overlapping.Reason = metav1.ConditionTrue, v1alpha1.ReasonOtherAppIsolations
+		overlapping.Message = "these AppIsolations select some of the same pods, and what any of them allows is allowed: " + list(n.apps)
+	}
+	return []metav1.Condition{exclusive, overlapping}
+}
+
+// withoutPolicy are Exclusive and Overlapping where there is no policy to compare.
+func withoutPolicy() []metav1.Condition {
+	var conditions []metav1.Condition
+	for _, name := range []string{v1alpha1.ConditionExclusive, v1alpha1.ConditionOverlapping} {
+		conditions = append(conditions, metav1.Condition{
+			Type: name, Status: metav1.ConditionUnknown, Reason: v1alpha1.ReasonNotProgrammed,
+			Message: "there is no policy of this generation to compare with others",
+		})
+	}
+	return conditions
+}
+
+func list(names []string) string {
+	if len(names) <= maxNames {
+		return strings.Join(names, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(names[:maxNames], ", "), len(names)-maxNames)
+}

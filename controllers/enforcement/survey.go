@@ -1,0 +1,109 @@
+package enforcement
+
+import (
+	"context"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+)
+
+// survey finds out, from the cache, what there is to judge about a policy.
+type survey struct {
+	client         client.Client
+	agentNamespace string
+}
+
+// subjects returns the pods of the namespace that the selector selects and that a
+// policy can apply to.
+func (s survey) subjects(ctx context.Context, namespace string, selector labels.Selector) ([]*corev1.Pod, error) {
+	var pods corev1.PodList
+	err := s.client.List(ctx, &pods, client.InNamespace(namespace), client.MatchingLabelsSelector{Selector: selector})
+	if err != nil {
+		return nil, fmt.Errorf("listing the selected pods: %w", err)
+	}
+	var subjects []*corev1.Pod
+	for i := range pods.Items {
+		if isSubject(&pods.Items[i]) {
+			subjects = append(subjects, &pods.Items[i])
+		}
+	}
+	return subjects, nil
+}
+
+// enforcement says on which nodes of its subjects a policy is enforced.
+func (s survey) enforcement(ctx context.Context, policy v1alpha1.PolicyReference, subjects []*corev1.Pod) (verdict, error) {
+	nodes, err := s.nodes(ctx, subjects)
+	if err != nil {
+		return verdict{}, err
+	}
+	return judge(policy, nodes), nil
+}
+
+// nodes returns what is known of each node that runs one of the pods.
+func (s survey) nodes(ctx context.Context, pods []*corev1.Pod) ([]node, error) {
+	agents, err := s.agents(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[string]bool{}
+	var nodes []node
+	for _, pod := range pods {
+		name := pod.Spec.NodeName
+		if seen[name] {
+			continue
+		}
+		seen[name] = true
+		report, err := s.nodeReport(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		nodes = append(nodes, node{name: name, agent: agents[name], report: report})
+	}
+	return nodes, nil
+}
+
+// agents returns the state of the agent of each node that has one. While one
+// agent pod replaces another, the better of the two counts.
+func (s survey) agents(ctx context.Context) (map[string]agentState, error) {
+	var pods corev1.PodList
+	err := s.client.List(ctx, &pods, client.InNamespace(s.agentNamespace), client.MatchingLabels(agentLabels))
+	if err != nil {
+		return nil, fmt.Errorf("listing the agents' pods: %w", err)
+	}
+	agents := make(map[string]agentState, len(pods.Items))
+	for i := range pods.Items {
+		name := pods.Items[i].Spec.NodeName
+		agents[name] = max(agents[name], agentStateOf(&pods.Items[i]))
+	}
+	return agents, nil
+}
+
+// nodeReport returns nil where the node's agent has never reported.
+func (s survey) nodeReport(ctx context.Context, name string) (*v1alpha1.NodeEnforcementStatus, error) {
+	report := &v1alpha1.NodeEnforcement{}
+	err := s.client.Get(ctx, client.ObjectKey{Name: name}, report)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading NodeEnforcement %s: %w", name, err)
+	}
+	return &report.Status, nil
+}
+
+// selectorOf selects nothing where the selector can't be read: an AppIsolation
+// with such a selector passed no validation and has no policy, and a policy with
+// one is reported by the agents.
+func selectorOf(selector *metav1.LabelSelector) labels.Selector {
+	parsed, err := metav1.LabelSelectorAsSelector(selector)
+	if err != nil {
+		return labels.Nothing()
+	}
+	return parsed
+}

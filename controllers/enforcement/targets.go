@@ -1,0 +1,47 @@
+package enforcement
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+)
+
+// appTargets are the AppIsolations.
+type appTargets struct{ reader client.Reader }
+
+func (t appTargets) selecting(ctx context.Context, pod *corev1.Pod) []reconcile.Request {
+	var apps v1alpha1.AppIsolationList
+	listCached(ctx, t.reader, &apps, client.InNamespace(pod.Namespace))
+	var requests []reconcile.Request
+	for i := range apps.Items {
+		if selects(apps.Items[i].Spec.Selector.ToMeta(), pod) {
+			requests = append(requests, requestFor(&apps.Items[i]))
+		}
+	}
+	return requests
+}
+
+func (t appTargets) withPolicy(ctx context.Context, uid types.UID) []reconcile.Request {
+	var apps v1alpha1.AppIsolationList
+	listCached(ctx, t.reader, &apps, client.MatchingFields{appPolicyIndex: string(uid)})
+	var requests []reconcile.Request
+	for i := range apps.Items {
+		requests = append(requests, requestFor(&apps.Items[i]))
+	}
+	return requests
+}
+
+func requestFor(object client.Object) reconcile.Request {
+	return reconcile.Request{NamespacedName: client.ObjectKeyFromObject(object)}
+}
+
+func selects(selector *metav1.LabelSelector, pod *corev1.Pod) bool {
+	return selectorOf(selector).Matches(labels.Set(pod.Labels))
+}
