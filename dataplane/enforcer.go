@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"time"
 
@@ -151,85 +150,6 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 	// A set that could not go yet keeps members that nobody takes out any more.
 	e.trusted, e.settled = !busy && linksErr == nil, true
 	return linksErr
-}
-
-// open finds the node's backend and its programs, and looks again whenever the
-// kernel is to be read: to look takes some milliseconds.
-func (e *enforcer) open(ctx context.Context) error {
-	if e.sets == nil {
-		return e.use(ctx, func(ctx context.Context) iptables.Backend { return iptables.Detect(ctx, compile.ChainPrefix) })
-	}
-	if e.trusted {
-		return nil
-	}
-	return e.use(ctx, func(ctx context.Context) iptables.Backend { return iptables.DetectChange(ctx, e.backend) })
-}
-
-// use takes the requested backend, or the one that detect finds. Whatever Moat has
-// in the other one goes as soon as this one's rules are in force: an agent before
-// this one may have used it, and its rules would go on dropping what they dropped.
-func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptables.Backend) error {
-	backend := e.requested
-	if backend == "" {
-		backend = detect(ctx)
-	}
-	if e.sets != nil && backend == e.backend {
-		return nil
-	}
-	runners, others := map[ruleset.Family]*iptables.Runner{}, map[ruleset.Family]*iptables.Runner{}
-	for _, family := range nodeFamilies() {
-		runner, err := iptables.NewRunner(backend, family, compile.ChainPrefix)
-		if err != nil {
-			return err
-		}
-		runner.OnRestore = e.restored
-		runners[family] = runner
-		// Without its programs nobody can tell what the other one holds.
-		if other, err := iptables.NewRunner(backend.Other(), family, compile.ChainPrefix); err == nil {
-			other.OnRestore = e.restored
-			others[family] = other
-		}
-	}
-	if e.sets == nil {
-		sets, err := ipset.Open(compile.SetPrefix)
-		if err != nil {
-			return err
-		}
-		sets.OnRequest = e.metrics.requests.Inc
-		e.sets = sets
-	}
-	e.settled = false
-	e.backend, e.runners, e.others = backend, runners, others
-	return nil
-}
-
-// restored notes a run of iptables-restore.
-func (e *enforcer) restored(err error) {
-	e.inspection.wrote()
-	e.metrics.restored(err)
-}
-
-// leaveOthers takes Moat's rules out of the other backend.
-func (e *enforcer) leaveOthers(ctx context.Context) error {
-	for family, other := range e.others {
-		_, err := other.Remove(ctx)
-		// A table that native nft rules make unreadable is none that this node's
-		// programs work with.
-		if err != nil && !errors.Is(err, iptables.ErrIncompatible) {
-			return fmt.Errorf("%s: removing Moat's rules of %s: %w", family, e.backend.Other(), err)
-		}
-		delete(e.others, family)
-	}
-	return nil
-}
-
-// nodeFamilies leaves out IPv6 where the kernel has none: there is no such
-// traffic to filter then.
-func nodeFamilies() []ruleset.Family {
-	if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
-		return []ruleset.Family{ruleset.IPv4}
-	}
-	return ruleset.Families()
 }
 
 // look renews the view and reports whether it changed.
@@ -379,27 +299,6 @@ func (e *enforcer) writeMembers(plan *ipset.Plan) error {
 	e.sizes.follow(plan, nil)
 	e.metrics.membersMoved(plan)
 	return nil
-}
-
-// guardStands reports whether the rules that a family has hold the guard.
-func (e *enforcer) guardStands(family ruleset.Family) bool {
-	_, stands := e.tables[family].Chains[compile.GuardChain]
-	return stands
-}
-
-// findsGuard reports whether an agent before this one has left a guard in the
-// kernel. Where that can't be read, it may have.
-func (e *enforcer) findsGuard() bool {
-	sets, err := ipset.Open(compile.SetPrefix)
-	if err != nil {
-		return true
-	}
-	defer sets.Close()
-	have, err := sets.Read()
-	return err != nil || slices.ContainsFunc(ruleset.Families(), func(family ruleset.Family) bool {
-		_, found := have[compile.LocalSet(family)]
-		return found
-	})
 }
 
 // applier makes one change of one family.

@@ -154,3 +154,24 @@ func localFamily(set string) (ruleset.Family, bool) {
 	}
 	return 0, false
 }
+
+// guardStands reports whether the rules that a family has hold the guard.
+func (e *enforcer) guardStands(family ruleset.Family) bool {
+	_, stands := e.tables[family].Chains[compile.GuardChain]
+	return stands
+}
+
+// findsGuard reports whether an agent before this one has left a guard in the
+// kernel. Where that can't be read, it may have.
+func (e *enforcer) findsGuard() bool {
+	sets, err := ipset.Open(compile.SetPrefix)
+	if err != nil {
+		return true
+	}
+	defer sets.Close()
+	have, err := sets.Read()
+	return err != nil || slices.ContainsFunc(ruleset.Families(), func(family ruleset.Family) bool {
+		_, found := have[compile.LocalSet(family)]
+		return found
+	})
+}
