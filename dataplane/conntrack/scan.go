@@ -19,9 +19,6 @@ type Scan struct {
 	// Released are addresses that no pod has any more.
 	Released Addresses
 
-	// OnLink reports whether an entry is of a link whose rules changed.
-	OnLink func(client, server netip.Addr) bool
-
 	// Entries counts all entries seen.
 	Entries int
 
@@ -43,7 +40,7 @@ type Key struct {
 // Add looks at one entry.
 func (s *Scan) Add(e *Entry) {
 	s.Entries++
-	if s.has(s.Released, e) || s.OnLink != nil && s.OnLink(e.Client, e.Server) {
+	if s.has(s.Released, e) {
 		s.forget(e)
 		return
 	}
