@@ -64,6 +64,9 @@ var valueTests = map[string]valueTest{
 	"logLevel": {`"debug"`, onEachPod(func(t *testing.T, pod corev1.PodSpec) {
 		require.Contains(t, pod.Containers[0].Args, "--log-level=debug")
 	})},
+	"reporting.networkPolicies": {`"Generated"`, func(t *testing.T, w workloads) {
+		require.Contains(t, w.operator.Spec.Template.Spec.Containers[0].Args, "--report-network-policies=Generated")
+	}},
 	"crds.install": {`false`, func(t *testing.T, w workloads) {
 		for key := range w.objects {
 			require.False(t, strings.HasPrefix(key, "CustomResourceDefinition/"), key)
@@ -164,6 +167,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{`agent.maxUnavailable="0%"`, "at '/agent/maxUnavailable'"},
 		{`agent.tolerations=[{"operator":"Everything"}]`, "at '/agent/tolerations/0/operator'"},
 		{`logLevel="verbose"`, "at '/logLevel': value must be one of 'info', 'debug'"},
+		{`reporting.networkPolicies="Some"`, "at '/reporting/networkPolicies': value must be one of 'All', 'Generated', 'None'"},
 		{`operator.replicas="two"`, "at '/operator/replicas': got string, want integer"},
 		{`operator.replicas=-1`, "at '/operator/replicas'"},
 		{`image.pullPolicy="always"`, "at '/image/pullPolicy'"},

@@ -35,6 +35,7 @@ func TestUsage(t *testing.T) {
 		"wrong value":          {[]string{"operator", "--leader-elect=perhaps"}, 2, "", "leader-elect"},
 		"argument":             {[]string{"operator", "now"}, 2, "", `unexpected argument "now"`},
 		"unknown log level":    {[]string{"operator", "--agent-namespace=moat-system", "--log-level=loud"}, 2, "", `--log-level "loud": use info or debug`},
+		"unknown reporting":    {[]string{"operator", "--agent-namespace=moat-system", "--report-network-policies=Some"}, 2, "", `--report-network-policies "Some": use All, Generated or None`},
 		"no namespace":         {[]string{"operator", "--agent-namespace="}, 2, "", "--agent-namespace is empty"},
 		"unknown agent flag":   {[]string{"agent", "--leader-elect"}, 2, "", "agent: flag provided but not defined: -leader-elect"},
 		"profiles for others":  {[]string{"agent", "--node-name=a", "--pprof-address=:6060"}, 2, "", `--pprof-address ":6060": has to be on the loopback`},

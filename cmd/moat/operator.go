@@ -35,6 +35,7 @@ type operatorOptions struct {
 	metricsAddress string
 	agentNamespace string
 	logLevel       string
+	reporting      string
 }
 
 func operatorFlags() (*flag.FlagSet, *operatorOptions) {
@@ -43,6 +44,7 @@ func operatorFlags() (*flag.FlagSet, *operatorOptions) {
 	flags.StringVar(&o.healthAddress, "health-address", ":8081", "`address` of /healthz and /readyz")
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":8080", "`address` of /metrics; 0 serves none")
 	flags.StringVar(&o.agentNamespace, "agent-namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of the agents' pods and of the operator's Lease (default $POD_NAMESPACE)")
+	flags.StringVar(&o.reporting, "report-network-policies", string(enforcement.ReportAll), "`which` policies to report where they are enforced: All, Generated (those of AppIsolations) or None")
 	flags.StringVar(&o.logLevel, "log-level", "info", "info or debug")
 	return flags, o
 }
@@ -50,6 +52,9 @@ func operatorFlags() (*flag.FlagSet, *operatorOptions) {
 func (o *operatorOptions) validate() error {
 	if o.agentNamespace == "" {
 		return errors.New("--agent-namespace is empty: name the namespace that Moat is installed in, or set POD_NAMESPACE")
+	}
+	if _, err := enforcement.ParseReporting(o.reporting); err != nil {
+		return fmt.Errorf("--report-network-policies %w", err)
 	}
 	return validateAddresses(o.healthAddress, o.metricsAddress)
 }
@@ -106,7 +111,8 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	if err := appisolation.Setup(ctx, mgr); err != nil {
 		return nil, err
 	}
-	if err := enforcement.Setup(ctx, mgr, enforcement.Options{AgentNamespace: options.agentNamespace}); err != nil {
+	report := enforcement.Options{AgentNamespace: options.agentNamespace, Reporting: enforcement.Reporting(options.reporting)}
+	if err := enforcement.Setup(ctx, mgr, report); err != nil {
 		return nil, err
 	}
 	return mgr, addChecks(mgr)

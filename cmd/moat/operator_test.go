@@ -49,7 +49,7 @@ func TestOperator(t *testing.T) {
 	admin, namespace := apiServer.Admin(t), apiServer.Namespace(t)
 	health := freeAddress(t)
 	mgr, err := newOperator(t.Context(), apiServer.Operator(t), &operatorOptions{
-		leaderElect: true, healthAddress: health, metricsAddress: "0", agentNamespace: apiservertest.OperatorNamespace,
+		leaderElect: true, healthAddress: health, metricsAddress: "0", agentNamespace: apiservertest.OperatorNamespace, reporting: "All",
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

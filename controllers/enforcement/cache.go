@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -18,6 +19,8 @@ const (
 	podNodeIndex = "spec.nodeName"
 	// appPolicyIndex finds the AppIsolation whose policy has a uid.
 	appPolicyIndex = "status.policy.uid"
+	// policyUIDIndex finds the hand-written policy of a uid.
+	policyUIDIndex = "metadata.uid"
 )
 
 // CacheByObject returns how the manager's cache must hold the objects that this
@@ -74,6 +77,12 @@ func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	})
 	if err != nil {
 		return fmt.Errorf("indexing AppIsolations by policy: %w", err)
+	}
+	err = indexer.IndexField(ctx, &networkingv1.NetworkPolicy{}, policyUIDIndex, func(object client.Object) []string {
+		return []string{string(object.GetUID())}
+	})
+	if err != nil {
+		return fmt.Errorf("indexing policies by uid: %w", err)
 	}
 	return nil
 }

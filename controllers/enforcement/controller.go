@@ -1,6 +1,6 @@
 // Package enforcement joins the reports of the nodes' agents with the pods, and
-// writes on which nodes each policy is enforced into the status of its
-// AppIsolation.
+// writes on which nodes each policy is enforced: into the status of its
+// AppIsolation, or into the PolicyEnforcement of a policy that was written by hand.
 //
 // The agents never write a per-policy object: that would cost policies × nodes
 // writes. Each writes its one NodeEnforcement, only the operator watches these,
@@ -50,14 +50,18 @@ const staleRetry = 100 * time.Millisecond
 // Overlapping and Ready in the status of each AppIsolation.
 type Reconciler struct {
 	survey
-	pace   *pace
-	events events.EventRecorder
+	reporting Reporting
+	pace      *pace
+	events    events.EventRecorder
 }
 
 // Setup adds the controllers to the manager, whose cache must follow
 // CacheByObject.
 func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	if err := addIndexes(ctx, mgr.GetFieldIndexer()); err != nil {
+		return err
+	}
+	if err := setupPolicies(mgr, options); err != nil {
 		return err
 	}
 	changes := affected{
@@ -70,9 +74,10 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 		Watches(&v1alpha1.NodeEnforcement{}, changes.reportHandler()).
 		Watches(&networkingv1.NetworkPolicy{}, changes.policyHandler()).
 		Complete(&Reconciler{
-			survey: survey{client: mgr.GetClient(), agentNamespace: options.AgentNamespace},
-			pace:   newPace(options.writeEvery),
-			events: mgr.GetEventRecorder("moat-operator"),
+			survey:    survey{client: mgr.GetClient(), agentNamespace: options.AgentNamespace},
+			reporting: options.Reporting,
+			pace:      newPace(options.writeEvery),
+			events:    mgr.GetEventRecorder("moat-operator"),
 		})
 	if err != nil {
 		return fmt.Errorf("setting up the enforcement controller: %w", err)
@@ -113,7 +118,7 @@ func (r *Reconciler) judge(ctx context.Context, app *v1alpha1.AppIsolation, prog
 		result.others = withoutPolicy()
 		return result, nil
 	}
-	result, err := r.enforcement(ctx, *app.Status.Policy, subjects)
+	result, err := r.enforcement(ctx, r.reporting, *app.Status.Policy, subjects)
 	if err != nil {
 		return verdict{}, err
 	}

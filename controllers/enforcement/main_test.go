@@ -38,6 +38,12 @@ type cluster struct {
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
+	return newReportingCluster(t, ReportAll)
+}
+
+// newReportingCluster sees the further namespaces too.
+func newReportingCluster(t *testing.T, reporting Reporting, further ...string) *cluster {
+	t.Helper()
 	c := &cluster{t: t, admin: server.Admin(t), namespace: server.Namespace(t)}
 	byObject, err := appisolation.CacheByObject()
 	require.NoError(t, err)
@@ -46,11 +52,14 @@ func newCluster(t *testing.T) *cluster {
 		ByObject:          byObject,
 		DefaultNamespaces: map[string]cache.Config{c.namespace: {}, apiservertest.OperatorNamespace: {}},
 	}
+	for _, namespace := range further {
+		options.DefaultNamespaces[namespace] = cache.Config{}
+	}
 	server.StartManager(t, options, func(ctx context.Context, mgr manager.Manager) error {
 		if err := appisolation.Setup(ctx, mgr); err != nil {
 			return err
 		}
-		return Setup(ctx, mgr, Options{AgentNamespace: apiservertest.OperatorNamespace, writeEvery: time.Nanosecond})
+		return Setup(ctx, mgr, Options{AgentNamespace: apiservertest.OperatorNamespace, Reporting: reporting, writeEvery: time.Nanosecond})
 	})
 	return c
 }

@@ -1,6 +1,8 @@
 package enforcement
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -25,6 +27,16 @@ func notProgrammed(programmed metav1.Condition) verdict {
 		Status:  metav1.ConditionFalse,
 		Reason:  v1alpha1.ReasonNotProgrammed,
 		Message: "there is no policy of this generation to enforce: " + programmed.Reason,
+	}}
+}
+
+// notReported is the verdict where the operator doesn't ask the nodes.
+func notReported() verdict {
+	return verdict{enforced: metav1.Condition{
+		Type:    v1alpha1.ConditionEnforced,
+		Status:  metav1.ConditionUnknown,
+		Reason:  v1alpha1.ReasonReportingOff,
+		Message: "policies are enforced, but the operator runs with --report-network-policies=None and so doesn't say where",
 	}}
 }
 
@@ -56,5 +68,22 @@ func ready(conditions []metav1.Condition, enforced metav1.Condition) metav1.Cond
 		Status:  first.Status,
 		Reason:  first.Reason,
 		Message: first.Message,
+	}
+}
+
+// policyStatus is the verdict as the status of a PolicyEnforcement. The conditions
+// speak of the policy's generation, and keep the time of before where they say the
+// same.
+func (v verdict) policyStatus(policy v1alpha1.PolicyReference, selectedPods int, before v1alpha1.PolicyEnforcementStatus) v1alpha1.PolicyEnforcementStatus {
+	conditions := slices.Clone(before.Conditions)
+	v.enforced.ObservedGeneration = policy.Generation
+	meta.SetStatusCondition(&conditions, v.enforced)
+	return v1alpha1.PolicyEnforcementStatus{
+		ObservedGeneration: policy.Generation,
+		PolicyUID:          policy.UID,
+		SelectedPods:       int32(selectedPods),
+		Enforcement:        v.summary,
+		Failures:           v.failures,
+		Conditions:         conditions,
 	}
 }

@@ -37,7 +37,10 @@ func (s survey) subjects(ctx context.Context, namespace string, selector labels.
 }
 
 // enforcement says on which nodes of its subjects a policy is enforced.
-func (s survey) enforcement(ctx context.Context, policy v1alpha1.PolicyReference, subjects []*corev1.Pod) (verdict, error) {
+func (s survey) enforcement(ctx context.Context, reporting Reporting, policy v1alpha1.PolicyReference, subjects []*corev1.Pod) (verdict, error) {
+	if reporting == ReportNone {
+		return notReported(), nil
+	}
 	nodes, err := s.nodes(ctx, subjects)
 	if err != nil {
 		return verdict{}, err

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
@@ -34,6 +35,32 @@ func (t appTargets) withPolicy(ctx context.Context, uid types.UID) []reconcile.R
 	var requests []reconcile.Request
 	for i := range apps.Items {
 		requests = append(requests, requestFor(&apps.Items[i]))
+	}
+	return requests
+}
+
+// policyTargets are the hand-written policies.
+type policyTargets struct{ reader client.Reader }
+
+func (t policyTargets) selecting(ctx context.Context, pod *corev1.Pod) []reconcile.Request {
+	return t.requests(ctx, func(policy *networkingv1.NetworkPolicy) bool {
+		return selects(&policy.Spec.PodSelector, pod)
+	}, client.InNamespace(pod.Namespace))
+}
+
+func (t policyTargets) withPolicy(ctx context.Context, uid types.UID) []reconcile.Request {
+	return t.requests(ctx, func(*networkingv1.NetworkPolicy) bool { return true }, client.MatchingFields{policyUIDIndex: string(uid)})
+}
+
+func (t policyTargets) requests(ctx context.Context, wanted func(*networkingv1.NetworkPolicy) bool, options ...client.ListOption) []reconcile.Request {
+	var policies networkingv1.NetworkPolicyList
+	listCached(ctx, t.reader, &policies, options...)
+	var requests []reconcile.Request
+	for i := range policies.Items {
+		policy := &policies.Items[i]
+		if _, generated := appOf(policy); !generated && wanted(policy) {
+			requests = append(requests, requestFor(policy))
+		}
 	}
 	return requests
 }
