@@ -36,7 +36,7 @@ import (
 const (
 	// resyncEvery is how often the kernel is looked at, to repair what others
 	// changed. Five seconds are promised until it is repaired, which takes a while too.
-	resyncEvery = 4 * time.Second
+	resyncEvery = 3 * time.Second
 
 	// retryFirst and retryMost bound the wait after an error, which doubles.
 	retryFirst = 500 * time.Millisecond

@@ -144,17 +144,35 @@ func (e *enforcer) findFaults(ctx context.Context, m *model, err error) error {
 		}
 		return nil
 	}
-	suspects := e.suspects()
-	if !isRefusal(err) || len(suspects) == 0 {
+	if !isRefusal(err) || !e.restoresNothing(ctx) {
 		return err
 	}
+	// Once more: a failure that passes mustn't close any pod.
 	before := e.quarantine
+	if err = e.passWith(ctx, m, before); !isRefusal(err) {
+		return err
+	}
+	suspects := e.suspects()
+	if len(suspects) == 0 {
+		return err
+	}
 	if e.passWith(ctx, m, before.with(suspects, err, now)) != nil {
 		// Not even without them: it is no policy's fault.
 		e.hold(before)
 		return err
 	}
 	return e.letGo(ctx, m, suspects)
+}
+
+// restoresNothing reports whether iptables-restore takes a change of nothing. Where it
+// doesn't, it is no policy's fault.
+func (e *enforcer) restoresNothing(ctx context.Context) bool {
+	for _, runner := range e.runners {
+		if runner.Apply(ctx, iptables.Change{}) != nil {
+			return false
+		}
+	}
+	return true
 }
 
 // suspects returns the policies whose rules are in the chains that the kernel lacks,

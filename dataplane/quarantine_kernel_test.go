@@ -179,6 +179,35 @@ func TestAFailureOfAllIsNoPolicysFault(t *testing.T) {
 	s.requireWalkThrough()
 }
 
+// A program that is broken for a moment closes no pod, not even until the next try.
+func TestAFailureThatPassesClosesNobody(t *testing.T) {
+	dir := t.TempDir()
+	broken, scripts := filepath.Join(dir, "broken"), filepath.Join(dir, "scripts")
+	require.NoError(t, os.WriteFile(broken, nil, 0o600))
+	for _, name := range []string{"iptables-nft-restore", "ip6tables-nft-restore"} {
+		program, err := exec.LookPath(name)
+		require.NoError(t, err)
+		script := fmt.Sprintf("#!/bin/sh\nscript=$(cat)\ncase $script in *6666*) if rm %s 2>/dev/null; then exit 1; fi;; esac\n"+
+			"printf '%%s\\n' \"$script\" | tee -a %s | %s \"$@\"\n", broken, scripts, program)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	s := walkThroughScene(t, iptables.NFT)
+	s.label("test-np", map[string]string{"role": "db"})
+	s.apply(refusedPolicy)
+	s.sync()
+	require.NoFileExists(t, broken)
+	require.Empty(t, s.quarantined())
+	s.requireTCP(true, "busybox", "test-np", 80)
+	written, err := os.ReadFile(scripts)
+	require.NoError(t, err)
+	for _, script := range strings.SplitAfter(string(written), "COMMIT\n") {
+		if strings.Contains(script, "MOAT-I-") {
+			require.Contains(t, script, "6666", "a pod was closed")
+		}
+	}
+}
+
 // A set that the real kernel refuses to make, since one of that name and of another
 // type is in use, closes the pods of the policy that needs it.
 func TestASetThatCantBeMadeHitsItsPolicyAlone(t *testing.T) {
