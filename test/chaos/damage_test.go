@@ -22,7 +22,7 @@ func (s *suite) damages() {
 		do   func(n *cluster.Node, run runner)
 	}{
 		{"the sets of isolated pods are flushed", func(n *cluster.Node, _ runner) { s.eachSet(n, "flush", isIsolated) }},
-		{"the sets of peers are flushed", func(n *cluster.Node, _ runner) {
+		{"all other sets are flushed", func(n *cluster.Node, _ runner) {
 			s.eachSet(n, "flush", func(name string) bool { return !isIsolated(name) })
 		}},
 		{"a set of peers gets everybody's addresses", s.pollute},
