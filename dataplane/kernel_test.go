@@ -54,6 +54,7 @@ func TestWalkThrough(t *testing.T) {
 // The dump that docs/dataplane.md explains is what the kernel holds.
 func TestTheDocumentedDumpIsReal(t *testing.T) {
 	s := walkThroughScene(t, iptables.NFT)
+	s.guardNode()
 	s.label("test-np", map[string]string{"role": "db"})
 	s.apply(walkThrough)
 	s.sync()

@@ -109,7 +109,13 @@ func newMetrics() *metrics {
 	m.looks = counters("conntrack_looks_total", "Looks for forbidden connections in the kernel's table, by result.", "result")
 	m.lookDuration = durations("conntrack_look_duration_seconds", "How long a look at the kernel's table of connections took.")
 	m.guardDrops = newGuardDrops()
-	// A counter that appears with its first increase has no rate of it.
+	m.beginAtZero()
+	return m
+}
+
+// beginAtZero makes the counters that have labels: one that appears with its first
+// increase has no rate of it.
+func (m *metrics) beginAtZero() {
 	for _, result := range []string{resultSuccess, resultError} {
 		m.syncs.WithLabelValues(result)
 		m.restores.WithLabelValues(result)
@@ -121,7 +127,6 @@ func newMetrics() *metrics {
 	for _, kind := range []string{repairChain, repairHook, repairSet} {
 		m.repairs.WithLabelValues(kind)
 	}
-	return m
 }
 
 // metricNamespace is what the names of all metrics begin with.
