@@ -18,11 +18,11 @@ fi
 
 whole=false
 [[ $# -gt 0 ]] || { whole=true; set -- ./...; }
-flags=()
+flags=(-timeout=30m)
 if [[ ${#in_userns[@]} -gt 0 ]]; then
   say "not root: the tests run in user namespaces"
   # go test splits the value into words; quotes hold one together.
-  flags=(-exec "$(printf "'%s' " "${in_userns[@]}")")
+  flags+=(-exec "$(printf "'%s' " "${in_userns[@]}")")
 elif [[ $userns_forbidden -eq 1 ]]; then
   say "not root, and user namespaces are forbidden: the tests of the kernel are skipped"
 fi

@@ -31,8 +31,9 @@ const (
 	lockWait = 10
 	// runTimeout ends a program that hangs, unless a Runner says otherwise.
 	runTimeout = 30 * time.Second
-	// killWait is how long the pipes of a program that was ended may stay open.
-	killWait = time.Second
+	// killWait is how long the pipes of a program that has ended may stay open. It is
+	// long enough for a node that is so busy that nobody reads them for a second.
+	killWait = 5 * time.Second
 )
 
 // ErrMissing means that the programs of a backend are not installed.
