@@ -115,6 +115,9 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	if err := enforcement.Setup(ctx, mgr, report); err != nil {
 		return nil, err
 	}
+	if err := mgr.Add(appisolation.EnsureConfig(mgr.GetClient())); err != nil {
+		return nil, fmt.Errorf("setting up the operator: %w", err)
+	}
 	return mgr, addChecks(mgr)
 }
 

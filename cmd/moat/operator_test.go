@@ -65,6 +65,11 @@ func TestOperator(t *testing.T) {
 		require.NoError(t, admin.Get(ctx, client.ObjectKeyFromObject(app), app))
 		return meta.IsStatusConditionTrue(app.Status.Conditions, v1alpha1.ConditionReady)
 	}, apiservertest.Eventually, apiservertest.Tick, "AppIsolation ready")
+	config := &v1alpha1.IsolationConfig{}
+	require.Eventually(t, func() bool {
+		return admin.Get(ctx, client.ObjectKey{Name: v1alpha1.IsolationConfigName}, config) == nil
+	}, apiservertest.Eventually, apiservertest.Tick, "the IsolationConfig is made")
+	require.Len(t, config.Spec.DNS.Ports, 2, "the API's defaults")
 	for _, path := range []string{"healthz", "readyz"} {
 		requireOK(t, fmt.Sprintf("http://%s/%s", health, path))
 	}
