@@ -1,6 +1,7 @@
 package chaos
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -31,9 +32,8 @@ func (s *suite) damages() {
 			run("-D", "FORWARD", "-j", "MOAT-FORWARD")
 			run("-D", "INPUT", "-j", "MOAT-INPUT")
 		}},
-		{"the whole table is flushed, chains deleted, sets destroyed", func(n *cluster.Node, run runner) {
-			run("-F")
-			run("-X")
+		{"the whole table is flushed, chains deleted, sets destroyed", func(n *cluster.Node, _ runner) {
+			s.emptyTable(n)
 			s.destroySets(n)
 		}},
 	} {
@@ -82,14 +82,27 @@ func (s *suite) felt(a *attempt) (last time.Duration) {
 // runner runs iptables and ip6tables on a node's mangle table.
 type runner func(args ...string)
 
-func (s *suite) runner(node int) runner {
-	programs := []string{"iptables-nft", "ip6tables-nft"}
+// programs returns those of a node's backend for both families.
+func programs(node int) []string {
 	if backends[node] == iptables.Legacy {
-		programs = []string{"iptables-legacy", "ip6tables-legacy"}
+		return []string{"iptables-legacy", "ip6tables-legacy"}
 	}
+	return []string{"iptables-nft", "ip6tables-nft"}
+}
+
+// emptyTable puts an empty mangle table in the place of the node's, as a reload of a
+// firewall does: in one step, which no agent comes between.
+func (s *suite) emptyTable(n *cluster.Node) {
+	s.t.Helper()
+	for _, program := range programs(slices.Index(s.Nodes, n)) {
+		n.Run(s.t, "sh", "-c", "printf '*mangle\\nCOMMIT\\n' | "+program+"-restore -w 20")
+	}
+}
+
+func (s *suite) runner(node int) runner {
 	return func(args ...string) {
 		s.t.Helper()
-		for _, program := range programs {
+		for _, program := range programs(node) {
 			s.Nodes[node].Run(s.t, program, append([]string{"-w", "20", "-t", "mangle"}, args...)...)
 		}
 	}
