@@ -82,7 +82,8 @@ func (r *result) add(w window) {
 	*damaged += excused
 	*count += wrong - excused
 	if wrong > excused {
-		r.Streams = append(r.Streams, fmt.Sprintf("%d of %s", wrong-excused, w.stream.name))
+		r.Streams = append(r.Streams, fmt.Sprintf("%d of %s, the last %.2fs after the fault began",
+			wrong-excused, w.stream.name, (last-r.attempt.since).Seconds()))
 	}
 }
 
