@@ -1,6 +1,7 @@
 package appisolation
 
 import (
+	"context"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,7 +20,7 @@ func TestEnsureConfig(t *testing.T) {
 	key := client.ObjectKey{Name: v1alpha1.IsolationConfigName}
 	config := &v1alpha1.IsolationConfig{ObjectMeta: metav1.ObjectMeta{Name: v1alpha1.IsolationConfigName}}
 	require.NoError(t, client.IgnoreNotFound(admin.Delete(t.Context(), config)))
-	t.Cleanup(func() { _ = client.IgnoreNotFound(admin.Delete(t.Context(), config)) })
+	t.Cleanup(func() { require.NoError(t, client.IgnoreNotFound(admin.Delete(context.Background(), config))) })
 
 	require.NoError(t, EnsureConfig(operator)(t.Context()))
 	require.NoError(t, admin.Get(t.Context(), key, config))
