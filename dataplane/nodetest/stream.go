@@ -108,7 +108,7 @@ func StreamTCP(t testing.TB, client, server *Host, to, target netip.AddrPort) *S
 		listener, err = net.Listen("tcp", target.String())
 		return err
 	}))
-	defer func() { _ = listener.Close() }()
+	defer closeAtOnce(listener)
 	accepted := make(chan net.Conn, 1)
 	go func() {
 		conn, _ := listener.Accept()
@@ -129,6 +129,14 @@ func StreamTCP(t testing.TB, client, server *Host, to, target netip.AddrPort) *S
 	go s.Down.write(answered.Write)
 	go s.Down.read(opened.Read)
 	return s
+}
+
+// closeAtOnce frees a listener's port. A child between fork and exec would hold it
+// on, and with it the port, which the next connection to the same pod listens on.
+func closeAtOnce(listener net.Listener) {
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	_ = listener.Close()
 }
 
 // StreamUDP sends a datagram to an address and port, behind which is what the
