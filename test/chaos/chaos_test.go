@@ -90,7 +90,7 @@ func (s *suite) close() {
 	}
 	s.apply(s.t)
 	s.sleep(cutWithin)
-	s.seen = s.positions()
+	s.lost, s.seen = s.disturbance(), s.positions()
 	s.make(fault{kind: kindControl, name: "nothing", do: func(*attempt) { s.sleep(2 * time.Second) }})
 	last := s.results[len(s.results)-1]
 	require.Zero(s.t, last.Leaked+last.Lost, "the rules aren't in force to begin with")

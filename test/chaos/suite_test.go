@@ -35,6 +35,7 @@ type suite struct {
 	churn   *churn
 	results []*result
 	seen    map[*stream]uint64 // up to where probes are accounted for
+	lost    disturbance        // of the machine, up to there
 	ended   bool               // as it should
 }
 
@@ -112,9 +113,10 @@ func (s *suite) make(f fault) {
 
 func (s *suite) attempt(f fault) *result {
 	s.t.Helper()
-	before, start, a := s.disturbance(), s.wire.now(), &attempt{}
+	before, start, a := s.lost, s.wire.now(), &attempt{}
 	f.do(a)
 	r := &result{Kind: f.kind, Name: f.name, harms: f.harms, attempt: a, windows: a.extra}
+	s.lost = s.disturbance()
 	for st, end := range s.positions() {
 		r.windows = append(r.windows, window{st, s.seen[st], end})
 		s.seen[st] = end
