@@ -98,3 +98,19 @@ func TestEveryMetricHasARow(t *testing.T) {
 		}
 	}
 }
+
+// The manifests that a document shows are those that it applies.
+func TestDocumentsShowTheirManifests(t *testing.T) {
+	shown := 0
+	for _, document := range []string{"README.md", "docs/tutorial.md"} {
+		_, blocks := split(read(t, document))
+		for _, b := range blocks {
+			head, body, _ := strings.Cut(b.text, "\n")
+			if file, named := strings.CutPrefix(head, "# config/"); named && b.language == "yaml" {
+				shown++
+				require.Equal(t, read(t, "config/"+file), body, "%s shows config/%s", document, file)
+			}
+		}
+	}
+	require.GreaterOrEqual(t, shown, 5)
+}
