@@ -21,7 +21,7 @@ func followDocuments(ctx context.Context, documents []string) error {
 		return err
 	}
 	d := &demo{shell: shell}
-	d.provideCluster()
+	d.provideMoat()
 	d.output("kubectl", "delete", "namespace", "shop", "elsewhere", "--ignore-not-found", "--timeout=60s")
 	programs, err := programsForReaders()
 	if err != nil {
@@ -36,6 +36,21 @@ func followDocuments(ctx context.Context, documents []string) error {
 		fmt.Printf("\nEvery command printed what its document says, in %.0f s.\n", time.Since(d.begun).Seconds())
 	}
 	return d.err
+}
+
+// provideMoat makes a cluster with Moat as a reader has one, or brings Moat up to date
+// on the one that stands.
+func (d *demo) provideMoat() {
+	d.heading("A cluster with Moat")
+	d.show("up")
+	d.show("hack/image/build.sh", imageTag)
+	d.show("load-image", filepath.Join(cacheDir(), "images", "moat-"+imageTag+".tar"))
+	d.show("helm", "upgrade", "--install", "moat", "charts/moat", "-n", systemNamespace, "--create-namespace",
+		"--wait", "--timeout", "90s", "--set", "image.tag="+imageTag, "--set", "image.pullPolicy=Never")
+	// The tag stays the same when the image changes.
+	d.show("kubectl", "-n", systemNamespace, "rollout", "restart", "deployment/moat-operator", "daemonset/moat-agent")
+	d.show("kubectl", "-n", systemNamespace, "rollout", "status", "deployment/moat-operator", "--timeout=60s")
+	d.show("kubectl", "-n", systemNamespace, "rollout", "status", "daemonset/moat-agent", "--timeout=120s")
 }
 
 // programsForReaders makes a folder with a kubectl and a helm that speak to the

@@ -37,17 +37,6 @@ func manifest(name string) string {
 // setUp makes everything that the walk-through needs. On a cluster that stands
 // already it starts over, with the image as it is now.
 func (d *demo) setUp() {
-	d.provideCluster()
-
-	d.heading("The walk-through's pods")
-	d.removeOwnObjects()
-	d.startPods()
-	d.startListeners()
-}
-
-// provideCluster makes a cluster with Moat, or brings Moat up to date on the one that
-// stands.
-func (d *demo) provideCluster() {
 	d.say("kubectl and helm mean, in all that follows: go run ./hack/cluster kubectl, go run ./hack/cluster helm")
 	d.ensurePing()
 
@@ -59,6 +48,11 @@ func (d *demo) provideCluster() {
 	d.show("hack/image/build.sh", imageTag)
 	d.show("load-image", filepath.Join(cacheDir(), "images", "moat-"+imageTag+".tar"))
 	d.installChart()
+
+	d.heading("The walk-through's pods")
+	d.removeOwnObjects()
+	d.startPods()
+	d.startListeners()
 }
 
 func (d *demo) installChart() {
