@@ -42,7 +42,7 @@ func (d *demo) withUpgrade() {
 // withHelmTest runs the chart's own test.
 func (d *demo) withHelmTest() {
 	d.step("helm test: the chart proves that policies are enforced")
-	command := []string{"helm", "test", "moat", "-n", systemNamespace, "--timeout", "150s"}
+	command := []string{"helm", "test", "moat", "-n", systemNamespace, "--logs", "--timeout", "150s"}
 	d.say("\n$ %s", typed(command))
 	output := d.output(command...)
 	d.say("%s", output)
