@@ -17,7 +17,7 @@ import (
 )
 
 // selftestPoll is the wait between two looks at the cluster.
-const selftestPoll = 500 * time.Millisecond
+const selftestPoll = 250 * time.Millisecond
 
 // selftestOptions are the flags of selftest.
 type selftestOptions struct {

@@ -31,7 +31,7 @@ const (
 	// of a policy's own pods; the addresses of its peers follow within a second.
 	answerWithin = 10 * time.Second
 	// silentTries is how often a connection that shall not succeed is tried.
-	silentTries = 3
+	silentTries = 2
 	// cleanUpWithin bounds the removal of what was made, which begins also where the
 	// test was ended.
 	cleanUpWithin = 10 * time.Second
