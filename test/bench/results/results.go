@@ -81,7 +81,7 @@ func Milliseconds(kind string, samples []time.Duration) Figure {
 type Traffic struct {
 	Kind     string `json:"kind"`
 	Backend  string `json:"backend"`
-	Isolated int    `json:"isolatedPods"` // 0: a second node without Moat, which shows the noise
+	Isolated int    `json:"isolatedPods"` // 0: a second node without Moat, which shows the noise; or RuleAlone
 	// PerSecond is the median of the rounds, Ratio that of each round's ratio to the
 	// node without Moat, Low and High the quartiles of the ratio.
 	PerSecond float64 `json:"perSecond"`
@@ -90,6 +90,10 @@ type Traffic struct {
 	High      float64 `json:"ratioHigh"`
 	Rounds    int     `json:"rounds"`
 }
+
+// RuleAlone stands for a node without Moat that has one rule in its place, which
+// accepts established connections: the least that any filter costs them.
+const RuleAlone = -1
 
 // NewTraffic makes a Traffic of the rounds with Moat and those without, which were
 // taken in pairs.

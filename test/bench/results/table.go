@@ -115,8 +115,11 @@ func (r *Report) trafficRows() []Row {
 			Figure: fmt.Sprintf("%s of no Moat (quartiles %s to %s; %s%s; n=%d)",
 				percent(t.Ratio), percent(t.Low), percent(t.High), number(t.PerSecond), k.unit, t.Rounds),
 		}
-		if t.Isolated == 0 {
+		switch t.Isolated {
+		case 0:
 			row.What = k.what + ", without Moat once more: the noise"
+		case RuleAlone:
+			row.What = k.what + ", one rule in Moat's place, for established connections"
 		}
 		if limit := least[t.Kind]; t.Isolated == mostIsolated && limit > 0 {
 			row.Target, row.Met = "≥ "+percent(limit), yes[t.Ratio >= limit]
