@@ -78,6 +78,10 @@ tidy: ## Tidy the go.mod of every module
 verify: tidy generate lint ## Check that generated files, modules and code style are as committed
 	@git diff --exit-code || { echo 'verify: the files above differ from what is committed: commit them'; exit 1; }
 
+.PHONY: tutorial
+tutorial: ## Run every command of README and the tutorial on the demo's cluster, and compare what it prints
+	@go run ./hack/demo README.md docs/tutorial.md
+
 .PHONY: cluster-up
 cluster-up: ## Start the local cluster without Moat
 	@$(CLUSTER) up

@@ -102,8 +102,9 @@ func (l *layer) finish() ([]byte, error) {
 	return l.content.Bytes(), nil
 }
 
-// writeArchive writes an image of one layer in the format of "docker save".
-func writeArchive(file, ref string, command []string, layer []byte) error {
+// writeArchive writes an image of one layer in the format of "docker save", under all
+// of the names.
+func writeArchive(file string, refs, command []string, layer []byte) error {
 	config, err := json.Marshal(map[string]any{
 		"architecture": runtime.GOARCH,
 		"os":           "linux",
@@ -114,7 +115,7 @@ func writeArchive(file, ref string, command []string, layer []byte) error {
 		return fmt.Errorf("encoding the image's configuration: %w", err)
 	}
 	configName, layerName := digest(config)+".json", digest(layer)+"/layer.tar"
-	manifest, err := json.Marshal([]map[string]any{{"Config": configName, "RepoTags": []string{ref}, "Layers": []string{layerName}}})
+	manifest, err := json.Marshal([]map[string]any{{"Config": configName, "RepoTags": refs, "Layers": []string{layerName}}})
 	if err != nil {
 		return fmt.Errorf("encoding the image's manifest: %w", err)
 	}

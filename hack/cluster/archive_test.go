@@ -45,7 +45,7 @@ func TestLayer(t *testing.T) {
 
 func TestWriteArchive(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "image.tar")
-	require.NoError(t, writeArchive(file, "docker.io/library/x:local", []string{"/x"}, []byte("layer")))
+	require.NoError(t, writeArchive(file, []string{"docker.io/library/x:local", "docker.io/library/x:stable"}, []string{"/x"}, []byte("layer")))
 	data, err := os.ReadFile(file)
 	require.NoError(t, err)
 	entries := readTar(t, data)
@@ -56,7 +56,7 @@ func TestWriteArchive(t *testing.T) {
 		Layers   []string
 	}
 	require.NoError(t, json.Unmarshal([]byte(entries["manifest.json"].content), &manifest))
-	require.Equal(t, []string{"docker.io/library/x:local"}, manifest[0].RepoTags)
+	require.Equal(t, []string{"docker.io/library/x:local", "docker.io/library/x:stable"}, manifest[0].RepoTags)
 	require.Equal(t, "layer", entries[manifest[0].Layers[0]].content)
 	var config struct {
 		Rootfs struct {

@@ -18,8 +18,8 @@ const pauseImage = "registry.k8s.io/pause:3.10"
 
 // image is a test image that is made without a registry.
 type image struct {
-	name    string // of the cached file
-	ref     string // with the registry that Docker's short names stand for
+	name    string   // of the cached file
+	refs    []string // with the registry that Docker's short names stand for
 	command []string
 	// recipe is everything that decides what the image holds; a change of it
 	// makes the cached image stale.
@@ -35,9 +35,10 @@ var (
 )
 
 var images = []image{
-	{"pause", pauseImage, []string{"/pause"}, pauseSource, fillPause},
-	{"busybox", "docker.io/library/busybox:local", []string{"/bin/sh"}, "1", fillBusybox},
-	{"nginx", "docker.io/library/nginx:local", []string{"/usr/sbin/nginx", "-g", "daemon off;"}, "2" + nginxConfig, fillNginx},
+	{"pause", []string{pauseImage}, []string{"/pause"}, pauseSource, fillPause},
+	// By the second name the documents' manifests run here as they are.
+	{"busybox", []string{"docker.io/library/busybox:local", "docker.io/library/busybox:stable"}, []string{"/bin/sh"}, "2", fillBusybox},
+	{"nginx", []string{"docker.io/library/nginx:local"}, []string{"/usr/sbin/nginx", "-g", "daemon off;"}, "2" + nginxConfig, fillNginx},
 }
 
 func imagesCommand(args []string) error {
@@ -72,9 +73,9 @@ func buildImages() ([]string, error) {
 		sum := sha256.Sum256([]byte(i.recipe))
 		file := filepath.Join(dir, fmt.Sprintf("%s-%x.tar", i.name, sum[:4]))
 		if !exists(file) {
-			err := during("building the image "+i.ref, nil, func() error { return i.build(file) })
+			err := during("building the image "+i.name, nil, func() error { return i.build(file) })
 			if err != nil {
-				return nil, fmt.Errorf("building the image %s: %w", i.ref, err)
+				return nil, fmt.Errorf("building the image %s: %w", i.name, err)
 			}
 		}
 		files = append(files, file)
@@ -92,7 +93,7 @@ func (i image) build(file string) error {
 		return err
 	}
 	temp := file + ".new"
-	if err := writeArchive(temp, i.ref, i.command, content); err != nil {
+	if err := writeArchive(temp, i.refs, i.command, content); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, file); err != nil {

@@ -77,3 +77,30 @@ func TestEchoRequestHasItsChecksum(t *testing.T) {
 	}
 	require.EqualValues(t, 0xffff, sum&0xffff+sum>>16)
 }
+
+func TestTranscript(t *testing.T) {
+	entries := transcript("# Title\n\n```yaml\n$ not: this\n```\n```console\n$ kubectl get x\nNAME  AGE\n\nx     3s\n$ true\n```\n$ nor this\n")
+	require.Equal(t, []entry{
+		{line: 7, command: "kubectl get x", want: []string{"NAME  AGE", "", "x     3s"}},
+		{line: 11, command: "true"},
+	}, entries)
+	require.True(t, entries[0].agrees("NAME   AGE\nx      1m12s\n"))
+	for _, other := range []string{"", "NAME AGE\n", "NAME AGE\ny 3s\n", "NAME AGE\nx 3s\nz 3s\n", "NAME AGE\nx 3\n"} {
+		require.False(t, entries[0].agrees(other), other)
+	}
+	require.True(t, entries[1].agrees(""))
+	require.False(t, entries[1].agrees("command not found\n"))
+}
+
+func TestWhatMayBeRunTwice(t *testing.T) {
+	for command, changes := range map[string]bool{
+		"kubectl apply -f apps.yaml":                               true,
+		"kubectl -n shop patch appisolation api -p '{}'":           true,
+		"kubectl delete namespace shop":                            true,
+		"kubectl -n shop get appisolation":                         false,
+		"kubectl -n shop wait --for=condition=Enforced policy/old": false,
+		"config/samples/tutorial/reach.sh":                         false,
+	} {
+		require.Equal(t, changes, entry{command: command}.changes(), command)
+	}
+}

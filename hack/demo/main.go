@@ -10,13 +10,18 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 )
 
-const usage = `Usage: go run ./hack/demo
+const usage = `Usage: go run ./hack/demo [DOCUMENT.md...]
 
 Runs the whole demonstration; needs root. It can be run again on the cluster
 that it leaves. Remove that one with: go run ./hack/cluster down
+
+With documents it runs, on the same cluster, the commands in their console blocks
+instead, and compares what these print with what the documents say.
 `
 
 func main() {
@@ -35,12 +40,16 @@ func run(ctx context.Context, args []string) int {
 	case len(args) == 1 && (args[0] == "help" || args[0] == "-h" || args[0] == "--help"):
 		fmt.Print(usage)
 		return 0
+	case len(args) > 0 && !slices.ContainsFunc(args, notMarkdown):
+		return report(followDocuments(ctx, args))
 	case len(args) > 0:
 		fmt.Fprintf(os.Stderr, "demo: unexpected argument %q\n\n%s", args[0], usage)
 		return 2
 	}
 	return report(demonstrate(ctx))
 }
+
+func notMarkdown(name string) bool { return !strings.HasSuffix(name, ".md") }
 
 func report(err error) int {
 	if err != nil {
