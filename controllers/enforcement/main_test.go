@@ -44,6 +44,13 @@ func newCluster(t *testing.T) *cluster {
 // newReportingCluster sees the further namespaces too.
 func newReportingCluster(t *testing.T, reporting Reporting, further ...string) *cluster {
 	t.Helper()
+	return newClusterOf(t, reporting, time.Nanosecond, further...)
+}
+
+// newClusterOf has the controllers write a status not more often than that; zero:
+// as they are shipped.
+func newClusterOf(t *testing.T, reporting Reporting, writeEvery time.Duration, further ...string) *cluster {
+	t.Helper()
 	c := &cluster{t: t, admin: server.Admin(t), namespace: server.Namespace(t)}
 	byObject, err := appisolation.CacheByObject()
 	require.NoError(t, err)
@@ -56,10 +63,10 @@ func newReportingCluster(t *testing.T, reporting Reporting, further ...string) *
 		options.DefaultNamespaces[namespace] = cache.Config{}
 	}
 	server.StartManager(t, options, func(ctx context.Context, mgr manager.Manager) error {
-		if err := appisolation.Setup(ctx, mgr); err != nil {
+		if err := appisolation.Setup(ctx, mgr, appisolation.Options{StatusEvery: writeEvery}); err != nil {
 			return err
 		}
-		return Setup(ctx, mgr, Options{AgentNamespace: apiservertest.OperatorNamespace, Reporting: reporting, writeEvery: time.Nanosecond})
+		return Setup(ctx, mgr, Options{AgentNamespace: apiservertest.OperatorNamespace, Reporting: reporting, writeEvery: writeEvery})
 	})
 	return c
 }

@@ -125,20 +125,26 @@ func Quantile(samples []float64, q float64) float64 {
 
 // Read reads a report.
 func Read(path string) (*Report, error) {
+	report := &Report{}
+	return report, readJSON(path, report)
+}
+
+func readJSON(path string, report any) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading the report: %w", err)
+		return fmt.Errorf("reading the report: %w", err)
 	}
-	report := &Report{}
 	if err := json.Unmarshal(text, report); err != nil {
-		return nil, fmt.Errorf("reading the report %s: %w", path, err)
+		return fmt.Errorf("reading the report %s: %w", path, err)
 	}
-	return report, nil
+	return nil
 }
 
 // Write writes a report, and makes its folder.
-func (r *Report) Write(path string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+func (r *Report) Write(path string) error { return writeJSON(path, r) }
+
+func writeJSON(path string, report any) error {
+	text, err := json.MarshalIndent(report, "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}

@@ -134,23 +134,27 @@ func percent(ratio float64) string {
 }
 
 // Print writes the table for a terminal.
-func (r *Report) Print(w io.Writer) error {
+func (r *Report) Print(w io.Writer) error { return printRows(w, r.Rows()) }
+
+func printRows(w io.Writer, rows []Row) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(row Row) {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", row.Scenario, row.What, row.Figure, row.Target, row.Met) // Flush has the error.
 	}
 	line(Row{"SCENARIO", "WHAT", "FIGURE", "TARGET", "MET"})
-	for _, row := range r.Rows() {
+	for _, row := range rows {
 		line(row)
 	}
 	return table.Flush()
 }
 
 // Markdown is the same table, for a document.
-func (r *Report) Markdown() string {
+func (r *Report) Markdown() string { return markdown(r.Rows()) }
+
+func markdown(rows []Row) string {
 	var b strings.Builder
 	b.WriteString("| scenario | what | figure | target | met |\n| --- | --- | --- | --- | --- |\n")
-	for _, row := range r.Rows() {
+	for _, row := range rows {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", row.Scenario, row.What, row.Figure, row.Target, row.Met)
 	}
 	return b.String()
