@@ -70,7 +70,12 @@ func render(t *testing.T, args ...string) map[string]object {
 	t.Helper()
 	out, err := template(t, args...)
 	require.NoError(t, err)
+	return objectsOf(t, out)
+}
 
+// objectsOf takes YAML documents apart.
+func objectsOf(t *testing.T, out string) map[string]object {
+	t.Helper()
 	objects := map[string]object{}
 	for _, text := range strings.Split(out, "\n---\n") {
 		var head struct {
@@ -130,6 +135,8 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"ClusterRoleBinding/moat-operator", "ClusterRoleBinding/moat-agent",
 		"Role/moat-operator-leader-election", "RoleBinding/moat-operator-leader-election",
 		"Deployment/moat-operator", "DaemonSet/moat-agent",
+		"ValidatingAdmissionPolicy/moat-agent-reports", "ValidatingAdmissionPolicyBinding/moat-agent-reports",
+		"ValidatingAdmissionPolicy/moat-operator-policies", "ValidatingAdmissionPolicyBinding/moat-operator-policies",
 	})
 	for _, component := range []string{"operator", "agent"} {
 		account := decode[corev1.ServiceAccount](t, objects, "ServiceAccount/moat-"+component)

@@ -10,7 +10,7 @@ import (
 	"github.com/moat-dev/moat/controllers/apiservertest"
 )
 
-var server apiservertest.Server
+var server = apiservertest.Server{Admission: true}
 
 func TestMain(m *testing.M) {
 	os.Exit(server.Run(m))
