@@ -81,6 +81,9 @@ func (s survey) agents(ctx context.Context) (map[string]agentState, error) {
 	}
 	agents := make(map[string]agentState, len(pods.Items))
 	for i := range pods.Items {
+		if !isAgent(&pods.Items[i], s.agentNamespace) {
+			continue
+		}
 		name := pods.Items[i].Spec.NodeName
 		agents[name] = max(agents[name], agentStateOf(&pods.Items[i]))
 	}
