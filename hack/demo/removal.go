@@ -28,6 +28,8 @@ func (d *demo) withForgedReport() {
 	defer func() { _ = os.RemoveAll(dir) }()
 	kubeconfig := filepath.Join(dir, "kubeconfig")
 	d.writeKubeconfig(kubeconfig, token)
+	d.compare("doubts about the admission policies", "none", leftOf(d.output("kubectl", "get", "validatingadmissionpolicies",
+		"-o", "jsonpath={.items[*].status.typeChecking.expressionWarnings}")))
 	d.compare("report for node-1", "accepted", d.forge(dir, kubeconfig, "node-1"))
 	d.compare("report for node-2", "refused", d.forge(dir, kubeconfig, "node-2"))
 }
