@@ -97,6 +97,10 @@ func (d *demo) withUninstall() {
 	d.compare("Enforced of db", "Unknown", d.conditionOfDB("Enforced"))
 	d.show("kubectl", "get", "appisolation,networkpolicy")
 	d.compare("reports of nodes", "none", leftOf(d.output("kubectl", "get", "nodeenforcements", "-o", "name")))
+
+	// The policy stays as long as its AppIsolation, and no longer.
+	d.show("kubectl", "delete", "appisolation", "db")
+	d.output("kubectl", "wait", "--for=delete", "networkpolicy/appiso-db", "--timeout=30s")
 }
 
 // traces returns the lines about Moat of all that the node's packet filter holds.
