@@ -15,6 +15,8 @@ import (
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	"sigs.k8s.io/yaml"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
 const (
@@ -70,7 +72,12 @@ func render(t *testing.T, args ...string) map[string]object {
 	t.Helper()
 	out, err := template(t, args...)
 	require.NoError(t, err)
+	return objectsOf(t, out)
+}
 
+// objectsOf takes YAML documents apart.
+func objectsOf(t *testing.T, out string) map[string]object {
+	t.Helper()
 	objects := map[string]object{}
 	for _, text := range strings.Split(out, "\n---\n") {
 		var head struct {
@@ -130,6 +137,10 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"ClusterRoleBinding/moat-operator", "ClusterRoleBinding/moat-agent",
 		"Role/moat-operator-leader-election", "RoleBinding/moat-operator-leader-election",
 		"Deployment/moat-operator", "DaemonSet/moat-agent",
+		"ServiceAccount/moat-uninstall", "Role/moat-uninstall", "RoleBinding/moat-uninstall",
+		"ClusterRole/moat-uninstall", "ClusterRoleBinding/moat-uninstall", "Job/moat-uninstall",
+		"ValidatingAdmissionPolicy/moat-agent-reports", "ValidatingAdmissionPolicyBinding/moat-agent-reports",
+		"ValidatingAdmissionPolicy/moat-operator-policies", "ValidatingAdmissionPolicyBinding/moat-operator-policies",
 	})
 	for _, component := range []string{"operator", "agent"} {
 		account := decode[corev1.ServiceAccount](t, objects, "ServiceAccount/moat-"+component)
@@ -231,6 +242,7 @@ func TestAgentPodsAreLabelled(t *testing.T) {
 	labels := agent.Spec.Template.Labels
 	require.Equal(t, "moat", labels["app.kubernetes.io/name"])
 	require.Equal(t, "agent", labels["app.kubernetes.io/component"])
+	require.Equal(t, v1alpha1.TaskEnforce, labels[v1alpha1.TaskLabel], "what takes an uninstall back sets it again")
 	require.Subset(t, labels, agent.Spec.Selector.MatchLabels)
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 )
@@ -71,6 +72,16 @@ var valueTests = map[string]valueTest{
 		for key := range w.objects {
 			require.False(t, strings.HasPrefix(key, "CustomResourceDefinition/"), key)
 		}
+	}},
+	"uninstall.cleanup": {`false`, func(t *testing.T, w workloads) {
+		for key := range w.objects {
+			require.NotContains(t, key, "moat-uninstall")
+		}
+	}},
+	"uninstall.timeout": {`77`, func(t *testing.T, w workloads) {
+		job := decode[batchv1.Job](t, w.objects, "Job/moat-uninstall")
+		require.Contains(t, job.Spec.Template.Spec.Containers[0].Args, "--timeout=77s")
+		require.EqualValues(t, 137, *job.Spec.ActiveDeadlineSeconds)
 	}},
 	"operator.replicas": {`3`, func(t *testing.T, w workloads) {
 		require.EqualValues(t, 3, *w.operator.Spec.Replicas)
@@ -168,6 +179,9 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{`agent.tolerations=[{"operator":"Everything"}]`, "at '/agent/tolerations/0/operator'"},
 		{`logLevel="verbose"`, "at '/logLevel': value must be one of 'info', 'debug'"},
 		{`reporting.networkPolicies="Some"`, "at '/reporting/networkPolicies': value must be one of 'All', 'Generated', 'None'"},
+		{`uninstall.timeout="3m"`, "at '/uninstall/timeout': got string, want integer"},
+		{`uninstall.timeout=0`, "at '/uninstall/timeout'"},
+		{`uninstall.clean=false`, "at '/uninstall': additional properties 'clean' not allowed"},
 		{`operator.replicas="two"`, "at '/operator/replicas': got string, want integer"},
 		{`operator.replicas=-1`, "at '/operator/replicas'"},
 		{`image.pullPolicy="always"`, "at '/image/pullPolicy'"},

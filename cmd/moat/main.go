@@ -27,6 +27,7 @@ Commands:
   operator        turn AppIsolations into NetworkPolicies and report on which nodes they are enforced
   agent           enforce the cluster's NetworkPolicies on this node
   agent cleanup   remove every trace of Moat from this node
+  uninstall       empty every node of the cluster, before Moat is removed from it
   version         print the version
   help            print this text
 
@@ -58,6 +59,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return exitCode(runCleanup(ctx, rest[1:], stdout), stdout, stderr)
 		}
 		return exitCode(runAgent(ctx, rest), stdout, stderr)
+	case "uninstall":
+		return exitCode(runUninstall(ctx, rest, stdout), stdout, stderr)
 	case "version", "--version":
 		_, _ = fmt.Fprintln(stdout, "moat", versionString())
 		return exitOK

@@ -13,7 +13,7 @@ import (
 	"github.com/moat-dev/moat/controllers/apiservertest"
 )
 
-var server apiservertest.Server
+var server = apiservertest.Server{Admission: true}
 
 func TestMain(m *testing.M) {
 	os.Exit(server.Run(m))

@@ -155,16 +155,19 @@ func (c *cluster) phase(pod *corev1.Pod, phase corev1.PodPhase) {
 }
 
 // agent creates a ready agent pod on the node.
-func (c *cluster) agent(node string) *corev1.Pod {
+func (c *cluster) agent(node string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	c.t.Helper()
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Name: "agent-" + node, Labels: agentLabels},
+		ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Name: "agent-" + node, Labels: maps.Clone(agentLabels)},
 		Spec: corev1.PodSpec{
 			NodeName:                      node,
 			HostNetwork:                   true,
 			Containers:                    []corev1.Container{{Name: "agent", Image: "image"}},
 			TerminationGracePeriodSeconds: new(int64(0)),
 		},
+	}
+	for _, change := range changes {
+		change(pod)
 	}
 	require.NoError(c.t, c.admin.Create(c.t.Context(), pod))
 	c.ready(pod, corev1.ConditionTrue)

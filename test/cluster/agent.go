@@ -57,7 +57,7 @@ func (n *Node) StartAgentOf(t testing.TB, binary string, env []string, backend i
 	t.Helper()
 	require.False(t, n.Agent != nil && n.Agent.Running(), "%s has an agent", n.Name)
 	if n.kubeconfig == "" {
-		n.kubeconfig = n.cluster.writeKubeconfig(t, n.Name+"-agent", n.cluster.server.Agent(t))
+		n.kubeconfig = n.cluster.writeKubeconfig(t, n.Name+"-agent", n.cluster.server.Agent(t, n.Name))
 	}
 	args := append([]string{"agent", "--node-name=" + n.Name, "--iptables-backend=" + backendFlags[backend], "--pod-start-guard=Off"}, flags...)
 	agent := n.Start(t, "agent", append([]string{"KUBECONFIG=" + n.kubeconfig}, env...), binary, args...)
