@@ -40,9 +40,14 @@ chaos: ## Break what Moat depends on, and prove that no packet leaks or is lost 
 bench: ## Measure the agent on clusters of up to 10,000 pods; SCENARIO=100k: of 100,000
 	@hack/bench.sh
 
+.PHONY: bench-status
+bench-status: ## Measure the operator and the status on 5,000 simulated nodes and 2,000 policies (SCENARIO=small: fewer)
+	@hack/bench-status.sh
+
 .PHONY: bench-docs
-bench-docs: ## Put the figures of the last make bench into docs/performance.md
+bench-docs: ## Put the figures of the last make bench and make bench-status into docs/performance.md
 	@cd test && go run ./bench/report -json ../dist/bench/bench.json -document ../docs/performance.md -picture ../docs/performance.svg
+	@cd test && go run ./bench/report -status ../dist/bench-status/status.json -document ../docs/performance.md
 
 ##@ Development
 

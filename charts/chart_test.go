@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/cmd/moat/selftest"
 )
 
@@ -76,7 +77,7 @@ func render(t *testing.T, args ...string) map[string]object {
 	return objectsOf(t, out)
 }
 
-// objectsOf takes apart what helm template prints.
+// objectsOf takes YAML documents apart.
 func objectsOf(t *testing.T, out string) map[string]object {
 	t.Helper()
 	objects := map[string]object{}
@@ -141,6 +142,10 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"Deployment/moat-operator", "DaemonSet/moat-agent",
 		// The hooks of helm test.
 		"ServiceAccount/moat-test", "Role/moat-test", "RoleBinding/moat-test", "Pod/moat-test",
+		"ServiceAccount/moat-uninstall", "Role/moat-uninstall", "RoleBinding/moat-uninstall",
+		"ClusterRole/moat-uninstall", "ClusterRoleBinding/moat-uninstall", "Job/moat-uninstall",
+		"ValidatingAdmissionPolicy/moat-agent-reports", "ValidatingAdmissionPolicyBinding/moat-agent-reports",
+		"ValidatingAdmissionPolicy/moat-operator-policies", "ValidatingAdmissionPolicyBinding/moat-operator-policies",
 	})
 	for _, component := range []string{"operator", "agent"} {
 		account := decode[corev1.ServiceAccount](t, objects, "ServiceAccount/moat-"+component)
@@ -249,7 +254,7 @@ func requireRestricted(t *testing.T, spec corev1.PodSpec) {
 	}
 }
 
-func TestOperatorIsRestricted(t *testing.T) {
+func TestOperatorIsUnprivileged(t *testing.T) {
 	requireRestricted(t, operatorOf(t, render(t)).Spec.Template.Spec)
 }
 
@@ -304,6 +309,7 @@ func TestAgentPodsAreLabelled(t *testing.T) {
 	labels := agent.Spec.Template.Labels
 	require.Equal(t, "moat", labels["app.kubernetes.io/name"])
 	require.Equal(t, "agent", labels["app.kubernetes.io/component"])
+	require.Equal(t, v1alpha1.TaskEnforce, labels[v1alpha1.TaskLabel], "what takes an uninstall back sets it again")
 	require.Subset(t, labels, agent.Spec.Selector.MatchLabels)
 }
 

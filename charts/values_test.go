@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -78,6 +79,16 @@ var valueTests = map[string]valueTest{
 		require.NotContains(t, w.objects, "ClusterRole/moat-view")
 		require.NotContains(t, w.objects, "ClusterRole/moat-edit")
 		require.NotContains(t, w.objects, "ClusterRole/moat-admin")
+	}},
+	"uninstall.cleanup": {`false`, func(t *testing.T, w workloads) {
+		for key := range w.objects {
+			require.NotContains(t, key, "moat-uninstall")
+		}
+	}},
+	"uninstall.timeout": {`77`, func(t *testing.T, w workloads) {
+		job := decode[batchv1.Job](t, w.objects, "Job/moat-uninstall")
+		require.Contains(t, job.Spec.Template.Spec.Containers[0].Args, "--timeout=77s")
+		require.EqualValues(t, 137, *job.Spec.ActiveDeadlineSeconds)
 	}},
 	"operator.replicas": {`3`, func(t *testing.T, w workloads) {
 		require.EqualValues(t, 3, *w.operator.Spec.Replicas)
@@ -305,6 +316,9 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{`rbac.aggregateClusterRoles="view"`, "at '/rbac/aggregateClusterRoles': got string, want boolean"},
 		{`rbac.create=false`, "at '/rbac': additional properties 'create' not allowed"},
 
+		{`uninstall.timeout="3m"`, "at '/uninstall/timeout': got string, want integer"},
+		{`uninstall.timeout=0`, "at '/uninstall/timeout'"},
+		{`uninstall.clean=false`, "at '/uninstall': additional properties 'clean' not allowed"},
 		{`operator.replicas="two"`, "at '/operator/replicas': got string, want integer"},
 		{`operator.replicas=-1`, "at '/operator/replicas': minimum: got -1, want 0"},
 		{`operator.replicas=11`, "at '/operator/replicas': maximum: got 11, want 10"},

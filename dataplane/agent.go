@@ -95,6 +95,12 @@ type Agent struct {
 
 	degraded string // as it was reported last
 
+	// bridge is what bridgeFilter said last, and when.
+	bridge struct {
+		at  time.Time
+		err error
+	}
+
 	// complete is when the model was complete; zero once that is in the kernel.
 	complete time.Time
 
@@ -312,7 +318,7 @@ func (a *Agent) sync(ctx context.Context) error {
 	if now := a.enforcer.backend; before != "" && now != before {
 		a.log.Info("The node changed its iptables backend, and the rules moved", "from", before, "to", now)
 	}
-	degraded := errors.Join(a.bridgeFilter(), a.storage.failure(), a.enforcer.cutter.failure())
+	degraded := errors.Join(a.bridged(start), a.storage.failure(), a.enforcer.cutter.failure())
 	if a.health.end(err) {
 		a.log.Info("The kernel holds the rules of all policies", "backend", a.enforcer.backend, "policies", len(a.enforcer.view.selecting))
 	}

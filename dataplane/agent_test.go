@@ -26,7 +26,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/nodetest"
 )
 
-var apiServer apiservertest.Server
+var apiServer = apiservertest.Server{Admission: true}
 
 func TestMain(m *testing.M) {
 	// Tests that send packets wait more than they compute.
@@ -63,7 +63,7 @@ func newAgentScene(t *testing.T) *agentScene {
 func (s *agentScene) start() {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	mgr := s.manager(apiServer.Agent(s.t))
+	mgr := s.manager(apiServer.Agent(s.t, s.nodeName))
 	var err error
 	s.agent, err = newAgent(ctx, mgr, Options{NodeName: s.nodeName, Backend: s.backend, SysctlDir: "/proc/sys/net"})
 	require.NoError(s.t, err)
@@ -226,7 +226,7 @@ func TestAgentRepairsItsHook(t *testing.T) {
 // An agent that can't see the cluster says so and leaves the kernel alone.
 func TestAgentWithoutAPIServer(t *testing.T) {
 	s := newAgentScene(t)
-	config := apiServer.Agent(t)
+	config := apiServer.Agent(t, s.nodeName)
 	config.Host = "https://127.0.0.1:1"
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()

@@ -6,9 +6,23 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 )
+
+// bridgeEvery is the least time between two looks at the switches of bridges, which
+// a sync that moves an element of a set need not wait for.
+const bridgeEvery = time.Second
+
+// bridged is bridgeFilter, or what it said less than bridgeEvery ago if that was
+// nothing.
+func (a *Agent) bridged(now time.Time) error {
+	if a.bridge.err != nil || now.Sub(a.bridge.at) >= bridgeEvery {
+		a.bridge.at, a.bridge.err = now, a.bridgeFilter()
+	}
+	return a.bridge.err
+}
 
 // bridgeFilter makes bridged packets pass the FORWARD chain: traffic between two
 // pods of one node, where the network puts them on a bridge (Flannel's cni0),

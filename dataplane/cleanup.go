@@ -62,6 +62,25 @@ func Cleanup(ctx context.Context, healthAddress string, out io.Writer) error {
 	return err
 }
 
+// Stay answers the kubelet's probes at the address with "ok" until the context ends:
+// a pod that cleaned its node is ready as long as it is there.
+func Stay(ctx context.Context, healthAddress string) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", healthAddress)
+	if err != nil {
+		return fmt.Errorf("listening for the kubelet's probes: %w", err)
+	}
+	clean := answer(func() error { return nil })
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", clean)
+	mux.HandleFunc("/readyz", clean)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: healthWait}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("answering the kubelet's probes: %w", err)
+	}
+	return nil
+}
+
 // agentAnswers reports whether there is an agent's health check at the address. It
 // dials by itself since an http.Client does so on a thread of its own, which may be
 // in another network namespace.

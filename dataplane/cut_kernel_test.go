@@ -332,6 +332,28 @@ func (all streams) came() (sum int64) {
 	return sum
 }
 
+// The pods of a policy that the kernel refuses are closed, for established connections
+// too; those of other policies keep theirs, also while the fault is searched.
+func TestConnectionsOfARefusedPolicyAreCut(t *testing.T) {
+	refuseRestore(t, "6666")
+	s := guarded(t, iptables.NFT)
+	s.sync()
+	defer s.runAgent()()
+	closed, kept := streams{}, streams{}
+	closed.open(t, "friend -> server", s.hosts["friend"], s.hosts["server"])
+	kept.open(t, "far -> neighbour", s.hosts["far"], s.hosts["neighbour"])
+	closed.requireFlow(s)
+	kept.requireFlow(s)
+	closed.requireCut(s, func() {
+		s.label("neighbour", map[string]string{"role": "neighbour"})
+		s.apply("metadata: {name: neighbour}\nspec: {podSelector: {matchLabels: {role: neighbour}}, policyTypes: [Ingress], ingress: [{}]}")
+		s.apply("metadata: {name: guard}\nspec: {podSelector: {matchLabels: {role: db}}, policyTypes: [Ingress, Egress], ingress: [{}, {ports: [{port: 6666}]}], egress: [{}]}")
+	})
+	kept.requireWhole(s)
+	s.remove("guard")
+	closed.requireFlow(s)
+}
+
 // Behind a Service it is the pod and its port that are cut.
 func TestConnectionsThroughAServiceAreCut(t *testing.T) {
 	backends(t, func(t *testing.T, backend iptables.Backend) {

@@ -119,7 +119,7 @@ func (e *enforcer) followCuts(m *model) (bool, error) {
 		e.cuts = adopt(have, time.Now())
 	}
 	now := time.Now()
-	e.metrics.cutFlows.Add(float64(e.cuts.follow(e.cutter.take(), m, e.view, now)))
+	e.metrics.cutFlows.Add(float64(e.cuts.follow(e.cutter.take(), m, e.enforced(), now)))
 	changed := false
 	for i := range e.outputs {
 		output := &e.outputs[i]
@@ -131,12 +131,25 @@ func (e *enforcer) followCuts(m *model) (bool, error) {
 	return changed, nil
 }
 
+// enforced is the view as connections are judged by it: the pods are closed that
+// policies in quarantine isolate, once these were found to be at fault.
+func (e *enforcer) enforced() *view {
+	faulty := e.quarantine.faulty()
+	if len(faulty) == 0 {
+		return e.view
+	}
+	enforced := *e.view
+	enforced.endpoints = faulty.close(enforced.endpoints)
+	return &enforced
+}
+
 // lookForCuts asks for looks at the table of connections where connections may have
 // become forbidden: the kernel is stricter than it was, or a pod is gone.
 func (e *enforcer) lookForCuts(m *model) {
-	e.cutter.watch(len(e.cuts.seen) > 0, e.view)
+	enforced := e.enforced()
+	e.cutter.watch(len(e.cuts.seen) > 0, enforced)
 	if released := m.takeReleased(); e.stricter || len(released) > 0 {
-		e.cutter.request(m, e.view, released)
+		e.cutter.request(m, enforced, released)
 	}
 	e.stricter = false
 }

@@ -239,7 +239,7 @@ func TestSetupRegistersTheMetrics(t *testing.T) {
 	s := newAgentScene(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	require.NoError(t, Setup(ctx, s.manager(apiServer.Agent(t)), Options{NodeName: s.nodeName}))
+	require.NoError(t, Setup(ctx, s.manager(apiServer.Agent(t, s.nodeName)), Options{NodeName: s.nodeName}))
 	t.Cleanup(func() { ctrlmetrics.Registry.Unregister(newMetrics()) })
 	families, err := ctrlmetrics.Registry.Gather()
 	require.NoError(t, err)

@@ -50,6 +50,18 @@ func (q quarantine) holds(p *policy.Policy) bool {
 	return held
 }
 
+// faulty leaves out the suspects that are still to be tried: theirs may be no fault,
+// and their connections are left alone meanwhile.
+func (q quarantine) faulty() quarantine {
+	faulty := quarantine{}
+	for id, refusal := range q {
+		if refusal.wait > 0 {
+			faulty[id] = refusal
+		}
+	}
+	return faulty
+}
+
 // close returns the endpoints as they are to be enforced.
 func (q quarantine) close(endpoints []policy.Endpoint) []policy.Endpoint {
 	if len(q) == 0 {
@@ -218,6 +230,7 @@ func (e *enforcer) letGo(ctx context.Context, m *model, suspects []policyID) err
 		default:
 			if len(group) == 1 {
 				all.refused(group[0], err, time.Now())
+				e.stricter = true
 			}
 			s.failed()
 		}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strings"
 	"sync"
@@ -13,9 +12,6 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -24,22 +20,10 @@ import (
 	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
-// +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements,verbs=get;create;update
-// +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements/status,verbs=update
-
-// Timing and limits of reports.
 const (
-	// reportEvery is the least time between two writes, so that a burst of
-	// changes costs the API server one; reportJitter keeps the nodes apart.
-	reportEvery  = 2 * time.Second
-	reportJitter = time.Second
-
-	// recheckEvery is how often the stored report is compared with the last one:
-	// somebody may have deleted it.
-	recheckEvery = 5 * time.Minute
-
 	// reachWithin bounds one attempt to find out why the API server is silent.
 	reachWithin = 3 * time.Second
 
@@ -47,16 +31,13 @@ const (
 	maxFailures = 50
 )
 
-// reporter keeps the node's NodeEnforcement up to date.
+// reporter composes what the node's NodeEnforcement has to say. Its Writer stores it.
 type reporter struct {
-	cached client.Client // the Node comes from the cache
-	live   client.Reader // the report itself doesn't: only its writer cares
-	node   string
-	log    logr.Logger
-	wake   chan struct{}
+	*report.Writer
+	live client.Reader
+	node string
 
 	mu      sync.Mutex
-	wanted  *v1alpha1.NodeEnforcementStatus
 	start   metav1.Condition    // PodStartGuarded; without type before the first sync
 	inForce map[types.UID]int64 // generation of each policy that the kernel holds
 	engines []string            // other engines of NetworkPolicy on the node
@@ -64,11 +45,9 @@ type reporter struct {
 
 func newReporter(cached client.Client, live client.Reader, node string, log logr.Logger) *reporter {
 	return &reporter{
-		cached:  cached,
+		Writer:  report.NewWriter(cached, live, node, log),
 		live:    live,
 		node:    node,
-		log:     log,
-		wake:    make(chan struct{}, 1),
 		inForce: map[types.UID]int64{},
 	}
 }
@@ -110,14 +89,7 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded 
 		status.Conditions = append(status.Conditions, r.start)
 	}
 	failed = len(selecting) - int(status.PolicyCount) // status names so many of them at most
-	if r.wanted != nil && sameStatus(r.wanted, status) {
-		return failed
-	}
-	r.wanted = status
-	select {
-	case r.wake <- struct{}{}:
-	default:
-	}
+	r.Want(status)
 	return failed
 }
 
@@ -240,17 +212,6 @@ func message(err error) string {
 	return text
 }
 
-// sameStatus ignores when a condition changed last.
-func sameStatus(a, b *v1alpha1.NodeEnforcementStatus) bool {
-	x, y := a.DeepCopy(), b.DeepCopy()
-	for _, status := range []*v1alpha1.NodeEnforcementStatus{x, y} {
-		for i := range status.Conditions {
-			status.Conditions[i].LastTransitionTime = metav1.Time{}
-		}
-	}
-	return equality.Semantic.DeepEqual(x, y)
-}
-
 // reachAPIServer reads the node's Node from the API server, to learn why it
 // doesn't answer.
 func (r *reporter) reachAPIServer(ctx context.Context) error {
@@ -260,90 +221,4 @@ func (r *reporter) reachAPIServer(ctx context.Context) error {
 		return fmt.Errorf("getting Node %s: %w", r.node, err)
 	}
 	return nil
-}
-
-// Start writes reports until the context ends: the first change of a burst at
-// once, the others together.
-func (r *reporter) Start(ctx context.Context) error {
-	retry := newBackoff(reportEvery, retryMost)
-	recheck := time.NewTicker(recheckEvery)
-	defer recheck.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-r.wake:
-		case <-retry.due():
-		case <-recheck.C:
-		}
-		if err := r.write(ctx); err != nil && ctx.Err() == nil {
-			r.log.Error(err, "The report could not be written", "retryIn", retry.next().String())
-		} else {
-			retry.reset()
-		}
-		if !sleep(ctx, reportEvery+rand.N(reportJitter)) {
-			return nil
-		}
-	}
-}
-
-// NeedLeaderElection is false: every node reports for itself.
-func (r *reporter) NeedLeaderElection() bool { return false }
-
-// write stores the wanted status if the stored one differs.
-func (r *reporter) write(ctx context.Context) error {
-	r.mu.Lock()
-	wanted := r.wanted.DeepCopy()
-	r.mu.Unlock()
-	if wanted == nil {
-		return nil
-	}
-	stored, err := r.ensure(ctx)
-	if err != nil {
-		return err
-	}
-	if sameStatus(&stored.Status, wanted) {
-		return nil
-	}
-	conditions := stored.Status.Conditions
-	for _, condition := range wanted.Conditions {
-		apimeta.SetStatusCondition(&conditions, condition)
-	}
-	stored.Status = *wanted
-	stored.Status.Conditions = conditions
-	if err := r.cached.Status().Update(ctx, stored); err != nil {
-		return fmt.Errorf("updating status of NodeEnforcement %s: %w", r.node, err)
-	}
-	return nil
-}
-
-// ensure returns the node's NodeEnforcement, made or corrected so that the
-// present Node owns it: the report goes when the Node goes.
-func (r *reporter) ensure(ctx context.Context) (*v1alpha1.NodeEnforcement, error) {
-	node := &corev1.Node{}
-	if err := r.cached.Get(ctx, client.ObjectKey{Name: r.node}, node); err != nil {
-		return nil, fmt.Errorf("getting Node %s: %w", r.node, err)
-	}
-	owner := metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
-
-	report := &v1alpha1.NodeEnforcement{}
-	err := r.live.Get(ctx, client.ObjectKey{Name: r.node}, report)
-	if apierrors.IsNotFound(err) {
-		report.Name, report.OwnerReferences = r.node, []metav1.OwnerReference{owner}
-		if err := r.cached.Create(ctx, report); err != nil {
-			return nil, fmt.Errorf("creating NodeEnforcement %s: %w", r.node, err)
-		}
-		return report, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("getting NodeEnforcement %s: %w", r.node, err)
-	}
-	if len(report.OwnerReferences) == 1 && report.OwnerReferences[0].UID == node.UID {
-		return report, nil
-	}
-	report.OwnerReferences = []metav1.OwnerReference{owner}
-	if err := r.cached.Update(ctx, report); err != nil {
-		return nil, fmt.Errorf("updating the owner of NodeEnforcement %s: %w", r.node, err)
-	}
-	return report, nil
 }

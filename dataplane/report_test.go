@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -11,15 +10,9 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
-	corev1 "k8s.io/api/core/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/client/fake"
-	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/iptables"
@@ -35,7 +28,7 @@ func viewOf(selecting ...*policy.Policy) *view { return &view{selecting: selecti
 // observed returns what the reporter would write after an observation.
 func observed(r *reporter, v *view, syncErr error) *v1alpha1.NodeEnforcementStatus {
 	r.observe(iptables.NFT, v, syncErr, nil)
-	return r.wanted
+	return r.Wanted()
 }
 
 func newTestReporter() *reporter { return newReporter(nil, nil, "node-1", logr.Discard()) }
@@ -140,18 +133,6 @@ func TestReportConditions(t *testing.T) {
 	}
 }
 
-func TestReportWakesOnChangeOnly(t *testing.T) {
-	r := newTestReporter()
-	v := viewOf(policyAt("a", 1))
-	observed(r, v, nil)
-	require.Len(t, r.wake, 1)
-	<-r.wake
-	observed(r, v, nil)
-	require.Empty(t, r.wake, "nothing is new")
-	observed(r, viewOf(policyAt("a", 2)), nil)
-	require.Len(t, r.wake, 1)
-}
-
 func TestMessageIsBoundedAndReadable(t *testing.T) {
 	require.Equal(t, "short", message(errors.New("short")))
 	exact := strings.Repeat("x", maxMessage)
@@ -164,79 +145,4 @@ func TestMessageIsBoundedAndReadable(t *testing.T) {
 		require.True(t, strings.HasSuffix(cut, "€..."), cut)
 	}
 	require.True(t, utf8.ValidString(message(errors.New("bad byte \xff"))), "stored as it is compared")
-}
-
-func TestSameStatusIgnoresTimes(t *testing.T) {
-	a := &v1alpha1.NodeEnforcementStatus{Backend: "x", Conditions: conditionsOf(nil, nil)}
-	b := a.DeepCopy()
-	b.Conditions[0].LastTransitionTime = metav1.Now()
-	require.True(t, sameStatus(a, b))
-	require.False(t, b.Conditions[0].LastTransitionTime.IsZero(), "the arguments stay as they are")
-	b.Conditions[0].Status = metav1.ConditionFalse
-	require.False(t, sameStatus(a, b))
-}
-
-// store is a reporter with an API server that counts writes.
-func store(t *testing.T, objects ...client.Object) (*reporter, client.Client, *int) {
-	t.Helper()
-	scheme := runtime.NewScheme()
-	require.NoError(t, errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
-	writes := new(int)
-	stored := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).WithStatusSubresource(&v1alpha1.NodeEnforcement{}).
-		WithInterceptorFuncs(interceptor.Funcs{
-			SubResourceUpdate: func(ctx context.Context, c client.Client, sub string, o client.Object, options ...client.SubResourceUpdateOption) error {
-				*writes++
-				return c.SubResource(sub).Update(ctx, o, options...)
-			},
-		}).Build()
-	return newReporter(stored, stored, "node-1", logr.Discard()), stored, writes
-}
-
-func TestReportIsWrittenOnce(t *testing.T) {
-	ctx := context.Background()
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1", UID: "node-uid"}}
-	r, stored, writes := store(t, node)
-	require.NoError(t, r.write(ctx))
-	require.Zero(t, *writes, "nothing was observed yet")
-
-	r.observe(iptables.NFT, viewOf(policyAt("a", 1)), nil, nil)
-	require.NoError(t, r.write(ctx))
-	require.NoError(t, r.write(ctx))
-	require.Equal(t, 1, *writes)
-
-	report := &v1alpha1.NodeEnforcement{}
-	require.NoError(t, stored.Get(ctx, client.ObjectKey{Name: "node-1"}, report))
-	require.Equal(t, "a@1", lists(&report.Status))
-	require.Equal(t, "iptables-nft", report.Status.Backend)
-	require.Equal(t, types.UID("node-uid"), report.OwnerReferences[0].UID)
-	since := report.Status.Conditions[0].LastTransitionTime
-	require.False(t, since.IsZero())
-
-	r.observe(iptables.NFT, viewOf(policyAt("a", 2)), nil, nil)
-	require.NoError(t, r.write(ctx))
-	require.NoError(t, stored.Get(ctx, client.ObjectKey{Name: "node-1"}, report))
-	require.Equal(t, "a@2", lists(&report.Status))
-	require.Equal(t, since, report.Status.Conditions[0].LastTransitionTime, "a condition that stays keeps its time")
-}
-
-// A Node that was made again owns the report that its predecessor left.
-func TestReportChangesItsOwner(t *testing.T) {
-	ctx := context.Background()
-	left := &v1alpha1.NodeEnforcement{ObjectMeta: metav1.ObjectMeta{
-		Name:            "node-1",
-		OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "Node", Name: "node-1", UID: "old-uid"}},
-	}}
-	r, stored, _ := store(t, left, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-1", UID: "new-uid"}})
-	r.observe(iptables.NFT, viewOf(), nil, nil)
-	require.NoError(t, r.write(ctx))
-	report := &v1alpha1.NodeEnforcement{}
-	require.NoError(t, stored.Get(ctx, client.ObjectKey{Name: "node-1"}, report))
-	require.Len(t, report.OwnerReferences, 1)
-	require.Equal(t, types.UID("new-uid"), report.OwnerReferences[0].UID)
-}
-
-func TestReportNeedsItsNode(t *testing.T) {
-	r, _, _ := store(t)
-	r.observe(iptables.NFT, viewOf(), nil, nil)
-	require.ErrorContains(t, r.write(context.Background()), "getting Node node-1")
 }

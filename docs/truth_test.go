@@ -114,3 +114,30 @@ func TestDocumentsShowTheirManifests(t *testing.T) {
 	}
 	require.GreaterOrEqual(t, shown, 5)
 }
+
+// A test that a document names as proof is there.
+func TestNamedTestsExist(t *testing.T) {
+	known := map[string]bool{}
+	function := regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9_]+)\(`)
+	for _, folder := range []string{"apis", "charts", "cmd", "controllers", "dataplane", "docs", "hack", "test"} {
+		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, entry os.DirEntry, err error) error {
+			if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
+				return err
+			}
+			source, err := os.ReadFile(path)
+			for _, match := range function.FindAllSubmatch(source, -1) {
+				known[string(match[1])] = true
+			}
+			return err
+		})
+		require.NoError(t, err)
+	}
+	named := 0
+	for _, document := range documents(t) {
+		for _, match := range regexp.MustCompile("`(Test[A-Za-z0-9_]+)`").FindAllStringSubmatch(read(t, document), -1) {
+			named++
+			require.Truef(t, known[match[1]], "%s names %s: there is no such test", document, match[1])
+		}
+	}
+	require.Greater(t, named, 40)
+}

@@ -40,4 +40,4 @@ go build -o "$MOAT_BINARY" ./cmd/moat
 
 say "measuring; the figures go to $MOAT_BENCH_JSON"
 cd test/bench
-"${in_userns[@]}" "$work/bench.test" -test.run=TestBench -test.timeout=120m -test.artifacts -test.outputdir="$results"
+"${in_userns[@]}" "$work/bench.test" -test.run='^TestBench$' -test.timeout=120m -test.artifacts -test.outputdir="$results"

@@ -49,6 +49,17 @@ const (
 	NodeReasonNoOtherEngine      = "NoOtherEngine"
 )
 
+// TaskLabel says what a pod of the agents' DaemonSet does. A pod without it enforces.
+const TaskLabel = "isolation.moat.dev/task"
+
+// Values of TaskLabel.
+const (
+	TaskEnforce = "enforce"
+	// TaskCleanup is of a pod that enforces nothing: while Moat is uninstalled it has
+	// removed Moat's rules from its node, or is about to.
+	TaskCleanup = "cleanup"
+)
+
 // EventReasonPodNotProgrammed is the reason of the event on a pod whose start
 // could not be held until its rules were in force.
 const EventReasonPodNotProgrammed = "PodNotProgrammed"

@@ -2,11 +2,15 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"net"
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
@@ -47,6 +51,59 @@ func TestCleanup(t *testing.T) {
 	require.Equal(t, exitError, code)
 	require.NotContains(t, stdout, "nothing of Moat")
 	require.Contains(t, stderr, "moat: cleaning up the node: removing ipsets: still in use: moat-4-egress")
+}
+
+// With --stay the pod is ready once the node is clean, and ends when it is told to.
+func TestCleanupStays(t *testing.T) {
+	nodetest.RequireKernel(t)
+	node := nodetest.NewNode(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	require.NoError(t, node.Do(exec.Command("ipset", "create", "moat-4-egress", "hash:ip").Run))
+	out, ended := &output{}, make(chan int, 1)
+	go func() {
+		_ = node.Do(func() error {
+			ended <- run(ctx, []string{"agent", "cleanup", "--stay"}, out, out)
+			return nil
+		})
+	}()
+	ready := func() bool {
+		var answer []byte
+		_ = node.Do(func() error {
+			conn, err := net.Dial("tcp", defaultHealthAddress)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = conn.Close() }()
+			_, _ = conn.Write([]byte("GET /readyz HTTP/1.0\r\n\r\n"))
+			answer, err = io.ReadAll(conn)
+			return err
+		})
+		return strings.Contains(string(answer), "200 OK")
+	}
+	require.Eventually(t, ready, 20*time.Second, 20*time.Millisecond)
+	require.Contains(t, out.String(), "nothing of Moat is left on this node\n")
+	require.Empty(t, ended)
+	cancel()
+	require.Equal(t, exitOK, <-ended, out.String())
+}
+
+// output may be written and read at the same time.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
 }
 
 // The agent's default address is looked at, and another one where it is given.

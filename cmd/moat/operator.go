@@ -33,6 +33,7 @@ type operatorOptions struct {
 	leaderElect    bool
 	healthAddress  string
 	metricsAddress string
+	pprofAddress   string
 	agentNamespace string
 	logLevel       string
 	reporting      string
@@ -43,6 +44,7 @@ func operatorFlags() (*flag.FlagSet, *operatorOptions) {
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several operators work at a time")
 	flags.StringVar(&o.healthAddress, "health-address", ":8081", "`address` of /healthz and /readyz")
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":8080", "`address` of /metrics; 0 serves none")
+	flags.StringVar(&o.pprofAddress, "pprof-address", "", "`address` on the loopback of /debug/pprof (default: serves none)")
 	flags.StringVar(&o.agentNamespace, "agent-namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of the agents' pods and of the operator's Lease (default $POD_NAMESPACE)")
 	flags.StringVar(&o.reporting, "report-network-policies", string(enforcement.ReportAll), "`which` policies to report where they are enforced: All, Generated (those of AppIsolations) or None")
 	flags.StringVar(&o.logLevel, "log-level", "info", "info or debug")
@@ -56,7 +58,7 @@ func (o *operatorOptions) validate() error {
 	if _, err := enforcement.ParseReporting(o.reporting); err != nil {
 		return fmt.Errorf("--report-network-policies %w", err)
 	}
-	return validateAddresses(o.healthAddress, o.metricsAddress)
+	return errors.Join(validateAddresses(o.healthAddress, o.metricsAddress), validateLoopback("--pprof-address", o.pprofAddress))
 }
 
 // runOperator runs the operator until ctx ends.
@@ -100,6 +102,7 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: byObject},
 		Metrics:                       server.Options{BindAddress: options.metricsAddress},
 		HealthProbeBindAddress:        options.healthAddress,
+		PprofBindAddress:              options.pprofAddress,
 		LeaderElection:                options.leaderElect,
 		LeaderElectionID:              leaderElectionID,
 		LeaderElectionNamespace:       options.agentNamespace,
@@ -108,7 +111,7 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	if err != nil {
 		return nil, fmt.Errorf("setting up the operator: %w", err)
 	}
-	if err := appisolation.Setup(ctx, mgr); err != nil {
+	if err := appisolation.Setup(ctx, mgr, appisolation.Options{}); err != nil {
 		return nil, err
 	}
 	report := enforcement.Options{AgentNamespace: options.agentNamespace, Reporting: enforcement.Reporting(options.reporting)}

@@ -22,7 +22,7 @@ import (
 	"github.com/moat-dev/moat/controllers/apiservertest"
 )
 
-var apiServer apiservertest.Server
+var apiServer = apiservertest.Server{Admission: true}
 
 func TestMain(m *testing.M) {
 	os.Exit(apiServer.Run(m))

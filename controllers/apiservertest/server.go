@@ -39,6 +39,9 @@ type Server struct {
 	Flags map[string]string
 	// EtcdFlags are further flags of its etcd, likewise.
 	EtcdFlags map[string]string
+	// Admission puts the policies of config/admission in force. Then only agents
+	// write NodeEnforcements.
+	Admission bool
 
 	once, agentRole sync.Once
 	env             *envtest.Environment
@@ -129,7 +132,10 @@ func (s *Server) start() error {
 	if s.admin, err = client.New(config, client.Options{Scheme: s.env.Scheme}); err != nil {
 		return fmt.Errorf("connecting to the API server: %w", err)
 	}
-	return s.addOperator(config)
+	if err := s.addOperator(config); err != nil || !s.Admission {
+		return err
+	}
+	return s.addAdmission()
 }
 
 func (s *Server) addOperator(config *rest.Config) error {
@@ -137,10 +143,8 @@ func (s *Server) addOperator(config *rest.Config) error {
 	if err := s.admin.Create(context.Background(), namespace); err != nil {
 		return fmt.Errorf("creating namespace %s: %w", OperatorNamespace, err)
 	}
-	for _, file := range []string{"operator_role.yaml", "leader_election_role.yaml", "role_bindings.yaml"} {
-		if err := s.createAll(configPath("rbac", file)); err != nil {
-			return err
-		}
+	if err := s.createAll("rbac/operator_role.yaml", "rbac/leader_election_role.yaml", "rbac/role_bindings.yaml"); err != nil {
+		return err
 	}
 	user, err := s.env.AddUser(envtest.User{
 		Name:   "system:serviceaccount:" + OperatorNamespace + ":moat-operator",
@@ -153,19 +157,21 @@ func (s *Server) addOperator(config *rest.Config) error {
 	return nil
 }
 
-// createAll creates every object of a YAML file.
-func (s *Server) createAll(path string) error {
-	text, err := os.ReadFile(path)
-	if err != nil {
-		return fmt.Errorf("reading manifests: %w", err)
-	}
-	for document := range strings.SplitSeq(string(text), "\n---\n") {
-		object := &unstructured.Unstructured{}
-		if err := yaml.Unmarshal([]byte(document), &object.Object); err != nil {
-			return fmt.Errorf("parsing %s: %w", path, err)
+// createAll creates every object of some YAML files below config.
+func (s *Server) createAll(files ...string) error {
+	for _, file := range files {
+		text, err := os.ReadFile(configPath(file))
+		if err != nil {
+			return fmt.Errorf("reading manifests: %w", err)
 		}
-		if err := s.admin.Create(context.Background(), object); err != nil {
-			return fmt.Errorf("creating %s of %s: %w", object.GetKind(), path, err)
+		for document := range strings.SplitSeq(string(text), "\n---\n") {
+			object := &unstructured.Unstructured{}
+			if err := yaml.Unmarshal([]byte(document), &object.Object); err != nil {
+				return fmt.Errorf("parsing %s: %w", file, err)
+			}
+			if err := s.admin.Create(context.Background(), object); err != nil {
+				return fmt.Errorf("creating %s of %s: %w", object.GetKind(), file, err)
+			}
 		}
 	}
 	return nil

@@ -30,6 +30,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/pace"
 )
 
 const (
@@ -52,11 +53,19 @@ const (
 // Reconciler keeps the NetworkPolicy of each AppIsolation.
 type Reconciler struct {
 	client client.Client
+	pace   *pace.Pace
+}
+
+// Options of the controller.
+type Options struct {
+	// StatusEvery is the least time between two writes of one AppIsolation's
+	// status; zero: pace.Every. Policies are written without delay.
+	StatusEvery time.Duration
 }
 
 // Setup adds the controller to the manager, whose cache must follow
 // CacheByObject.
-func Setup(ctx context.Context, mgr manager.Manager) error {
+func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	if err := addIndex(ctx, mgr.GetFieldIndexer()); err != nil {
 		return err
 	}
@@ -69,7 +78,7 @@ func Setup(ctx context.Context, mgr manager.Manager) error {
 		Watches(&discoveryv1.EndpointSlice{}, handler.EnqueueRequestsFromMapFunc(events.ofSlice)).
 		Watches(&v1alpha1.IsolationConfig{}, events.configHandler()).
 		Watches(&corev1.Node{}, events.nodeHandler()).
-		Complete(&Reconciler{client: mgr.GetClient()})
+		Complete(&Reconciler{client: mgr.GetClient(), pace: pace.New(options.StatusEvery)})
 	if err != nil {
 		return fmt.Errorf("setting up the appisolation controller: %w", err)
 	}
@@ -80,6 +89,7 @@ func Setup(ctx context.Context, mgr manager.Manager) error {
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
 	app := &v1alpha1.AppIsolation{}
 	if err := r.client.Get(ctx, request.NamespacedName, app); err != nil {
+		r.pace.Forget(request.NamespacedName)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	if app.DeletionTimestamp != nil {
@@ -95,10 +105,15 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 		return reconcile.Result{RequeueAfter: staleRetry}, nil
 	}
 	result.resolved = resolvedRefs(problems)
-	if reportErr := r.report(ctx, app, result); isStale(reportErr) {
+	wait, reportErr := r.report(ctx, app, result)
+	if isStale(reportErr) {
 		return reconcile.Result{RequeueAfter: staleRetry}, nil
-	} else if err == nil {
+	}
+	if err == nil {
 		err = reportErr
+	}
+	if err == nil && wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	if err == nil && result.accepted.Status == metav1.ConditionFalse {
 		return reconcile.Result{RequeueAfter: invalidRetry}, nil
@@ -165,12 +180,22 @@ func outcomeOf(live, stored *networkingv1.NetworkPolicy, err error) (outcome, er
 	return notProgrammed(live, v1alpha1.ReasonApplyFailed, err.Error()), err
 }
 
-// report patches the status where the outcome changes it.
-func (r *Reconciler) report(ctx context.Context, app *v1alpha1.AppIsolation, result outcome) error {
+// report patches the status where the outcome changes it. Where it was written a
+// moment ago, it returns how long to wait instead.
+func (r *Reconciler) report(ctx context.Context, app *v1alpha1.AppIsolation, result outcome) (wait time.Duration, err error) {
 	updated := app.DeepCopy()
 	result.report(app.Generation, &updated.Status)
 	if equality.Semantic.DeepEqual(app.Status, updated.Status) {
-		return nil
+		return 0, nil
 	}
-	return r.client.Status().Patch(ctx, updated, client.MergeFromWithOptions(app, client.MergeFromWithOptimisticLock{}))
+	key := client.ObjectKeyFromObject(app)
+	if wait := r.pace.Wait(key, time.Now()); wait > 0 {
+		return wait, nil
+	}
+	r.pace.Wrote(key, time.Now())
+	err = r.client.Status().Patch(ctx, updated, client.MergeFromWithOptions(app, client.MergeFromWithOptimisticLock{}))
+	if isStale(err) {
+		r.pace.Forget(key)
+	}
+	return 0, err
 }

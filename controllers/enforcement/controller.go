@@ -28,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/pace"
 )
 
 // staleRetry is how long to wait for the cache after a write that lost a race.
@@ -51,7 +52,8 @@ const staleRetry = 100 * time.Millisecond
 type Reconciler struct {
 	survey
 	reporting Reporting
-	pace      *pace
+	pace      *pace.Pace
+	patience  *patience
 	events    events.EventRecorder
 }
 
@@ -76,7 +78,8 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 		Complete(&Reconciler{
 			survey:    survey{client: mgr.GetClient(), agentNamespace: options.AgentNamespace},
 			reporting: options.Reporting,
-			pace:      newPace(options.writeEvery),
+			pace:      pace.New(options.writeEvery),
+			patience:  newPatience(),
 			events:    mgr.GetEventRecorder("moat-operator"),
 		})
 	if err != nil {
@@ -90,10 +93,16 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 // It stays silent until Programmed speaks of the spec's present generation: the
 // Enforced condition that is there carries an older observedGeneration, which
 // `kubectl wait` doesn't accept, and the write of Programmed brings it back here.
+//
+// What can't be written yet isn't looked at either.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	if wait := r.pace.Wait(request.NamespacedName, time.Now()); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
 	app := &v1alpha1.AppIsolation{}
 	if err := r.client.Get(ctx, request.NamespacedName, app); err != nil {
-		r.pace.forget(request.NamespacedName)
+		r.pace.Forget(request.NamespacedName)
+		r.patience.forget(request.NamespacedName)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	programmed := programmedNow(app)
@@ -140,16 +149,21 @@ func (r *Reconciler) report(ctx context.Context, app *v1alpha1.AppIsolation, res
 	if equality.Semantic.DeepEqual(app.Status, updated.Status) {
 		return reconcile.Result{}, nil
 	}
-	if wait := r.pace.wait(client.ObjectKeyFromObject(app), time.Now()); wait > 0 {
-		return reconcile.Result{RequeueAfter: wait}, nil
+	key := client.ObjectKeyFromObject(app)
+	if result.progressing() && !speaksOf(app.Status.Conditions, app.Generation) {
+		if wait := r.patience.wait(key, app.Generation, time.Now()); wait > 0 {
+			return reconcile.Result{RequeueAfter: wait}, nil
+		}
 	}
 	before := app.Status.DeepCopy()
+	r.pace.Wrote(key, time.Now())
 	err := r.client.Status().Patch(ctx, updated, client.MergeFromWithOptions(app, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		r.pace.forget(client.ObjectKeyFromObject(app))
+		r.pace.Forget(key)
 		return reconcile.Result{RequeueAfter: staleRetry}, nil
 	}
 	if err == nil {
+		r.patience.forget(key)
 		r.tell(updated, before.Conditions)
 	}
 	return reconcile.Result{}, err

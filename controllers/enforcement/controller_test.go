@@ -101,6 +101,24 @@ func TestAgentsComeAndGo(t *testing.T) {
 	c.expect("Enforced", "Unknown", "AgentStale", "0/1")
 }
 
+// While Moat is uninstalled pods of the agents' DaemonSet empty their nodes: ready as
+// they are, they vouch for nothing.
+func TestAPodThatEmptiesItsNodeIsNoAgent(t *testing.T) {
+	c := newCluster(t)
+	c.createApp()
+	node := c.node("one")
+	agent := c.agent(node)
+	c.pod("a", node)
+	c.holds(node, c.programmed())
+	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+
+	require.NoError(t, c.admin.Delete(t.Context(), agent))
+	c.agent(node, func(pod *corev1.Pod) { pod.Labels[v1alpha1.TaskLabel] = v1alpha1.TaskCleanup })
+	c.expect("Enforced", "Unknown", "AgentMissing", "0/1")
+	time.Sleep(apiservertest.Never)
+	c.expect("Ready", "Unknown", "AgentMissing", "0/1")
+}
+
 func TestWhichPodsCount(t *testing.T) {
 	c := newCluster(t)
 	c.createApp()

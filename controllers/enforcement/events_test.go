@@ -84,7 +84,7 @@ func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
 	web := c.pod("web-0", there, func(pod *corev1.Pod) { pod.Labels = map[string]string{"role": "web"} })
 	c.storeApp("db")
 	c.storeApp("web")
-	reader := c.cacheReader()
+	reader := c.cacheClient(c.namespace)
 	a := affected{reader: reader, agentNamespace: apiservertest.OperatorNamespace, targets: appTargets{reader: reader}}
 	ctx, q := t.Context(), &recordingQueue{}
 	agent := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Labels: agentLabels}, Spec: corev1.PodSpec{NodeName: there, HostNetwork: true}}
@@ -141,11 +141,11 @@ func (c *cluster) storeApp(name string) {
 	require.NoError(c.t, c.admin.Status().Update(c.t.Context(), app))
 }
 
-// cacheReader returns a filled cache with the package's indexes.
-func (c *cluster) cacheReader() client.Reader {
+// cacheClient reads from a filled cache of a namespace with the package's indexes.
+func (c *cluster) cacheClient(namespace string) client.Client {
 	c.t.Helper()
-	var reader client.Reader
-	options := cache.Options{ByObject: CacheByObject(), DefaultNamespaces: map[string]cache.Config{c.namespace: {}}}
+	var reader client.Client
+	options := cache.Options{ByObject: CacheByObject(), DefaultNamespaces: map[string]cache.Config{namespace: {}}}
 	server.StartManager(c.t, options, func(ctx context.Context, mgr manager.Manager) error {
 		reader = mgr.GetClient()
 		return addIndexes(ctx, mgr.GetFieldIndexer())

@@ -44,6 +44,13 @@ func newCluster(t *testing.T) *cluster {
 // newReportingCluster sees the further namespaces too.
 func newReportingCluster(t *testing.T, reporting Reporting, further ...string) *cluster {
 	t.Helper()
+	return newClusterOf(t, reporting, time.Nanosecond, further...)
+}
+
+// newClusterOf has the controllers write a status not more often than that; zero:
+// as they are shipped.
+func newClusterOf(t *testing.T, reporting Reporting, writeEvery time.Duration, further ...string) *cluster {
+	t.Helper()
 	c := &cluster{t: t, admin: server.Admin(t), namespace: server.Namespace(t)}
 	byObject, err := appisolation.CacheByObject()
 	require.NoError(t, err)
@@ -56,10 +63,10 @@ func newReportingCluster(t *testing.T, reporting Reporting, further ...string) *
 		options.DefaultNamespaces[namespace] = cache.Config{}
 	}
 	server.StartManager(t, options, func(ctx context.Context, mgr manager.Manager) error {
-		if err := appisolation.Setup(ctx, mgr); err != nil {
+		if err := appisolation.Setup(ctx, mgr, appisolation.Options{StatusEvery: writeEvery}); err != nil {
 			return err
 		}
-		return Setup(ctx, mgr, Options{AgentNamespace: apiservertest.OperatorNamespace, Reporting: reporting, writeEvery: time.Nanosecond})
+		return Setup(ctx, mgr, Options{AgentNamespace: apiservertest.OperatorNamespace, Reporting: reporting, writeEvery: writeEvery})
 	})
 	return c
 }
@@ -148,16 +155,19 @@ func (c *cluster) phase(pod *corev1.Pod, phase corev1.PodPhase) {
 }
 
 // agent creates a ready agent pod on the node.
-func (c *cluster) agent(node string) *corev1.Pod {
+func (c *cluster) agent(node string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	c.t.Helper()
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Name: "agent-" + node, Labels: agentLabels},
+		ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Name: "agent-" + node, Labels: maps.Clone(agentLabels)},
 		Spec: corev1.PodSpec{
 			NodeName:                      node,
 			HostNetwork:                   true,
 			Containers:                    []corev1.Container{{Name: "agent", Image: "image"}},
 			TerminationGracePeriodSeconds: new(int64(0)),
 		},
+	}
+	for _, change := range changes {
+		change(pod)
 	}
 	require.NoError(c.t, c.admin.Create(c.t.Context(), pod))
 	c.ready(pod, corev1.ConditionTrue)

@@ -4,6 +4,8 @@ import (
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
 // agentLabels are the labels of the agent's pods, which config and the chart set.
@@ -29,8 +31,9 @@ func sameSubject(before, after *corev1.Pod) bool {
 		maps.Equal(before.Labels, after.Labels)
 }
 
+// isAgent is false of a pod that empties its node: it vouches for no rule.
 func isAgent(pod *corev1.Pod, agentNamespace string) bool {
-	if pod.Namespace != agentNamespace {
+	if pod.Namespace != agentNamespace || pod.Labels[v1alpha1.TaskLabel] == v1alpha1.TaskCleanup {
 		return false
 	}
 	for key, value := range agentLabels {

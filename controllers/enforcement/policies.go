@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/pace"
 )
 
 // get, list, watch: the informer. create: one for each hand-written policy.
@@ -28,7 +29,8 @@ import (
 // never writes the policy itself.
 type PolicyReconciler struct {
 	survey
-	pace *pace
+	pace     *pace.Pace
+	patience *patience
 }
 
 // setupPolicies adds the controller of PolicyEnforcements to the manager, or, where
@@ -51,8 +53,9 @@ func setupPolicies(mgr manager.Manager, options Options) error {
 		Watches(&corev1.Pod{}, changes.podHandler()).
 		Watches(&v1alpha1.NodeEnforcement{}, changes.reportHandler()).
 		Complete(&PolicyReconciler{
-			survey: survey{client: mgr.GetClient(), agentNamespace: options.AgentNamespace},
-			pace:   newPace(options.writeEvery),
+			survey:   survey{client: mgr.GetClient(), agentNamespace: options.AgentNamespace},
+			pace:     pace.New(options.writeEvery),
+			patience: newPatience(),
 		})
 	if err != nil {
 		return fmt.Errorf("setting up the policyenforcement controller: %w", err)
@@ -67,9 +70,13 @@ func samePolicy(_ context.Context, object client.Object) []reconcile.Request {
 // Reconcile fetches one policy and what bears on it, judges, and reports. The
 // PolicyEnforcement of a policy that is gone goes by garbage collection.
 func (r *PolicyReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	if wait := r.pace.Wait(request.NamespacedName, time.Now()); wait > 0 {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
 	policy := &networkingv1.NetworkPolicy{}
 	if err := r.client.Get(ctx, request.NamespacedName, policy); err != nil {
-		r.pace.forget(request.NamespacedName)
+		r.pace.Forget(request.NamespacedName)
+		r.patience.forget(request.NamespacedName)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	_, generated := appOf(policy)
@@ -77,12 +84,20 @@ func (r *PolicyReconciler) Reconcile(ctx context.Context, request reconcile.Requ
 		return reconcile.Result{}, nil
 	}
 	stored, err := r.ensure(ctx, policy)
+	if apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause) {
+		return reconcile.Result{}, nil // The policy goes too.
+	}
 	if apierrors.IsAlreadyExists(err) || apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		return reconcile.Result{RequeueAfter: staleRetry}, nil
 	}
 	if err != nil || stored == nil {
 		return reconcile.Result{}, err
 	}
+	return r.judge(ctx, policy, stored)
+}
+
+// judge says where the policy is enforced, and reports it.
+func (r *PolicyReconciler) judge(ctx context.Context, policy *networkingv1.NetworkPolicy, stored *v1alpha1.PolicyEnforcement) (reconcile.Result, error) {
 	subjects, err := r.subjects(ctx, policy.Namespace, selectorOf(&policy.Spec.PodSelector))
 	if err != nil {
 		return reconcile.Result{}, err
@@ -91,6 +106,11 @@ func (r *PolicyReconciler) Reconcile(ctx context.Context, request reconcile.Requ
 	result, err := r.enforcement(ctx, ReportAll, reference, subjects)
 	if err != nil {
 		return reconcile.Result{}, err
+	}
+	if result.progressing() && (stored.Status.PolicyUID != policy.UID || !speaksOf(stored.Status.Conditions, policy.Generation)) {
+		if wait := r.patience.wait(client.ObjectKeyFromObject(policy), policy.Generation, time.Now()); wait > 0 {
+			return reconcile.Result{RequeueAfter: wait}, nil
+		}
 	}
 	return r.report(ctx, stored, result.policyStatus(reference, len(subjects), stored.Status))
 }
@@ -123,15 +143,16 @@ func (r *PolicyReconciler) report(ctx context.Context, stored *v1alpha1.PolicyEn
 		return reconcile.Result{}, nil
 	}
 	key := client.ObjectKeyFromObject(stored)
-	if wait := r.pace.wait(key, time.Now()); wait > 0 {
-		return reconcile.Result{RequeueAfter: wait}, nil
-	}
 	updated := stored.DeepCopy()
 	updated.Status = status
+	r.pace.Wrote(key, time.Now())
 	err := r.client.Status().Patch(ctx, updated, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}))
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
-		r.pace.forget(key)
+		r.pace.Forget(key)
 		return reconcile.Result{RequeueAfter: staleRetry}, nil
+	}
+	if err == nil {
+		r.patience.forget(key)
 	}
 	return reconcile.Result{}, err
 }

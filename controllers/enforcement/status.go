@@ -71,6 +71,15 @@ func ready(conditions []metav1.Condition, enforced metav1.Condition) metav1.Cond
 	}
 }
 
+// progressing says whether nothing is wrong and some node hasn't confirmed yet.
+func (v verdict) progressing() bool { return v.enforced.Reason == v1alpha1.ReasonProgressing }
+
+// speaksOf says whether Enforced was written for a generation.
+func speaksOf(conditions []metav1.Condition, generation int64) bool {
+	enforced := meta.FindStatusCondition(conditions, v1alpha1.ConditionEnforced)
+	return enforced != nil && enforced.ObservedGeneration == generation
+}
+
 // policyStatus is the verdict as the status of a PolicyEnforcement. The conditions
 // speak of the policy's generation, and keep the time of before where they say the
 // same.

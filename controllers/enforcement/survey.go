@@ -50,10 +50,6 @@ func (s survey) enforcement(ctx context.Context, reporting Reporting, policy v1a
 
 // nodes returns what is known of each node that runs one of the pods.
 func (s survey) nodes(ctx context.Context, pods []*corev1.Pod) ([]node, error) {
-	agents, err := s.agents(ctx)
-	if err != nil {
-		return nil, err
-	}
 	seen := map[string]bool{}
 	var nodes []node
 	for _, pod := range pods {
@@ -62,29 +58,35 @@ func (s survey) nodes(ctx context.Context, pods []*corev1.Pod) ([]node, error) {
 			continue
 		}
 		seen[name] = true
+		agent, err := s.agent(ctx, name)
+		if err != nil {
+			return nil, err
+		}
 		report, err := s.nodeReport(ctx, name)
 		if err != nil {
 			return nil, err
 		}
-		nodes = append(nodes, node{name: name, agent: agents[name], report: report})
+		nodes = append(nodes, node{name: name, agent: agent, report: report})
 	}
 	return nodes, nil
 }
 
-// agents returns the state of the agent of each node that has one. While one
-// agent pod replaces another, the better of the two counts.
-func (s survey) agents(ctx context.Context) (map[string]agentState, error) {
+// agent returns the state of a node's agent. While one agent pod replaces another,
+// the better of the two counts. A policy asks for its own nodes alone: a list of
+// all agents would cost each policy as much as the cluster is large.
+func (s survey) agent(ctx context.Context, nodeName string) (agentState, error) {
 	var pods corev1.PodList
-	err := s.client.List(ctx, &pods, client.InNamespace(s.agentNamespace), client.MatchingLabels(agentLabels))
+	err := s.client.List(ctx, &pods, client.InNamespace(s.agentNamespace), client.MatchingFields{podNodeIndex: nodeName}, client.UnsafeDisableDeepCopy)
 	if err != nil {
-		return nil, fmt.Errorf("listing the agents' pods: %w", err)
+		return agentMissing, fmt.Errorf("listing the agents of node %s: %w", nodeName, err)
 	}
-	agents := make(map[string]agentState, len(pods.Items))
+	state := agentMissing
 	for i := range pods.Items {
-		name := pods.Items[i].Spec.NodeName
-		agents[name] = max(agents[name], agentStateOf(&pods.Items[i]))
+		if isAgent(&pods.Items[i], s.agentNamespace) {
+			state = max(state, agentStateOf(&pods.Items[i]))
+		}
 	}
-	return agents, nil
+	return state, nil
 }
 
 // nodeReport returns nil where the node's agent has never reported.

@@ -1,7 +1,8 @@
 // Command demo shows Moat at work, from nothing: it builds and starts a real
 // cluster, installs the chart and upgrades it, and walks through isolating a database,
 // first by a NetworkPolicy and then by an AppIsolation. Every step sends real packets and
-// compares their fate with what is expected. The cluster stays up afterwards.
+// compares their fate with what is expected. At the end Moat is uninstalled; the
+// cluster stays up.
 package main
 
 import (
@@ -76,6 +77,8 @@ func demonstrate(ctx context.Context) error {
 	d.withNetworkPolicy()
 	d.withAppIsolation()
 	d.withPodStarts()
+	d.withForgedReport()
+	d.withUninstall()
 
 	if d.interrupted() {
 		return d.err

@@ -109,6 +109,7 @@ func (d *demo) diagnose() {
 func (d *demo) printNext() {
 	fmt.Printf(`
 Everything went as expected, in %.0f s. The cluster stays up. Try next:
+  go run ./hack/cluster helm install moat charts/moat -n moat-system --set image.tag=dev --set image.pullPolicy=Never
   go run ./hack/cluster kubectl apply -f hack/demo/manifests/appisolation.yaml
   go run ./hack/cluster kubectl get appisolations,nodeenforcements
   go run ./hack/cluster exec node-1 -- sh -c 'iptables-save -t mangle | grep MOAT'

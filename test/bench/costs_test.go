@@ -130,7 +130,13 @@ func cpuTime(t testing.TB, pid int) time.Duration {
 // memory returns a line of the agent's /proc/PID/status, in MB.
 func (s *scene) memory(t testing.TB, line string) float64 {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", s.node.Agent.Pid()))
+	return processMemory(t, s.node.Agent.Pid(), line)
+}
+
+// processMemory returns a line of /proc/PID/status, in MB.
+func processMemory(t testing.TB, pid int, line string) float64 {
+	t.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	require.NoError(t, err)
 	for l := range strings.Lines(string(text)) {
 		if rest, ok := strings.CutPrefix(l, line+":"); ok {

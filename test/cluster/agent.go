@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
@@ -56,10 +57,13 @@ func (n *Node) StartAgentOf(t testing.TB, binary string, env []string, backend i
 	t.Helper()
 	require.False(t, n.Agent != nil && n.Agent.Running(), "%s has an agent", n.Name)
 	if n.kubeconfig == "" {
-		n.kubeconfig = n.cluster.writeKubeconfig(t, n.Name+"-agent", n.cluster.server.Agent(t))
+		n.kubeconfig = n.cluster.writeKubeconfig(t, n.Name+"-agent", n.cluster.server.Agent(t, n.Name))
 	}
 	args := append([]string{"agent", "--node-name=" + n.Name, "--iptables-backend=" + backendFlags[backend], "--pod-start-guard=Off"}, flags...)
-	n.Agent = n.Start(t, "agent", append([]string{"KUBECONFIG=" + n.kubeconfig}, env...), binary, args...)
+	agent := n.Start(t, "agent", append([]string{"KUBECONFIG=" + n.kubeconfig}, env...), binary, args...)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.Agent = agent
 }
 
 func moatBinary(t testing.TB) string {
@@ -155,14 +159,14 @@ func lastLines(path string) string {
 	return strings.Join(lines[max(0, len(lines)-20):], "")
 }
 
-// AgentReady asks the agent's readiness check.
+// AgentReady asks the agent's readiness check as a kubelet does.
 func (n *Node) AgentReady() bool {
-	status, _, err := n.get("http://" + agentHealth + "/readyz")
-	return err == nil && status == http.StatusOK
+	_, err := n.get("http://"+agentHealth+"/readyz", probeTimeout)
+	return err == nil
 }
 
 // get asks a server in the node.
-func (n *Node) get(url string) (status int, body []byte, err error) {
+func (n *Node) get(url string, within time.Duration) (body []byte, err error) {
 	transport := &http.Transport{
 		DisableKeepAlives: true,
 		DialContext: func(_ context.Context, network, address string) (conn net.Conn, err error) {
@@ -173,11 +177,19 @@ func (n *Node) get(url string) (status int, body []byte, err error) {
 			return conn, err
 		},
 	}
-	response, err := (&http.Client{Transport: transport}).Get(url)
+	return fetch(&http.Client{Transport: transport, Timeout: within}, url)
+}
+
+// fetch returns what a server says at an address, if it says that all is well.
+func fetch(client *http.Client, url string) ([]byte, error) {
+	response, err := client.Get(url) //nolint:noctx // The client has a timeout.
 	if err != nil {
-		return 0, nil, err
+		return nil, err
 	}
 	defer func() { _ = response.Body.Close() }()
-	body, err = io.ReadAll(response.Body)
-	return response.StatusCode, body, err
+	body, err := io.ReadAll(response.Body)
+	if err == nil && response.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, response.Status, body)
+	}
+	return body, err
 }

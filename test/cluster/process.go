@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"syscall"
 	"testing"
 	"time"
@@ -28,11 +29,24 @@ type Process struct {
 // the cluster's test ends, if it still runs then.
 func (n *Node) Start(t testing.TB, name string, env []string, program string, args ...string) *Process {
 	t.Helper()
-	p := &Process{Log: filepath.Join(n.cluster.dir, n.Name+"-"+name+".log"), ended: make(chan struct{})}
+	return start(t, filepath.Join(n.cluster.dir, n.Name+"-"+name+".log"), n.Do, append(n.env(), env...), program, args...)
+}
+
+// onThread runs do on a thread of its own, in the network of the test.
+func onThread(do func() error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	return do()
+}
+
+// start starts a program where in puts it.
+func start(t testing.TB, path string, in func(func() error) error, env []string, program string, args ...string) *Process {
+	t.Helper()
+	p := &Process{Log: path, ended: make(chan struct{})}
 	log, err := os.OpenFile(p.Log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 	require.NoError(t, err)
 	cmd := exec.Command(program, args...)
-	cmd.Env = append(n.env(), env...)
+	cmd.Env = env
 	cmd.Stdout, cmd.Stderr = log, log
 	// However the test ends, the process goes with it. The kernel sends the
 	// signal when the thread that started the process ends, so this one waits.
@@ -42,7 +56,7 @@ func (n *Node) Start(t testing.TB, name string, env []string, program string, ar
 	go func() {
 		defer close(p.ended)
 		defer func() { _ = log.Close() }()
-		_ = n.Do(func() error {
+		_ = in(func() error {
 			err := cmd.Start()
 			started <- err
 			if err != nil {
@@ -51,7 +65,7 @@ func (n *Node) Start(t testing.TB, name string, env []string, program string, ar
 			return cmd.Wait()
 		})
 	}()
-	require.NoError(t, <-started, "starting %s on %s", program, n.Name)
+	require.NoError(t, <-started, "starting %s %v", program, args)
 	p.process = cmd.Process
 	t.Cleanup(func() { p.Kill(t) })
 	return p

@@ -3,6 +3,7 @@
 //
 //	go run ./bench/report -json FILE
 //	go run ./bench/report -json FILE -document docs/performance.md -picture docs/performance.svg
+//	go run ./bench/report -status FILE -document docs/performance.md
 package main
 
 import (
@@ -15,10 +16,17 @@ import (
 
 func main() {
 	path := flag.String("json", "", "`file` that the benchmark wrote")
+	status := flag.String("status", "", "`file` that the benchmark of status wrote")
 	document := flag.String("document", "", "`file` to put the table into")
 	picture := flag.String("picture", "", "`file` to write the growth curve to, an SVG")
 	flag.Parse()
-	if err := run(*path, *document, *picture); err != nil {
+	var err error
+	if *status != "" {
+		err = runStatus(*status, *document)
+	} else {
+		err = run(*path, *document, *picture)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "report:", err)
 		os.Exit(1)
 	}
@@ -37,6 +45,22 @@ func run(path, document, picture string) error {
 	if document == "" {
 		return report.Print(os.Stdout)
 	}
+	return fill(document, report)
+}
+
+func runStatus(path, document string) error {
+	report, err := results.ReadStatus(path)
+	if err != nil {
+		return err
+	}
+	if document == "" {
+		return report.Print(os.Stdout)
+	}
+	return fill(document, report)
+}
+
+// fill puts a report into a document.
+func fill(document string, report interface{ Insert(string) (string, error) }) error {
 	text, err := os.ReadFile(document)
 	if err != nil {
 		return fmt.Errorf("reading the document: %w", err)

@@ -14,12 +14,16 @@ const (
 
 // Insert replaces what a document has between the two lines by the report.
 func (r *Report) Insert(document string) (string, error) {
+	return insert(document, begin, end, r.text())
+}
+
+func insert(document, begin, end, text string) (string, error) {
 	before, rest, ok := strings.Cut(document, begin)
 	_, after, found := strings.Cut(rest, end)
 	if !ok || !found {
 		return "", errors.New("finding the report's place: the document lacks one of its two lines")
 	}
-	return before + begin + r.text() + end + after, nil
+	return before + begin + text + end + after, nil
 }
 
 // text is the report with the machine and the sizes.

@@ -81,7 +81,7 @@ func Milliseconds(kind string, samples []time.Duration) Figure {
 type Traffic struct {
 	Kind     string `json:"kind"`
 	Backend  string `json:"backend"`
-	Isolated int    `json:"isolatedPods"` // 0: a second node without Moat, which shows the noise
+	Isolated int    `json:"isolatedPods"` // 0: a second node without Moat, which shows the noise; or RuleAlone
 	// PerSecond is the median of the rounds, Ratio that of each round's ratio to the
 	// node without Moat, Low and High the quartiles of the ratio.
 	PerSecond float64 `json:"perSecond"`
@@ -90,6 +90,10 @@ type Traffic struct {
 	High      float64 `json:"ratioHigh"`
 	Rounds    int     `json:"rounds"`
 }
+
+// RuleAlone stands for a node without Moat that has one rule in its place, which
+// accepts established connections: the least that any filter costs them.
+const RuleAlone = -1
 
 // NewTraffic makes a Traffic of the rounds with Moat and those without, which were
 // taken in pairs.
@@ -121,20 +125,26 @@ func Quantile(samples []float64, q float64) float64 {
 
 // Read reads a report.
 func Read(path string) (*Report, error) {
+	report := &Report{}
+	return report, readJSON(path, report)
+}
+
+func readJSON(path string, report any) error {
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return nil, fmt.Errorf("reading the report: %w", err)
+		return fmt.Errorf("reading the report: %w", err)
 	}
-	report := &Report{}
 	if err := json.Unmarshal(text, report); err != nil {
-		return nil, fmt.Errorf("reading the report %s: %w", path, err)
+		return fmt.Errorf("reading the report %s: %w", path, err)
 	}
-	return report, nil
+	return nil
 }
 
 // Write writes a report, and makes its folder.
-func (r *Report) Write(path string) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+func (r *Report) Write(path string) error { return writeJSON(path, r) }
+
+func writeJSON(path string, report any) error {
+	text, err := json.MarshalIndent(report, "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}

@@ -115,8 +115,11 @@ func (r *Report) trafficRows() []Row {
 			Figure: fmt.Sprintf("%s of no Moat (quartiles %s to %s; %s%s; n=%d)",
 				percent(t.Ratio), percent(t.Low), percent(t.High), number(t.PerSecond), k.unit, t.Rounds),
 		}
-		if t.Isolated == 0 {
+		switch t.Isolated {
+		case 0:
 			row.What = k.what + ", without Moat once more: the noise"
+		case RuleAlone:
+			row.What = k.what + ", one rule in Moat's place, for established connections"
 		}
 		if limit := least[t.Kind]; t.Isolated == mostIsolated && limit > 0 {
 			row.Target, row.Met = "≥ "+percent(limit), yes[t.Ratio >= limit]
@@ -131,23 +134,27 @@ func percent(ratio float64) string {
 }
 
 // Print writes the table for a terminal.
-func (r *Report) Print(w io.Writer) error {
+func (r *Report) Print(w io.Writer) error { return printRows(w, r.Rows()) }
+
+func printRows(w io.Writer, rows []Row) error {
 	table := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 	line := func(row Row) {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n", row.Scenario, row.What, row.Figure, row.Target, row.Met) // Flush has the error.
 	}
 	line(Row{"SCENARIO", "WHAT", "FIGURE", "TARGET", "MET"})
-	for _, row := range r.Rows() {
+	for _, row := range rows {
 		line(row)
 	}
 	return table.Flush()
 }
 
 // Markdown is the same table, for a document.
-func (r *Report) Markdown() string {
+func (r *Report) Markdown() string { return markdown(r.Rows()) }
+
+func markdown(rows []Row) string {
 	var b strings.Builder
 	b.WriteString("| scenario | what | figure | target | met |\n| --- | --- | --- | --- | --- |\n")
-	for _, row := range r.Rows() {
+	for _, row := range rows {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s |\n", row.Scenario, row.What, row.Figure, row.Target, row.Met)
 	}
 	return b.String()

@@ -1,0 +1,203 @@
+// Package report keeps the NodeEnforcement of one node as its agent wants it: an
+// object that one agent alone writes, only when it says something else than before,
+// and not more often than every two seconds, however fast the node changes.
+package report
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	apimeta "k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+)
+
+// +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements,verbs=get;create;update
+// +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements/status,verbs=update
+
+const (
+	// Every is the least time between two writes, so that a burst of changes costs
+	// the API server one; jitter keeps the nodes apart.
+	Every  = 2 * time.Second
+	jitter = time.Second
+
+	// recheckEvery is how often the stored report is compared with the last one:
+	// somebody may have deleted it.
+	recheckEvery = 5 * time.Minute
+
+	// retryMost bounds the wait after a failed write, which doubles.
+	retryMost = 30 * time.Second
+)
+
+// Writer keeps the NodeEnforcement of one node. It is safe for concurrent use.
+type Writer struct {
+	cached client.Client // the Node comes from the cache
+	live   client.Reader // the report itself doesn't: only its writer cares
+	node   string
+	log    logr.Logger
+	wake   chan struct{}
+
+	// known is the report as it was stored last, or nil: a change costs the API
+	// server one request and not two. Who else writes it makes the next one fail.
+	known *v1alpha1.NodeEnforcement
+
+	mu     sync.Mutex
+	wanted *v1alpha1.NodeEnforcementStatus
+}
+
+// NewWriter makes a Writer that writes nothing before Want is called. cached has
+// the Node of that name and is who writes, live reads past any cache.
+func NewWriter(cached client.Client, live client.Reader, node string, log logr.Logger) *Writer {
+	return &Writer{cached: cached, live: live, node: node, log: log, wake: make(chan struct{}, 1)}
+}
+
+// Want takes what the report has to say from now on. The times of its conditions
+// don't count: a condition that stays keeps its time. The status is the Writer's.
+func (w *Writer) Want(status *v1alpha1.NodeEnforcementStatus) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.wanted != nil && same(w.wanted, status) {
+		return
+	}
+	w.wanted = status
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Wanted returns what Want took last, or nil. It is to be read only.
+func (w *Writer) Wanted() *v1alpha1.NodeEnforcementStatus {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.wanted
+}
+
+// same ignores when a condition changed last.
+func same(a, b *v1alpha1.NodeEnforcementStatus) bool {
+	x, y := a.DeepCopy(), b.DeepCopy()
+	for _, status := range []*v1alpha1.NodeEnforcementStatus{x, y} {
+		for i := range status.Conditions {
+			status.Conditions[i].LastTransitionTime = metav1.Time{}
+		}
+	}
+	return equality.Semantic.DeepEqual(x, y)
+}
+
+// Start writes reports until the context ends: the first change of a burst at
+// once, the others together.
+func (w *Writer) Start(ctx context.Context) error {
+	recheck := time.NewTicker(recheckEvery)
+	defer recheck.Stop()
+	var wait time.Duration
+	var retry <-chan time.Time
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.wake:
+		case <-retry:
+		case <-recheck.C:
+			w.known = nil
+		}
+		if err := w.write(ctx); err != nil && ctx.Err() == nil {
+			wait = min(max(Every, 2*wait), retryMost)
+			retry = time.After(wait)
+			w.log.Error(err, "The report could not be written", "retryIn", wait.String())
+		} else {
+			wait, retry = 0, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(Every + rand.N(jitter)):
+		}
+	}
+}
+
+// NeedLeaderElection is false: every node reports for itself.
+func (w *Writer) NeedLeaderElection() bool { return false }
+
+// write stores the wanted status if the stored one differs.
+func (w *Writer) write(ctx context.Context) error {
+	wanted := w.Wanted()
+	if wanted == nil {
+		return nil
+	}
+	known := w.known != nil
+	err := w.store(ctx, wanted.DeepCopy())
+	if known && (apierrors.IsConflict(err) || apierrors.IsNotFound(err)) {
+		err = w.store(ctx, wanted.DeepCopy())
+	}
+	return err
+}
+
+func (w *Writer) store(ctx context.Context, wanted *v1alpha1.NodeEnforcementStatus) error {
+	stored, err := w.ensure(ctx)
+	if err != nil {
+		return err
+	}
+	if same(&stored.Status, wanted) {
+		w.known = stored
+		return nil
+	}
+	conditions := stored.Status.Conditions
+	for _, condition := range wanted.Conditions {
+		apimeta.SetStatusCondition(&conditions, condition)
+	}
+	stored.Status = *wanted
+	stored.Status.Conditions = conditions
+	w.known = nil
+	if err := w.cached.Status().Update(ctx, stored); err != nil {
+		return fmt.Errorf("updating status of NodeEnforcement %s: %w", w.node, err)
+	}
+	w.known = stored
+	return nil
+}
+
+// ensure returns the node's NodeEnforcement, made or corrected so that the
+// present Node owns it: the report goes when the Node goes.
+func (w *Writer) ensure(ctx context.Context) (*v1alpha1.NodeEnforcement, error) {
+	node := &corev1.Node{}
+	if err := w.cached.Get(ctx, client.ObjectKey{Name: w.node}, node); err != nil {
+		return nil, fmt.Errorf("getting Node %s: %w", w.node, err)
+	}
+	if w.known != nil && ownedBy(w.known, node) {
+		return w.known.DeepCopy(), nil
+	}
+	owner := metav1.OwnerReference{APIVersion: "v1", Kind: "Node", Name: node.Name, UID: node.UID}
+
+	report := &v1alpha1.NodeEnforcement{}
+	err := w.live.Get(ctx, client.ObjectKey{Name: w.node}, report)
+	if apierrors.IsNotFound(err) {
+		report.Name, report.OwnerReferences = w.node, []metav1.OwnerReference{owner}
+		if err := w.cached.Create(ctx, report); err != nil {
+			return nil, fmt.Errorf("creating NodeEnforcement %s: %w", w.node, err)
+		}
+		return report, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("getting NodeEnforcement %s: %w", w.node, err)
+	}
+	if ownedBy(report, node) {
+		return report, nil
+	}
+	report.OwnerReferences = []metav1.OwnerReference{owner}
+	if err := w.cached.Update(ctx, report); err != nil {
+		return nil, fmt.Errorf("updating the owner of NodeEnforcement %s: %w", w.node, err)
+	}
+	return report, nil
+}
+
+func ownedBy(report *v1alpha1.NodeEnforcement, node *corev1.Node) bool {
+	return len(report.OwnerReferences) == 1 && report.OwnerReferences[0].UID == node.UID
+}

@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# Measures the operator on a cluster of many simulated nodes: what a change of a
+# policy costs, and how soon its status says that it is enforced. Prints one table,
+# each target beside its figure, and writes the figures as JSON. See
+# docs/performance.md. Best on a machine that does nothing else.
+#
+#   hack/bench-status.sh
+#
+#   SCENARIO      5k (5,000 nodes, 2,000 policies) or small (50 nodes, 50 policies)
+#   NODES, NAMESPACES, POLICIES, PODS
+#                 another size: nodes, namespaces, policies per namespace (an even
+#                 number, half of them of AppIsolations), and pods per node
+#   SAMPLES, WIDE changes of policies of some nodes and of all nodes, each of an
+#                 AppIsolation and of a hand-written policy (20, 5)
+#   IDLE, STREAM  seconds without changes, and with five each (30, 30)
+#   OPERATOR_FLAGS
+#                 further flags of the operator
+#   MOAT_RESULTS  where status.json and the logs are kept (dist/bench-status)
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+export CGO_ENABLED=0
+source hack/setup.sh
+
+if [[ $userns_forbidden -eq 1 ]]; then
+  say "not root, and user namespaces are forbidden: there is no way to make a network"
+  exit 1
+fi
+
+results=$(readlink -m "${MOAT_RESULTS:-dist/bench-status}")
+mkdir -p "$results"
+rm -rf "$results/status.json" "$results/_artifacts"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+say "building moat and the benchmark"
+export MOAT_BINARY=$work/moat MOAT_BENCH_STATUS_JSON=$results/status.json
+go build -o "$MOAT_BINARY" ./cmd/moat
+(cd test && go test -c -o "$work" ./bench)
+
+say "measuring; the figures go to $MOAT_BENCH_STATUS_JSON"
+cd test/bench
+"${in_userns[@]}" "$work/bench.test" -test.run='^TestBenchStatus$' -test.timeout=60m -test.artifacts -test.outputdir="$results"
