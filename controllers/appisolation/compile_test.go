@@ -68,8 +68,8 @@ func TestWalkThroughMeansTheSame(t *testing.T) {
 	require.Empty(t, cmp.Diff(handWritten.Spec, compiled))
 }
 
-// TestReadmeShowsTheWalkThrough keeps the README's example what the samples are.
-func TestReadmeShowsTheWalkThrough(t *testing.T) {
+// TestReadmeShowsWhatItApplies keeps the README's example what the file is.
+func TestReadmeShowsWhatItApplies(t *testing.T) {
 	text, err := os.ReadFile("../../README.md")
 	require.NoError(t, err)
 	_, rest, found := strings.Cut(string(text), "```yaml\n")
@@ -77,7 +77,7 @@ func TestReadmeShowsTheWalkThrough(t *testing.T) {
 	example, _, _ := strings.Cut(rest, "```")
 	app := &v1alpha1.AppIsolation{}
 	require.NoError(t, yaml.UnmarshalStrict([]byte(example), app))
-	require.Empty(t, cmp.Diff(readApp(t, "../../config/samples/appisolation.yaml"), app))
+	require.Empty(t, cmp.Diff(readApp(t, "../../config/samples/tutorial/db.yaml"), app))
 }
 
 // TestUnknownPeerIsNotWider: a newer CRD may know more peers than this compiler.
