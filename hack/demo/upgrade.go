@@ -33,9 +33,12 @@ func (d *demo) withUpgrade() {
 	d.waitEnforced()
 	d.show("helm", "history", "moat", "-n", systemNamespace)
 
+	// Disabled, the policy goes at once. A deletion is left to Kubernetes' garbage
+	// collector, which takes up to half a minute to know the kinds of a new CRD.
 	d.timeChange("neighbour", answered, func() {
-		d.show("kubectl", "delete", "appisolation", "db")
+		d.show("kubectl", "patch", "appisolation", "db", "--type=merge", "-p", `{"spec": {"mode": "Disabled"}}`)
 	})
+	d.show("kubectl", "delete", "appisolation", "db")
 	d.show("kubectl", "label", "pod", "test-np", "busybox", "role-")
 }
 
