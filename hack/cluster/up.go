@@ -5,9 +5,12 @@ package main
 import (
 	"fmt"
 	"maps"
+	"math"
 	"os"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 func upCommand(args []string) error {
@@ -72,6 +75,9 @@ func checkUp(r *record, o options, checkout string) error {
 }
 
 func up(o options, checkout string) error {
+	if err := keepDescriptors(); err != nil {
+		return err
+	}
 	r := &record{Checkout: checkout, Options: o, Since: time.Now().Round(time.Second), BootID: bootID(), Network: o.Network}
 	if err := provide(r); err != nil {
 		return err
@@ -92,6 +98,13 @@ func up(o options, checkout string) error {
 	}
 	say("up: %d nodes, network %s, %s; try: %s kubectl get nodes", o.Nodes, r.Network, o.IPFamily, programCommand)
 	return nil
+}
+
+// keepDescriptors keeps what the caller opened from the cluster's processes, which
+// outlive it: its lock would stay held, its pipe open.
+func keepDescriptors() error {
+	err := unix.CloseRange(3, math.MaxUint32, unix.CLOSE_RANGE_CLOEXEC)
+	return os.NewSyscallError("close_range", err)
 }
 
 // provide makes programs available; flanneld is the only one that can be missed.

@@ -71,8 +71,19 @@ type pair struct {
 	opens, closes      string // kinds
 	open, close        func()
 	opened, closed     []time.Duration
+	write              string // kind: the API server's own time
+	written            []time.Duration
 	mean               string // kind: the agent's own time
 	restores, requests string // kinds: of one change
+}
+
+// timed also takes the time that the API server needs to answer.
+func (p *pair) timed(change func()) func() {
+	return func() {
+		start := time.Now()
+		change()
+		p.written = append(p.written, time.Since(start))
+	}
 }
 
 // measureDelays takes the samples of changes of labels and policies.
@@ -80,7 +91,7 @@ func (s *scene) measureDelays(t testing.TB) []results.Figure {
 	var figures []results.Figure
 	label := startStream(t, s.visitor, s.target)
 	figures = append(figures, s.measure(t, label, &pair{
-		opens: results.LabelOpens, closes: results.LabelCloses, mean: results.LabelInAgent,
+		opens: results.LabelOpens, closes: results.LabelCloses, write: results.LabelWrite, mean: results.LabelInAgent,
 		restores: results.LabelRestores, requests: results.LabelRequests,
 		open:  func() { s.setApp(t, "visitor", memberApp) },
 		close: func() { s.setApp(t, "visitor", strangerApp) },
@@ -89,7 +100,7 @@ func (s *scene) measureDelays(t testing.TB) []results.Figure {
 
 	policy := startStream(t, s.inspector, s.target)
 	figures = append(figures, s.measure(t, policy, &pair{
-		opens: results.PolicyOpens, closes: results.PolicyCloses, mean: results.PolicyInAgent,
+		opens: results.PolicyOpens, closes: results.PolicyCloses, write: results.PolicyWrite, mean: results.PolicyInAgent,
 		restores: results.PolicyRestores, requests: results.PolicyRequests,
 		open:  func() { s.createPolicy(t) },
 		close: func() { s.deletePolicy(t) },
@@ -107,8 +118,8 @@ func (s *scene) measure(t testing.TB, packets *stream, p *pair, what string) []r
 	detail := func() string { return fmt.Sprintf("%d of %d samples", len(p.closed), s.options.samples) }
 	during("changing "+what, detail, func() {
 		for range s.options.samples {
-			p.opened = append(p.opened, packets.opens(t, p.open))
-			p.closed = append(p.closed, packets.closes(t, p.close))
+			p.opened = append(p.opened, packets.opens(t, p.timed(p.open)))
+			p.closed = append(p.closed, packets.closes(t, p.timed(p.close)))
 		}
 	})
 	after, took := s.node.Metrics(t), time.Since(start)
@@ -117,6 +128,7 @@ func (s *scene) measure(t testing.TB, packets *stream, p *pair, what string) []r
 	figures := []results.Figure{
 		results.Milliseconds(p.opens, p.opened),
 		results.Milliseconds(p.closes, p.closed),
+		results.Milliseconds(p.write, p.written),
 		results.Number(p.restores, max(0, delta(restoresMetric)-idle.restores*took.Seconds())/changes),
 		results.Number(p.requests, max(0, delta(requestsMetric)-idle.requests*took.Seconds())/changes),
 	}

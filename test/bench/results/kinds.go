@@ -7,6 +7,8 @@ const (
 	PolicyOpens    = "policy-opens"
 	PolicyCloses   = "policy-closes"
 	PodOpens       = "pod-opens"
+	LabelWrite     = "label-write"
+	PolicyWrite    = "policy-write"
 	LabelInAgent   = "label-in-agent"
 	PolicyInAgent  = "policy-in-agent"
 	StandInPolicy  = "stand-in-policy"
@@ -51,6 +53,8 @@ var kinds = []kind{
 	{PolicyOpens, "policy created → first packet that passes", "ms"},
 	{PolicyCloses, "policy deleted → last packet that passes", "ms"},
 	{PodOpens, "new pod's address in the API → first packet that passes", "ms"},
+	{LabelWrite, "the API server's part of a label change: request → response", "ms"},
+	{PolicyWrite, "the API server's part of a policy change: request → response", "ms"},
 	{LabelInAgent, "the agent's part of a label change: event → kernel, mean", "ms"},
 	{PolicyInAgent, "the agent's part of a policy change: event → kernel, mean", "ms"},
 	{StandInLabel, "stand-in: a label change by whole `ipset restore`", "ms"},
