@@ -14,7 +14,9 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -65,7 +67,11 @@ type server struct {
 // that went otherwise than a policy says.
 func (t *Test) Run(ctx context.Context) (err error) {
 	self := &corev1.Pod{}
-	if err := t.Client.Get(ctx, t.Pod, self); err != nil {
+	switch err := t.Client.Get(ctx, t.Pod, self); {
+	case err != nil && apierrors.ReasonForError(err) == metav1.StatusReasonUnknown:
+		return fmt.Errorf("the API server can't be reached from the test's pod: %w; if no agent runs on its node, the pod-start guard closes it, "+
+			"as every new pod: kubectl -n %s get pods -o wide", err, t.Pod.Namespace)
+	case err != nil:
 		return fmt.Errorf("reading the test's own pod: %w", err)
 	}
 	if self.Labels[ClientLabel] != ClientValue {

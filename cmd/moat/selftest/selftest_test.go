@@ -33,6 +33,8 @@ type cluster struct {
 	// pod and isolation change what the test reads.
 	pod       func(*corev1.Pod)
 	isolation func(*v1alpha1.AppIsolation)
+	// apiError is what each read of the API ends with, if it isn't nil.
+	apiError error
 	// dial says what becomes of a connection to a server of a role.
 	dial func(r role, isolated bool) error
 }
@@ -68,7 +70,7 @@ func newCluster(t *testing.T) *cluster {
 
 // get plays scheduler, kubelet and operator.
 func (c *cluster) get(ctx context.Context, api client.WithWatch, key client.ObjectKey, object client.Object, opts ...client.GetOption) error {
-	if err := api.Get(ctx, key, object, opts...); err != nil {
+	if err := errors.Join(c.apiError, api.Get(ctx, key, object, opts...)); err != nil {
 		return err
 	}
 	switch object := object.(type) {
@@ -230,6 +232,10 @@ func TestWhatIsWrongIsNamed(t *testing.T) {
 				}
 			},
 			"the operator has written no status of it yet",
+		},
+		"no agent on the test's own node": {
+			func(c *cluster) { c.apiError = errSilent },
+			"the API server can't be reached from the test's pod: dial: i/o timeout; if no agent runs on its node, the pod-start guard closes it",
 		},
 		"another pod": {
 			func(c *cluster) { c.pod = func(pod *corev1.Pod) { pod.Labels = nil } },
