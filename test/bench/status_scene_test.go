@@ -42,11 +42,12 @@ func newFleet(t testing.TB, s fleetSize, flags []string) *fleet {
 	t.Helper()
 	f := &fleet{size: s, flags: flags, placed: s.placement()}
 	during("starting etcd and the API server", nil, func() {
-		f.cluster = cluster.New(t, cluster.Options{Primary: ruleset.IPv4, APIServerFlags: unlimited, EtcdFlags: roomy})
+		// With priority and fairness: it is what keeps 5,000 agents from starving the operator.
+		f.cluster = cluster.New(t, cluster.Options{Primary: ruleset.IPv4, EtcdFlags: roomy})
 	})
 	f.api = newClientset(t, f.cluster.Config(t))
 	nodes := f.load(t)
-	f.agents = newAgents(t, s, f.cluster.Config(t), f.placed, nodes)
+	f.agents = newAgents(t, s, f.cluster.AgentConfig(t), f.placed, nodes)
 	f.proofs = watchProofs(t, f.cluster.Config(t))
 	return f
 }

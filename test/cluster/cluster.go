@@ -103,6 +103,12 @@ func (c *Cluster) Config(t testing.TB) *rest.Config {
 	return c.server.AdminConfig(t)
 }
 
+// AgentConfig is how an agent connects: with the rights of its role.
+func (c *Cluster) AgentConfig(t testing.TB) *rest.Config {
+	t.Helper()
+	return c.server.Agent(t)
+}
+
 // newNode makes a node's Node and lets the node reach the API server.
 func (c *Cluster) newNode(t testing.TB, name string, number int, host *nodetest.Node) *Node {
 	t.Helper()
