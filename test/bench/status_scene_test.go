@@ -169,3 +169,15 @@ func (f *fleet) restart(t testing.TB) time.Duration {
 	f.operator = f.cluster.StartOperator(t, f.flags...)
 	return time.Since(begin)
 }
+
+// await waits until a generation is proven and returns since when it is.
+func (f *fleet) await(t testing.TB, s subject, generation int64) time.Time {
+	t.Helper()
+	var found proof
+	require.Eventually(t, func() bool {
+		found = f.proofs.last(s)
+		return found.generation >= generation || !f.operator.Running()
+	}, changeWithinStatus, 5*time.Millisecond, "generation %d of %s isn't enforced", generation, s.proofKey())
+	require.True(t, f.operator.Running(), "the operator ended; its log is %s", f.operator.Log)
+	return found.at
+}
