@@ -14,9 +14,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/cmd/moat/selftest"
 )
 
 const (
@@ -136,7 +138,10 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"ClusterRole/moat-operator", "ClusterRole/moat-agent",
 		"ClusterRoleBinding/moat-operator", "ClusterRoleBinding/moat-agent",
 		"Role/moat-operator-leader-election", "RoleBinding/moat-operator-leader-election",
+		"ClusterRole/moat-view", "ClusterRole/moat-edit", "ClusterRole/moat-admin",
 		"Deployment/moat-operator", "DaemonSet/moat-agent",
+		// The hooks of helm test.
+		"ServiceAccount/moat-test", "Role/moat-test", "RoleBinding/moat-test", "Pod/moat-test",
 		"ServiceAccount/moat-uninstall", "Role/moat-uninstall", "RoleBinding/moat-uninstall",
 		"ClusterRole/moat-uninstall", "ClusterRoleBinding/moat-uninstall", "Job/moat-uninstall",
 		"ValidatingAdmissionPolicy/moat-agent-reports", "ValidatingAdmissionPolicyBinding/moat-agent-reports",
@@ -153,11 +158,15 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 
 func TestRolesAreThoseOfConfig(t *testing.T) {
 	objects := render(t)
-	for _, component := range []string{"operator", "agent"} {
+	for _, name := range []string{"operator", "agent", "view", "edit", "admin"} {
 		var generated rbacv1.ClusterRole
-		readYAML(t, filepath.Join("..", "config", "rbac", component+"_role.yaml"), &generated)
+		readYAML(t, filepath.Join("..", "config", "rbac", name+"_role.yaml"), &generated)
 		require.NotEmpty(t, generated.Rules)
-		require.Equal(t, generated.Rules, decode[rbacv1.ClusterRole](t, objects, "ClusterRole/moat-"+component).Rules)
+		rendered := decode[rbacv1.ClusterRole](t, objects, "ClusterRole/moat-"+name)
+		require.Equal(t, generated.Rules, rendered.Rules)
+		if generated.Labels != nil {
+			require.Subset(t, rendered.Labels, generated.Labels, "what Kubernetes aggregates it by")
+		}
 	}
 
 	var generated rbacv1.Role
@@ -223,17 +232,75 @@ func TestAgentRunsOnEveryNode(t *testing.T) {
 	require.Empty(t, spec.NodeSelector)
 }
 
-func TestOperatorIsUnprivileged(t *testing.T) {
-	spec := operatorOf(t, render(t)).Spec.Template.Spec
-	require.False(t, spec.HostNetwork)
+// requireRestricted expects what the Pod Security Standard "restricted" asks for.
+func requireRestricted(t *testing.T, spec corev1.PodSpec) {
+	t.Helper()
+	require.False(t, spec.HostNetwork || spec.HostPID || spec.HostIPC)
 	require.Empty(t, spec.Volumes)
 	require.True(t, *spec.SecurityContext.RunAsNonRoot)
+	require.NotZero(t, *spec.SecurityContext.RunAsUser)
+	require.Equal(t, corev1.SeccompProfileTypeRuntimeDefault, spec.SecurityContext.SeccompProfile.Type)
+	require.Empty(t, spec.SecurityContext.Sysctls)
 
-	security := spec.Containers[0].SecurityContext
-	require.Nil(t, security.Privileged)
-	require.False(t, *security.AllowPrivilegeEscalation)
-	require.True(t, *security.ReadOnlyRootFilesystem)
-	require.Equal(t, &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}}, security.Capabilities)
+	for _, container := range append(spec.InitContainers, spec.Containers...) {
+		require.Equal(t, &corev1.SecurityContext{
+			AllowPrivilegeEscalation: new(false),
+			ReadOnlyRootFilesystem:   new(true),
+			Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+		}, container.SecurityContext, container.Name)
+		for _, port := range container.Ports {
+			require.Zero(t, port.HostPort)
+		}
+	}
+}
+
+func TestOperatorIsUnprivileged(t *testing.T) {
+	requireRestricted(t, operatorOf(t, render(t)).Spec.Template.Spec)
+}
+
+func TestOperatorsSpread(t *testing.T) {
+	var keys []string
+	operator := operatorOf(t, render(t))
+	for _, constraint := range operator.Spec.Template.Spec.TopologySpreadConstraints {
+		keys = append(keys, constraint.TopologyKey)
+		require.Equal(t, operator.Spec.Selector, constraint.LabelSelector)
+	}
+	require.Equal(t, []string{corev1.LabelTopologyZone, corev1.LabelHostname}, keys)
+}
+
+// helm test runs with few rights, in this namespace alone, and takes them away again.
+func TestTheTestHookIsRestricted(t *testing.T) {
+	objects := render(t, "--set-json", `image.pullSecrets=[{"name":"registry"}]`)
+	pod := decode[corev1.Pod](t, objects, "Pod/moat-test")
+	requireRestricted(t, pod.Spec)
+	require.Equal(t, corev1.RestartPolicyNever, pod.Spec.RestartPolicy)
+	require.Equal(t, []corev1.LocalObjectReference{{Name: "registry"}}, pod.Spec.ImagePullSecrets)
+	require.Equal(t, operatorOf(t, objects).Spec.Template.Spec.Containers[0].Image, pod.Spec.Containers[0].Image)
+	require.Equal(t, selftest.ClientValue, pod.Labels[selftest.ClientLabel])
+	require.NotEqual(t, "agent", pod.Labels["app.kubernetes.io/component"], "the operator would take it for an agent")
+
+	role := decode[rbacv1.Role](t, objects, "Role/moat-test")
+	require.Equal(t, namespace, role.Namespace)
+	require.Equal(t, []rbacv1.PolicyRule{
+		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "create", "delete"}},
+		{APIGroups: []string{"isolation.moat.dev"}, Resources: []string{"appisolations"}, Verbs: []string{"get", "create", "delete"}},
+	}, role.Rules)
+	for _, key := range []string{"ServiceAccount/moat-test", "Role/moat-test", "RoleBinding/moat-test", "Pod/moat-test"} {
+		annotations := decode[metav1.PartialObjectMetadata](t, map[string]object{key: metadataOf(t, objects, key)}, key).Annotations
+		require.Equal(t, "test", annotations["helm.sh/hook"], key)
+		require.Equal(t, "before-hook-creation,hook-succeeded", annotations["helm.sh/hook-delete-policy"], key)
+	}
+}
+
+// metadataOf leaves of an object only what all kinds have.
+func metadataOf(t *testing.T, objects map[string]object, key string) object {
+	t.Helper()
+	require.Contains(t, objects, key)
+	var all map[string]any
+	require.NoError(t, yaml.Unmarshal([]byte(objects[key].text), &all))
+	text, err := yaml.Marshal(map[string]any{"metadata": all["metadata"]})
+	require.NoError(t, err)
+	return object{text: string(text)}
 }
 
 // The operator knows the agents' pods by these labels.
@@ -252,4 +319,6 @@ func TestDisruptionBudgetOnlyForSeveralOperators(t *testing.T) {
 
 	budget := decode[policyv1.PodDisruptionBudget](t, render(t, "--set", "operator.replicas=2"), key)
 	require.Equal(t, 1, budget.Spec.MaxUnavailable.IntValue())
+	require.Equal(t, policyv1.AlwaysAllow, *budget.Spec.UnhealthyPodEvictionPolicy)
+	require.Subset(t, operatorOf(t, render(t)).Spec.Template.Labels, budget.Spec.Selector.MatchLabels)
 }

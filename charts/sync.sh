@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
-# Copies the CRDs, the roles and the admission policies into the chart. config/ is
-# their only source; `make generate` runs this after controller-gen.
+# Copies the CRDs, the roles, the admission policies and the alerts into the chart.
+# config/ is their only source; `make generate` runs this after controller-gen.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 target=charts/moat/files
-rm -rf "$target"/{crds,rbac,admission}
-mkdir -p "$target"/{crds,rbac,admission}
+rm -rf "$target"/{crds,rbac,admission,prometheus}
+mkdir -p "$target"/{crds,rbac,admission,prometheus}
 cp config/crd/bases/*.yaml "$target/crds/"
-cp config/rbac/{operator,agent,leader_election}_role.yaml "$target/rbac/"
+cp config/rbac/{operator,agent,leader_election,view,edit,admin}_role.yaml "$target/rbac/"
 cp config/admission/{agent_reports,operator_policies}.yaml "$target/admission/"
+cp config/prometheus/rules.yaml "$target/prometheus/"

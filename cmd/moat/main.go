@@ -12,6 +12,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"syscall"
+
+	"github.com/moat-dev/moat/cmd/moat/selftest"
 )
 
 // Exit codes.
@@ -27,6 +29,7 @@ Commands:
   operator        turn AppIsolations into NetworkPolicies and report on which nodes they are enforced
   agent           enforce the cluster's NetworkPolicies on this node
   agent cleanup   remove every trace of Moat from this node
+  selftest        prove with packets that an AppIsolation is enforced; helm test runs it
   uninstall       empty every node of the cluster, before Moat is removed from it
   version         print the version
   help            print this text
@@ -59,6 +62,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return exitCode(runCleanup(ctx, rest[1:], stdout), stdout, stderr)
 		}
 		return exitCode(runAgent(ctx, rest), stdout, stderr)
+	case "selftest":
+		if len(rest) > 0 && rest[0] == selftest.ServeCommand[1] {
+			return exitCode(runSelftestServe(ctx, rest[1:]), stdout, stderr)
+		}
+		return exitCode(runSelftest(ctx, rest, stdout), stdout, stderr)
 	case "uninstall":
 		return exitCode(runUninstall(ctx, rest, stdout), stdout, stderr)
 	case "version", "--version":

@@ -42,6 +42,9 @@ func TestUsage(t *testing.T) {
 		"no namespace":         {[]string{"operator", "--agent-namespace="}, 2, "", "--agent-namespace is empty"},
 		"unknown agent flag":   {[]string{"agent", "--leader-elect"}, 2, "", "agent: flag provided but not defined: -leader-elect"},
 		"profiles for others":  {[]string{"agent", "--node-name=a", "--pprof-address=:6060"}, 2, "", `--pprof-address ":6060": has to be on the loopback`},
+		"selftest help":        {[]string{"selftest", "--help"}, 0, "-pod name", ""},
+		"selftest elsewhere":   {[]string{"selftest", "--namespace=moat-system", "--pod="}, 2, "", "--namespace or --pod is empty: run it with helm test"},
+		"selftest address":     {[]string{"selftest", "serve", "--address=here"}, 2, "", `--address "here": want host:port`},
 		"agent without a node": {[]string{"agent", "--node-name="}, 2, "", "--node-name is empty"},
 	} {
 		t.Run(name, func(t *testing.T) {

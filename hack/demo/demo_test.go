@@ -40,6 +40,21 @@ func TestJudgeGet(t *testing.T) {
 	}
 }
 
+func TestJudgePings(t *testing.T) {
+	for output, want := range map[string]string{
+		"199 packets transmitted, 199 packets received, 0% packet loss": allAnswered,
+		"200 packets transmitted, 199 packets received, 0% packet loss": allAnswered,
+		"200 packets transmitted, 198 packets received, 1% packet loss": "198 of 200 answered",
+		"200 packets transmitted, 0 packets received, 100% packet loss": noneAnswered,
+		"200 packets transmitted, 1 packets received, 99% packet loss":  "1 of 200 answered",
+		"200 packets transmitted, 200 received, 0% packet loss":         allAnswered,
+		"39 packets transmitted, 0 packets received, 100% packet loss":  "only 39 pings",
+		"command terminated": "ping printed no numbers: command terminated",
+	} {
+		require.Equal(t, want, judgePings(output), output)
+	}
+}
+
 func TestRowDiffers(t *testing.T) {
 	require.False(t, row{what: "ping", want: "blocked", seen: "blocked"}.differs())
 	require.True(t, row{what: "ping", want: "blocked", seen: "answers"}.differs())

@@ -1,6 +1,6 @@
 // Command demo shows Moat at work, from nothing: it builds and starts a real
-// cluster, installs the chart, and walks through isolating a database, first by
-// a NetworkPolicy and then by an AppIsolation. Every step sends real packets and
+// cluster, installs the chart and upgrades it, and walks through isolating a database,
+// first by a NetworkPolicy and then by an AppIsolation. Every step sends real packets and
 // compares their fate with what is expected. At the end Moat is uninstalled; the
 // cluster stays up.
 package main
@@ -72,6 +72,8 @@ func demonstrate(ctx context.Context) error {
 	defer d.endListeners()
 
 	d.setUp()
+	d.withUpgrade()
+	d.withHelmTest()
 	d.withNetworkPolicy()
 	d.withAppIsolation()
 	d.withPodStarts()

@@ -47,7 +47,7 @@ func (d *demo) setUp() {
 	d.heading("Moat, from its image and its chart")
 	d.show("hack/image/build.sh", imageTag)
 	d.show("load-image", filepath.Join(cacheDir(), "images", "moat-"+imageTag+".tar"))
-	d.installChart()
+	d.installPrevious()
 
 	d.heading("The walk-through's pods")
 	d.removeOwnObjects()
@@ -55,18 +55,23 @@ func (d *demo) setUp() {
 	d.startListeners()
 }
 
-func (d *demo) installChart() {
+// installPrevious installs the version before this one, which the first act upgrades.
+func (d *demo) installPrevious() {
 	running := d.output("kubectl", "get", "pods", "-n", systemNamespace, "-o", "name")
-	// The chart as a user installs it; but all agents at once, since the tag
-	// stays the same when the image changes, and restarting takes a while.
-	d.show("helm", "upgrade", "--install", "moat", "charts/moat", "-n", systemNamespace, "--create-namespace",
-		"--wait", "--timeout", "90s", "--set", "image.tag="+imageTag, "--set", "image.pullPolicy=Never", "--set", "agent.maxUnavailable=100%")
+	d.helmUpgrade(previousChart)
 	if strings.Contains(running, "pod/") {
 		d.show("kubectl", "-n", systemNamespace, "rollout", "restart", "deployment/moat-operator", "daemonset/moat-agent")
 		d.show("kubectl", "-n", systemNamespace, "rollout", "status", "deployment/moat-operator", "--timeout=60s")
 		d.show("kubectl", "-n", systemNamespace, "rollout", "status", "daemonset/moat-agent", "--timeout=60s")
 	}
 	d.show("kubectl", "get", "pods", "-n", systemNamespace, "-o", "wide")
+}
+
+// helmUpgrade installs or upgrades Moat as a user does; but all agents at once: that is
+// quicker, and no agent is there to help another.
+func (d *demo) helmUpgrade(chart string) {
+	d.show("helm", "upgrade", "--install", "moat", chart, "-n", systemNamespace, "--create-namespace",
+		"--wait", "--timeout", "90s", "--set", "image.tag="+imageTag, "--set", "image.pullPolicy=Never", "--set", "agent.maxUnavailable=100%")
 }
 
 // removeOwnObjects clears what an earlier run left, and nothing else.

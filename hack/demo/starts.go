@@ -25,7 +25,7 @@ const (
 	lastReservedFile = "last_reserved_ip.0"
 )
 
-// withPodStarts is the third act: pods start while their addresses-to-be are pinged from
+// withPodStarts is its third act: pods start while their addresses-to-be are pinged from
 // another node every millisecond. Those that a policy closes never answer; those
 // without policy do, which shows that pings arrive from the first moment on; and those
 // that may call one neighbour only reach it with the first thing that they do.

@@ -56,7 +56,7 @@ func (d *demo) egressAsWritten() []expectation {
 	}
 }
 
-// withNetworkPolicy is the first act: a hand-written NetworkPolicy.
+// withNetworkPolicy is the walk-through's first act: a hand-written NetworkPolicy.
 func (d *demo) withNetworkPolicy() {
 	d.step("No policy: everything is open")
 	d.check(d.everythingOpen()...)
@@ -87,7 +87,7 @@ func (d *demo) withNetworkPolicy() {
 	d.check(d.everythingOpen()...)
 }
 
-// withAppIsolation is the second act: the same intent as one AppIsolation.
+// withAppIsolation is its second act: the same intent as one AppIsolation.
 // Where it waits for Enforced, the packets must obey from that moment on.
 func (d *demo) withAppIsolation() {
 	d.step("The same as an AppIsolation; busybox has lost its label")

@@ -10,6 +10,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 {{- end }}
 
+{{/*
+moat.mergedLabels prints Moat's labels and the user's: a list of the context, the
+component or "", and the user's labels, which can't replace Moat's.
+*/}}
+{{- define "moat.mergedLabels" -}}
+{{- $labels := include "moat.labels" (index . 0) | fromYaml -}}
+{{- with index . 1 }}{{ $_ := set $labels "app.kubernetes.io/component" . }}{{ end -}}
+{{- merge $labels (index . 2) | toYaml }}
+{{- end }}
+
 {{- define "moat.image" -}}
 {{- with .Values.image -}}
 {{- if .digest }}{{ .repository }}@{{ .digest }}

@@ -1,0 +1,46 @@
+package charts_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// notes returns what Helm says at the end of an installation.
+func notes(t *testing.T, values string) string {
+	t.Helper()
+	args := []string{"install", "moat", chart, "--namespace", namespace, "--dry-run=client"}
+	if values != "" {
+		args = append(args, "--set-json", values)
+	}
+	out, err := helm(t, args...)
+	require.NoError(t, err)
+	_, notes, found := strings.Cut(out, "\nNOTES:\n")
+	require.True(t, found, out)
+	return notes
+}
+
+func TestNotesSayWhatToDoNext(t *testing.T) {
+	text := notes(t, "")
+	require.NotContains(t, text, "WARNING", "the defaults have nothing to warn of")
+	require.Contains(t, text, "helm test moat -n moat-system")
+	require.Contains(t, text, "kubectl wait --for=condition=Enforced")
+}
+
+func TestNotesWarn(t *testing.T) {
+	for values, want := range map[string]string{
+		`agent.nodeSelector={"a":"b"}`:           "A node without an agent enforces nothing",
+		`agent.tolerations=[]`:                   "A node without an agent enforces nothing",
+		`agent.affinity={"nodeAffinity":{}}`:     "A node without an agent enforces nothing",
+		`agent.podStartGuard="Off"`:              "agent.podStartGuard is Off",
+		`operator.replicas=0`:                    "operator.replicas is 0",
+		`crds.enabled=false`:                     "crds.enabled is false",
+		`monitoring.prometheusRule.enabled=true`: "There are alerts but no PodMonitors",
+		`monitoring.prometheusRule.enabled=true,monitoring.podMonitor.enabled=true`: "",
+	} {
+		text := notes(t, values)
+		require.Equal(t, want != "", strings.Contains(text, "WARNING: "), "%s: %s", values, text)
+		require.Contains(t, text, want, values)
+	}
+}
