@@ -24,6 +24,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -34,6 +35,10 @@ import (
 )
 
 const (
+	// workers is how many AppIsolations are at work at a time: while one waits for a
+	// busy API server, others go on.
+	workers = 4
+
 	// staleRetry is how long to wait for the cache after a write that lost a race.
 	staleRetry = 100 * time.Millisecond
 
@@ -72,6 +77,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	events := dependents{reader: mgr.GetClient()}
 	err := builder.ControllerManagedBy(mgr).
 		Named("appisolation").
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		For(&v1alpha1.AppIsolation{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(policyToApp)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(events.ofService)).

@@ -24,6 +24,7 @@ import (
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
@@ -31,8 +32,14 @@ import (
 	"github.com/moat-dev/moat/controllers/pace"
 )
 
-// staleRetry is how long to wait for the cache after a write that lost a race.
-const staleRetry = 100 * time.Millisecond
+const (
+	// staleRetry is how long to wait for the cache after a write that lost a race.
+	staleRetry = 100 * time.Millisecond
+
+	// workers is how many objects of a kind are at work at a time: while one waits
+	// for a busy API server, others go on.
+	workers = 4
+)
 
 // get, list, watch: informers of the pods that policies select, of the agents'
 // pods, and of the agents' reports.
@@ -71,6 +78,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	}
 	err := builder.ControllerManagedBy(mgr).
 		Named("enforcement").
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		For(&v1alpha1.AppIsolation{}).
 		Watches(&corev1.Pod{}, changes.podHandler()).
 		Watches(&v1alpha1.NodeEnforcement{}, changes.reportHandler()).

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -48,6 +49,7 @@ func setupPolicies(mgr manager.Manager, options Options) error {
 	}
 	err := builder.ControllerManagedBy(mgr).
 		Named("policyenforcement").
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
 		For(&networkingv1.NetworkPolicy{}).
 		Watches(&v1alpha1.PolicyEnforcement{}, handler.EnqueueRequestsFromMapFunc(samePolicy)).
 		Watches(&corev1.Pod{}, changes.podHandler()).

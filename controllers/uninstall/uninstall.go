@@ -218,7 +218,7 @@ What to do:
   or leave Moat's rules on them, which a restart of the node removes: "helm uninstall --no-hooks"
     (before an uninstall, the value uninstall.cleanup: false does the same);
   or keep Moat: "helm rollback RELEASE REVISION --force-conflicts", with the last revision of "helm history"
-    (Helm 3 has no --force-conflicts and needs none)`
+    (Helm 3 doesn't know --force-conflicts: leave it out)`
 
 func (u *Uninstaller) printList(lines []string) {
 	for _, line := range lines {

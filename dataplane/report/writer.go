@@ -34,8 +34,10 @@ const (
 	// somebody may have deleted it.
 	recheckEvery = 5 * time.Minute
 
-	// retryMost bounds the wait after a failed write, which doubles.
-	retryMost = 30 * time.Second
+	// retryMost bounds the wait after a failed write, which doubles. Where one change
+	// concerns thousands of nodes, an API server refuses many of their writes with
+	// "too many requests", and a policy is proven only when the last one got through.
+	retryMost = 8 * time.Second
 )
 
 // Writer keeps the NodeEnforcement of one node. It is safe for concurrent use.

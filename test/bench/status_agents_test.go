@@ -33,6 +33,10 @@ import (
 // "the agent's part of a policy change" of make bench.
 const toKernel = 30 * time.Millisecond
 
+// startApart is the time between the starts of two agents: a DaemonSet's pods don't
+// start all in one moment.
+const startApart = 2 * time.Millisecond
+
 // agents are the agents of all nodes: what they report, and with the agents' own
 // code when. They share one watch of the policies. What real ones do besides, the
 // rules and their own watches, isn't there.
@@ -59,6 +63,7 @@ func newAgents(t testing.TB, s fleetSize, config *rest.Config, pods []placed, no
 	t.Helper()
 	a := &agents{size: s, target: map[string][]int{}}
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return &countWrites{next: next, count: &a.writes} })
+	config.QPS = -1
 	live, err := client.New(config, client.Options{Scheme: apiservertest.NewScheme()})
 	require.NoError(t, err)
 	cached, err := client.New(config, client.Options{
@@ -108,9 +113,15 @@ func (a *agents) watch(t testing.TB, api kubernetes.Interface) {
 		cancel()
 		a.running.Wait()
 	})
-	for _, n := range a.nodes {
+	for i, n := range a.nodes {
 		n.want()
-		a.running.Go(func() { _ = n.writer.Start(ctx) })
+		a.running.Go(func() {
+			select {
+			case <-ctx.Done():
+			case <-time.After(time.Duration(i) * startApart):
+				_ = n.writer.Start(ctx)
+			}
+		})
 	}
 }
 

@@ -42,11 +42,12 @@ func newFleet(t testing.TB, s fleetSize, flags []string) *fleet {
 	t.Helper()
 	f := &fleet{size: s, flags: flags, placed: s.placement()}
 	during("starting etcd and the API server", nil, func() {
-		f.cluster = cluster.New(t, cluster.Options{Primary: ruleset.IPv4, APIServerFlags: unlimited, EtcdFlags: roomy})
+		// With priority and fairness: it is what keeps 5,000 agents from starving the operator.
+		f.cluster = cluster.New(t, cluster.Options{Primary: ruleset.IPv4, EtcdFlags: roomy})
 	})
 	f.api = newClientset(t, f.cluster.Config(t))
 	nodes := f.load(t)
-	f.agents = newAgents(t, s, f.cluster.Config(t), f.placed, nodes)
+	f.agents = newAgents(t, s, f.cluster.AgentConfig(t), f.placed, nodes)
 	f.proofs = watchProofs(t, f.cluster.Config(t))
 	return f
 }
@@ -167,4 +168,16 @@ func (f *fleet) restart(t testing.TB) time.Duration {
 	begin := time.Now()
 	f.operator = f.cluster.StartOperator(t, f.flags...)
 	return time.Since(begin)
+}
+
+// await waits until a generation is proven and returns since when it is.
+func (f *fleet) await(t testing.TB, s subject, generation int64) time.Time {
+	t.Helper()
+	var found proof
+	require.Eventually(t, func() bool {
+		found = f.proofs.last(s)
+		return found.generation >= generation || !f.operator.Running()
+	}, changeWithinStatus, 5*time.Millisecond, "generation %d of %s isn't enforced", generation, s.proofKey())
+	require.True(t, f.operator.Running(), "the operator ended; its log is %s", f.operator.Log)
+	return found.at
 }

@@ -139,7 +139,7 @@ func (f *fleet) measureChanges(t testing.TB, kinds results.ChangeKinds, changed 
 			say("change %d of %d: %s", i+1, len(changed), s.proofKey())
 			start := time.Now()
 			generation := f.change(t, s)
-			took = append(took, f.proofs.await(t, s, generation, changeWithinStatus).Sub(start))
+			took = append(took, f.await(t, s, generation).Sub(start))
 			nodes += len(f.agents.target[targetKey(namespaceName(s.namespace), s.labels())])
 		}
 		time.Sleep(rest) // for what is written late
@@ -206,7 +206,7 @@ func (f *fleet) measureStream(t testing.TB, duration time.Duration, random *rand
 				changes = append(changes, change{s, f.change(t, s), start})
 			}
 			for _, c := range changes {
-				took = append(took, f.proofs.await(t, c.subject, c.generation, changeWithinStatus).Sub(c.start))
+				took = append(took, f.await(t, c.subject, c.generation).Sub(c.start))
 			}
 		})
 	})

@@ -103,6 +103,14 @@ func (c *Cluster) Config(t testing.TB) *rest.Config {
 	return c.server.AdminConfig(t)
 }
 
+// AgentConfig is how who stands for the agents of many nodes connects: with the
+// rights of their role, and a token that names no node. The admission policies that
+// would refuse it aren't in force here.
+func (c *Cluster) AgentConfig(t testing.TB) *rest.Config {
+	t.Helper()
+	return c.server.UnboundAgent(t)
+}
+
 // newNode makes a node's Node and lets the node reach the API server.
 func (c *Cluster) newNode(t testing.TB, name string, number int, host *nodetest.Node) *Node {
 	t.Helper()
