@@ -57,14 +57,14 @@ func TestKustomizeInstallsWhatTheChartInstalls(t *testing.T) {
 		var keys []string
 		for key := range objects {
 			switch kind, _, _ := strings.Cut(key, "/"); kind {
-			case "CustomResourceDefinition", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding":
+			case "CustomResourceDefinition", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding", "PriorityLevelConfiguration", "FlowSchema":
 				keys = append(keys, key)
 			}
 		}
 		return keys
 	}
 	installed := kustomize(t)
-	require.Len(t, shared(installed), 8)
+	require.Len(t, shared(installed), 10)
 	require.ElementsMatch(t, shared(render(t)), shared(installed))
 	for _, key := range shared(installed) {
 		require.NotContains(t, installed[key].text, "\n  namespace:", "%s belongs to no namespace", key)

@@ -145,6 +145,7 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"ServiceAccount/moat-uninstall", "Role/moat-uninstall", "RoleBinding/moat-uninstall",
 		"ClusterRole/moat-uninstall", "ClusterRoleBinding/moat-uninstall", "Job/moat-uninstall",
 		"ValidatingAdmissionPolicy/moat-agent-reports", "ValidatingAdmissionPolicyBinding/moat-agent-reports",
+		"PriorityLevelConfiguration/moat-agent-reports", "FlowSchema/moat-agent-reports",
 		"ValidatingAdmissionPolicy/moat-operator-policies", "ValidatingAdmissionPolicyBinding/moat-operator-policies",
 	})
 	for _, component := range []string{"operator", "agent"} {
