@@ -61,8 +61,8 @@ func TestRowDiffers(t *testing.T) {
 	require.True(t, row{what: "ping", want: "blocked", seen: ""}.differs())
 	require.False(t, row{step: "1. A title"}.differs())
 
-	require.False(t, row{what: "in force", want: inTime, seen: took(999 * time.Millisecond)}.differs())
-	require.True(t, row{what: "in force", want: inTime, seen: took(1100 * time.Millisecond)}.differs())
+	require.False(t, row{what: "in force", want: inTime, seen: took(1900 * time.Millisecond)}.differs())
+	require.True(t, row{what: "in force", want: inTime, seen: took(2100 * time.Millisecond)}.differs())
 }
 
 func TestFirstSight(t *testing.T) {
@@ -71,7 +71,7 @@ func TestFirstSight(t *testing.T) {
 	sightings <- sighting{answered, changed.Add(-time.Second)}
 	sightings <- sighting{answered, changed.Add(100 * time.Millisecond)}
 	sightings <- sighting{blocked, changed.Add(300 * time.Millisecond)}
-	require.Equal(t, "within 1 s (0.3 s)", firstSight(sightings, blocked, changed))
+	require.Equal(t, "within 2 s (0.3 s)", firstSight(sightings, blocked, changed))
 
 	close(sightings)
 	require.Equal(t, "the watcher ended early", firstSight(sightings, blocked, changed))
