@@ -31,7 +31,7 @@ const (
 	// leader that crashes is followed after leaseDuration; one that stops, at once.
 	leaseDuration = 30 * time.Second
 	renewWithin   = 20 * time.Second
-	renewEvery    = 4 * time.Second
+	renewEvery    = 2 * time.Second // and how often those that wait look
 
 	// gcPercent lets the heap grow by half until garbage is collected. Most of it are
 	// the caches of pods and reports, which live long: on 5,000 nodes Go's default,

@@ -33,10 +33,12 @@ func (d *demo) withUpgrade() {
 	d.waitEnforced()
 	d.show("helm", "history", "moat", "-n", systemNamespace)
 
-	// Disabled, the policy goes at once. A deletion is left to Kubernetes' garbage
-	// collector, which takes up to half a minute to know the kinds of a new CRD.
+	// Disabled, the policy goes once the new operator has the lead, which it looks for
+	// every two seconds. A deletion is left to Kubernetes' garbage collector, which takes
+	// up to half a minute to know the kinds of a new CRD.
 	d.timeChange("neighbour", answered, func() {
 		d.show("kubectl", "patch", "appisolation", "db", "--type=merge", "-p", `{"spec": {"mode": "Disabled"}}`)
+		d.show("kubectl", "wait", "--for=delete", "networkpolicy/appiso-db", "--timeout=9s")
 	})
 	d.show("kubectl", "delete", "appisolation", "db")
 	d.show("kubectl", "label", "pod", "test-np", "busybox", "role-")
