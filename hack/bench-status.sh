@@ -20,23 +20,6 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 export CGO_ENABLED=0
 source hack/setup.sh
+source hack/benchmark.sh
 
-if [[ $userns_forbidden -eq 1 ]]; then
-  say "not root, and user namespaces are forbidden: there is no way to make a network"
-  exit 1
-fi
-
-results=$(readlink -m "${MOAT_RESULTS:-dist/bench-status}")
-mkdir -p "$results"
-rm -rf "$results/status.json" "$results/_artifacts"
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-
-say "building moat and the benchmark"
-export MOAT_BINARY=$work/moat MOAT_BENCH_STATUS_JSON=$results/status.json
-go build -o "$MOAT_BINARY" ./cmd/moat
-(cd test && go test -c -o "$work" ./bench)
-
-say "measuring; the figures go to $MOAT_BENCH_STATUS_JSON"
-cd test/bench
-"${in_userns[@]}" "$work/bench.test" -test.run='^TestBenchStatus$' -test.timeout=60m -test.artifacts -test.outputdir="$results"
+run_benchmark TestBenchStatus 60m dist/bench-status status.json MOAT_BENCH_STATUS_JSON

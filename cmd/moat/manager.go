@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
@@ -40,6 +41,23 @@ func findAPIServer(logger logr.Logger) (*rest.Config, error) {
 		return nil, fmt.Errorf("finding the API server (in a pod, or by KUBECONFIG): %w", err)
 	}
 	return kubeconfig, nil
+}
+
+// newClient connects to the API server without a cache, for commands that end.
+func newClient(logger logr.Logger) (client.Client, error) {
+	kubeconfig, err := findAPIServer(logger)
+	if err != nil {
+		return nil, err
+	}
+	scheme, err := newScheme()
+	if err != nil {
+		return nil, err
+	}
+	connected, err := client.New(kubeconfig, client.Options{Scheme: scheme})
+	if err != nil {
+		return nil, fmt.Errorf("connecting to the API server: %w", err)
+	}
+	return connected, nil
 }
 
 // newLogger returns a logger that writes key=value lines to standard error.

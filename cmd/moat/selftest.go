@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/cmd/moat/selftest"
 )
@@ -50,17 +49,9 @@ func runSelftest(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := errors.Join(err, options.validate()); err != nil {
 		return &usageError{err: fmt.Errorf("selftest: %w", err)}
 	}
-	kubeconfig, err := findAPIServer(logger)
+	api, err := newClient(logger)
 	if err != nil {
 		return err
-	}
-	scheme, err := newScheme()
-	if err != nil {
-		return err
-	}
-	api, err := client.New(kubeconfig, client.Options{Scheme: scheme})
-	if err != nil {
-		return fmt.Errorf("connecting to the API server: %w", err)
 	}
 	test := &selftest.Test{Client: api, Pod: options.pod, Out: stdout, Dial: selftest.DialTCP, Poll: selftestPoll}
 	if err := test.Run(ctx); err != nil {

@@ -9,8 +9,6 @@ import (
 	"os"
 	"time"
 
-	"sigs.k8s.io/controller-runtime/pkg/client"
-
 	"github.com/moat-dev/moat/controllers/uninstall"
 )
 
@@ -61,17 +59,9 @@ func runUninstall(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	kubeconfig, err := findAPIServer(logger)
+	cluster, err := newClient(logger)
 	if err != nil {
 		return err
-	}
-	scheme, err := newScheme()
-	if err != nil {
-		return err
-	}
-	cluster, err := client.New(kubeconfig, client.Options{Scheme: scheme})
-	if err != nil {
-		return fmt.Errorf("connecting to the API server: %w", err)
 	}
 	uninstaller := uninstall.Uninstaller{Client: cluster, Namespace: options.namespace, Timeout: options.timeout, Out: stdout}
 	if err := uninstaller.Run(ctx); err != nil {

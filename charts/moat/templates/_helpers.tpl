@@ -35,3 +35,17 @@ component or "", and the user's labels, which can't replace Moat's.
 {{- $role := $root.Files.Get $path | fromYaml -}}
 {{- required (printf "%s has no rules: run charts/sync.sh" $path) $role.rules | toYaml }}
 {{- end }}
+
+{{- /* The objects of a file of config/, as (list $ path), labelled. config/ installs Moat in
+moat-system; where they name the service accounts' namespace, it is the release's here. */}}
+{{- define "moat.configured" -}}
+{{- $root := index . 0 }}
+{{- $ns := $root.Release.Namespace }}
+{{- $text := $root.Files.Get (index . 1) | replace ":moat-system:" (printf ":%s:" $ns) | replace "namespace: moat-system" (printf "namespace: %s" $ns) }}
+{{- range $document := splitList "\n---\n" $text }}
+{{- $object := fromYaml $document }}
+{{- $_ := set $object.metadata "labels" (include "moat.labels" $root | fromYaml) }}
+---
+{{ toYaml $object }}
+{{- end }}
+{{- end }}
