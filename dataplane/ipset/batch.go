@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/moat-dev/moat/dataplane/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/nlattr"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -17,6 +18,10 @@ import (
 // each element costs a round trip to the kernel for each. An attribute's length
 // has 16 bits, so 64 KiB is the end; longer messages than this save nothing more.
 const batchBytes = 32 << 10
+
+// headBytes is the room for what stands before the elements of a message, its name
+// left out.
+const headBytes = 32
 
 // errFull is the kernel's answer to an element that a set has no room for:
 // IPSET_ERR_HASH_FULL (linux/netfilter/ipset/ip_set_hash.h).
@@ -81,12 +86,18 @@ func describe(changes []Change) string {
 // kernel refuses. Without NLM_F_EXCL the kernel doesn't mind an element that is
 // there already or is gone.
 func (k *Kernel) send(command int, set string, elements []byte) error {
-	req := k.request(command)
-	req.AddData(nl.NewRtAttr(nl.IPSET_ATTR_SETNAME, nl.ZeroTerminated(set)))
+	k.count()
+	attributes := make([]byte, 0, len(set)+len(elements)+headBytes)
+	nlattr.Append(&attributes, nl.IPSET_ATTR_PROTOCOL, nl.IPSET_PROTOCOL)
+	nlattr.Append(&attributes, nl.IPSET_ATTR_SETNAME, append([]byte(set), 0)...)
 	// The kernel wants a line number with a list of elements, for "ipset restore".
-	req.AddData(nl.NewRtAttr(nl.IPSET_ATTR_LINENO|int(nl.NLA_F_NET_BYTEORDER), make([]byte, 4)))
-	req.AddRawData(elements)
-	_, err := req.Execute(unix.NETLINK_NETFILTER, 0)
+	nlattr.Append(&attributes, nl.IPSET_ATTR_LINENO|unix.NLA_F_NET_BYTEORDER, 0, 0, 0, 0)
+	err := k.changes.Ask(nfnetlink.Request{
+		Subsystem:  unix.NFNL_SUBSYS_IPSET,
+		Command:    command,
+		Change:     true,
+		Attributes: append(attributes, elements...),
+	}, func(nfnetlink.Reply) {})
 	var errno syscall.Errno
 	switch {
 	case errors.As(err, &errno) && errno == nl.IPSET_ERR_TYPE_SPECIFIC:

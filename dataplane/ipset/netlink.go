@@ -25,6 +25,7 @@ type Kernel struct {
 	handle  *netlink.Handle
 	sockets map[int]*nl.SocketHandle // for what the handle does slowly or not at all
 	headers *nfnetlink.Socket
+	changes *nfnetlink.Socket
 	prefix  string
 }
 
@@ -49,9 +50,17 @@ func Open(prefix string) (*Kernel, error) {
 		socket.Close()
 		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", err)
 	}
+	changes, err := nfnetlink.Open(nfnetlink.Long)
+	if err != nil {
+		handle.Close()
+		socket.Close()
+		headers.Close()
+		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", err)
+	}
 	return &Kernel{
 		Capacity: defaultCapacity,
 		headers:  headers,
+		changes:  changes,
 		handle:   handle,
 		sockets:  map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}},
 		prefix:   prefix,
@@ -62,6 +71,7 @@ func Open(prefix string) (*Kernel, error) {
 func (k *Kernel) Close() {
 	k.handle.Close()
 	k.headers.Close()
+	k.changes.Close()
 	k.sockets[unix.NETLINK_NETFILTER].Close()
 }
 

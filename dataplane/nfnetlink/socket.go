@@ -63,6 +63,7 @@ type Request struct {
 	Subsystem  int
 	Command    int
 	Dump       bool // asks for all of a kind
+	Change     bool // asks for nothing but whether it was done
 	Family     uint8
 	Attributes []byte
 }
@@ -73,11 +74,15 @@ type Reply struct {
 	Attributes []byte // valid until the next message
 }
 
-// Ask sends a request and gives each message of the answer to handle.
+// Ask sends a request and gives each message of the answer to handle. That to a
+// change has none but the error, which the kernel sends with the request itself.
 func (s *Socket) Ask(request Request, handle func(Reply)) error {
 	flags := uint16(unix.NLM_F_REQUEST)
 	if request.Dump {
 		flags |= unix.NLM_F_DUMP
+	}
+	if request.Change {
+		flags |= unix.NLM_F_ACK
 	}
 	s.sequence++
 	const header = unix.SizeofNlMsghdr + headerBytes
