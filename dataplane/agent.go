@@ -43,9 +43,12 @@ const (
 	retryMost  = 30 * time.Second
 
 	// restLeast and restMost bound the rest between two syncs while changes keep
-	// coming.
-	restLeast = 15 * time.Millisecond
-	restMost  = 100 * time.Millisecond
+	// coming. restMembers is the least before one that only moves elements of sets: of
+	// other nodes' pods there are many, and to wake for each costs more than the rest
+	// of the work.
+	restLeast   = 15 * time.Millisecond
+	restMembers = 50 * time.Millisecond
+	restMost    = 100 * time.Millisecond
 
 	// modelPoll is how often the agent looks whether its model is complete.
 	modelPoll = 50 * time.Millisecond
@@ -214,16 +217,17 @@ func (a *Agent) Start(ctx context.Context) error {
 		} else {
 			retry.reset()
 		}
-		rest := time.Now().Add(restAfter(time.Since(start)))
+		synced := time.Now()
+		rest := restAfter(synced.Sub(start))
 		select {
 		case <-ctx.Done():
 			a.log.Info("Stopping; the rules stay in the kernel")
 			return nil
 		case <-a.model.changed:
 			if retry.waiting() {
-				rest = time.Now().Add(retryFirst)
+				synced, rest = time.Now(), retryFirst
 			}
-			if !a.gather(ctx, time.Until(rest)) {
+			if !a.gather(ctx, synced, rest) {
 				return nil
 			}
 		case <-retry.due():
@@ -238,20 +242,28 @@ func (a *Agent) Start(ctx context.Context) error {
 // nothing.
 func restAfter(took time.Duration) time.Duration { return min(max(took, restLeast), restMost) }
 
-// gather lets further changes come, and reports false if the context ended. A sync
-// that begins afterwards sees them all.
-func (a *Agent) gather(ctx context.Context, wait time.Duration) bool {
-	if wait <= 0 {
-		return true
+// gather lets further changes come until the rest since the last sync is over, and
+// reports false if the context ended. A sync that begins afterwards sees them all.
+func (a *Agent) gather(ctx context.Context, synced time.Time, rest time.Duration) bool {
+	for {
+		end := synced.Add(rest)
+		if a.enforcer.upToDate(a.model) {
+			end = synced.Add(max(rest, restMembers))
+		}
+		wait := time.Until(end)
+		if wait <= 0 {
+			return true
+		}
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return false
+		case <-timer.C:
+		case <-a.model.changed: // perhaps one that can't wait as long
+			timer.Stop()
+		}
 	}
-	if !sleep(ctx, wait) {
-		return false
-	}
-	select {
-	case <-a.model.changed:
-	default:
-	}
-	return true
 }
 
 // holdStarts begins to hold the starts of pods and returns what ends it. The guard
@@ -328,12 +340,12 @@ func (a *Agent) sync(ctx context.Context) error {
 	if err == nil {
 		a.starts.synced(a.enforcer.view.revision)
 	}
-	a.sayWhatIsWrong()
 	// Where only elements of sets moved, the report and the sizes are what they were.
 	said := fmt.Sprint(degraded)
 	news := a.reporter.setPodStart(a.starts.condition()) || said != a.degraded
 	if !a.enforcer.same || err != nil || news {
 		a.degraded = said
+		a.sayWhatIsWrong()
 		a.reporter.beside(a.enforcer.engines)
 		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
 		a.enforcer.metrics.show(a.enforcer, failed)

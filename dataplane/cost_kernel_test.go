@@ -103,13 +103,26 @@ func TestBurstsAreGathered(t *testing.T) {
 	require.Equal(t, 40*time.Millisecond, restAfter(40*time.Millisecond), "half of the time at most")
 	require.Equal(t, restMost, restAfter(time.Minute))
 
-	a := &Agent{model: newModel("node-1")}
+	a := &Agent{model: newModel("node-1"), enforcer: newEnforcer("")}
+	now := time.Now()
 	a.model.changed <- struct{}{}
-	require.True(t, a.gather(t.Context(), -time.Second))
+	require.True(t, a.gather(t.Context(), now.Add(-time.Second), restLeast))
 	require.Len(t, a.model.changed, 1, "after quiet: at once")
-	require.True(t, a.gather(t.Context(), time.Millisecond))
+	require.True(t, a.gather(t.Context(), time.Now(), 20*time.Millisecond))
 	require.Empty(t, a.model.changed, "the sync that follows sees the change")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
-	require.False(t, a.gather(ended, time.Minute))
+	require.False(t, a.gather(ended, now, time.Minute))
+
+	// What moves elements of sets alone waits for longer, until something comes that
+	// the rules depend on.
+	require.True(t, a.enforcer.look(a.model))
+	now = time.Now()
+	require.True(t, a.gather(t.Context(), now, time.Millisecond))
+	require.GreaterOrEqual(t, time.Since(now), restMembers)
+	a.model.revision++
+	a.model.changed <- struct{}{}
+	now = time.Now()
+	require.True(t, a.gather(t.Context(), now, time.Millisecond))
+	require.Less(t, time.Since(now), restMembers)
 }

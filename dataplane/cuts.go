@@ -51,7 +51,9 @@ func adopt(sets ipset.State, now time.Time) *cuts {
 // allowed again. It returns how many connections are cut that weren't before.
 func (c *cuts) follow(found *findings, m *model, v *view, now time.Time) (flows int) {
 	if found != nil {
-		c.own = found.own
+		if found.own != nil {
+			c.own = found.own
+		}
 		for class, n := range found.forbidden {
 			if _, known := c.seen[class]; !known {
 				flows += n

@@ -25,10 +25,11 @@ const (
 	// pauseLeast is the least time between two looks. The pause grows with what a look
 	// takes, pauseFactor times, so that looks take a hundredth of one core while policies
 	// change all the time: the kernel goes through all buckets of its table for each, 5 ms
-	// for the 262,144 of a node of 16 GiB, were it empty. Beyond pauseMost a change would
-	// not cut within a second.
+	// for the 262,144 of a node of 16 GiB, were it empty. A change that comes just after a
+	// look began is found by the next: from the begin of the one to the end of the other
+	// it may take pauseMost, or it would not cut within a second.
 	pauseLeast  = 250 * time.Millisecond
-	pauseMost   = 600 * time.Millisecond
+	pauseMost   = 750 * time.Millisecond
 	pauseFactor = 99
 
 	// watchEvery is the time between looks while something is cut, to see what is
@@ -63,7 +64,7 @@ type cutter struct {
 type findings struct {
 	at        time.Time               // when it began
 	forbidden map[conntrack.Class]int // with the number of connections
-	own       conntrack.Addresses     // the node's
+	own       conntrack.Addresses     // the node's; nil where there was nothing to judge
 }
 
 func newCutter(m *metrics) *cutter {
@@ -181,7 +182,8 @@ func (c *cutter) run(ctx context.Context) {
 			start := time.Now()
 			c.look(start)
 			end := time.Now()
-			next = end.Add(min(max(pauseLeast, pauseFactor*end.Sub(start)), pauseMost))
+			took := end.Sub(start)
+			next = end.Add(max(pauseLeast, min(pauseFactor*took, pauseMost-2*took)))
 			watch = end.Add(watchEvery)
 		}
 	}
@@ -226,15 +228,18 @@ func joinAddresses(a, b conntrack.Addresses) conntrack.Addresses {
 // search returns the forbidden classes, and forgets the entries of released
 // addresses.
 func (c *cutter) search(m *model, v *view, released conntrack.Addresses) (*findings, error) {
-	own, err := c.ownAddresses()
-	if err != nil {
-		return nil, err
-	}
 	scan := conntrack.Scan{Isolated: isolatedAddresses(v), Released: released}
 	if err := c.table.List(scan.Add); err != nil {
 		return nil, err
 	}
 	if err := c.table.Delete(scan.Forget); err != nil {
+		return nil, err
+	}
+	if len(scan.Classes) == 0 {
+		return &findings{}, nil
+	}
+	own, err := c.ownAddresses()
+	if err != nil {
 		return nil, err
 	}
 	return &findings{forbidden: judge(newNodeLookup(m, v, own), scan.Classes), own: own}, nil

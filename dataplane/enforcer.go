@@ -152,6 +152,14 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 	return linksErr
 }
 
+// upToDate reports whether nothing that the rules depend on has changed since they
+// were last looked at.
+func (e *enforcer) upToDate(m *model) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return e.view != nil && e.view.revision == m.revision
+}
+
 // look renews the view and reports whether it changed.
 func (e *enforcer) look(m *model) bool {
 	since := uint64(0)

@@ -40,6 +40,9 @@ func findAPIServer(logger logr.Logger) (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("finding the API server (in a pod, or by KUBECONFIG): %w", err)
 	}
+	// The API server compresses each event of a watch by itself, once for every node: to
+	// do without costs both ends less.
+	kubeconfig.DisableCompression = true
 	return kubeconfig, nil
 }
 
