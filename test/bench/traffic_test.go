@@ -33,6 +33,10 @@ const (
 	serverHost = 250
 	firstHost  = 2
 
+	// connectionRounds is how many rounds of connections there are for one of another
+	// kind: a few per cent matter, and single ones differ by more.
+	connectionRounds = 3
+
 	clientsNamespace = "clients"
 	sharedNamespace  = "iso"
 )
@@ -56,24 +60,25 @@ func (o *options) measureTraffic(t *testing.T) []results.Traffic {
 	var all []results.Traffic
 	for _, kind := range []struct {
 		name    string
+		rounds  int
 		measure func(testing.TB, *lane) float64
 	}{
-		{results.NewConnections, connections},
-		{results.NewFlows, flows},
-		{results.OneStream, func(t testing.TB, l *lane) float64 { return throughput(t, l, 1) }},
-		{results.ManyStreams, func(t testing.TB, l *lane) float64 { return throughput(t, l, manyStreams) }},
+		{results.NewConnections, connectionRounds * o.rounds, connections},
+		{results.NewFlows, o.rounds, flows},
+		{results.OneStream, o.rounds, func(t testing.TB, l *lane) float64 { return throughput(t, l, 1) }},
+		{results.ManyStreams, o.rounds, func(t testing.TB, l *lane) float64 { return throughput(t, l, manyStreams) }},
 	} {
-		all = append(all, o.measureKind(t, kind.name, lanes, kind.measure)...)
+		all = append(all, measureKind(t, kind.name, kind.rounds, lanes, kind.measure)...)
 	}
 	return all
 }
 
-func (o *options) measureKind(t testing.TB, kind string, lanes []*lane, measure func(testing.TB, *lane) float64) []results.Traffic {
+func measureKind(t testing.TB, kind string, rounds int, lanes []*lane, measure func(testing.TB, *lane) float64) []results.Traffic {
 	t.Helper()
 	measured := make([][]float64, len(lanes))
-	detail := func() string { return fmt.Sprintf("%d of %d rounds", len(measured[len(lanes)-1]), o.rounds) }
+	detail := func() string { return fmt.Sprintf("%d of %d rounds", len(measured[len(lanes)-1]), rounds) }
 	during("traffic: measuring "+kind, detail, func() {
-		for round := range o.rounds {
+		for round := range rounds {
 			for at := range lanes {
 				i := (at + round) % len(lanes) // nobody is always the first
 				l := lanes[i]
