@@ -217,7 +217,7 @@ func TestAgentRepairsItsHook(t *testing.T) {
 		return len(table.Hooks["FORWARD"]) == 1
 	}
 	s.eventually(hooked, "the agent hooks itself in")
-	runIn(t, s.node.Host, "iptables-nft", "-t", "mangle", "-D", "FORWARD", "-j", "MOAT-FORWARD")
+	runIn(t, s.node.Host, "iptables-nft", "-t", "mangle", "-D", "FORWARD", "1")
 	require.False(t, hooked())
 	s.eventually(hooked, "the agent hooks itself in again")
 	s.stop()

@@ -99,7 +99,7 @@ func TestTheOldBackendStaysUntilTheNewOneWorks(t *testing.T) {
 	whileFlowing(t, flows, func() {
 		s.breakRestoreAfter(s.enforcer)
 		require.Error(t, s.trySync())
-		require.Contains(t, s.run("iptables-legacy-save"), "-A FORWARD -j MOAT-FORWARD")
+		require.Contains(t, s.run("iptables-legacy-save"), "-A FORWARD "+hook("FORWARD"))
 		s.breakRestore(false)
 		s.sync()
 	})

@@ -63,7 +63,7 @@ func TestCleanupRemovesMoatAndNothingElse(t *testing.T) {
 		s.enforcer.others = nil // as if it died before it left the old backend
 		s.sync()
 		for _, command := range saveCommands {
-			require.Contains(t, s.run(command, "-t", "mangle"), "-A FORWARD -j MOAT-FORWARD")
+			require.Contains(t, s.run(command, "-t", "mangle"), "-A FORWARD "+hook("FORWARD"))
 		}
 		s.run("ipset", "create", "moat-4-egress-00ff", "hash:ip")
 		s.run("iptables-nft", "-t", "mangle", "-A", "FORWARD", "-j", "MOAT-FORWARD") // a hook twice

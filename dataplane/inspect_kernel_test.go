@@ -39,6 +39,12 @@ func (s *scene) restores() float64 {
 	return series["iptables_restores_total success"] + series["iptables_restores_total error"]
 }
 
+// hook returns the rule of a built-in chain that leads to Moat's, as it is while nothing
+// is cut.
+func hook(builtin string) string {
+	return "-m conntrack ! --ctstate RELATED,ESTABLISHED -j MOAT-" + builtin
+}
+
 // Every kind of damage shows in an inspection, and so is repaired within five
 // seconds. What isn't Moat's doesn't matter.
 func TestAnInspectionSeesDamage(t *testing.T) {
@@ -52,15 +58,17 @@ func TestAnInspectionSeesDamage(t *testing.T) {
 		s.comeToRest()
 		healthy := withoutCounters(s.dump())
 		peers := s.setHolding("10.244.2.10")
+		const egress = "-m set --match-set moat-4-egress src -j MOAT-EGRESS"
 		damage := map[string][]string{
-			"hook deleted":      {"iptables -D FORWARD -j MOAT-FORWARD"},
-			"IPv6 hook deleted": {"ip6tables -D INPUT -j MOAT-INPUT"},
-			"hook not first":    {"iptables -D FORWARD -j MOAT-FORWARD", "iptables -A FORWARD -j ACCEPT", "iptables -A FORWARD -j MOAT-FORWARD"},
-			"hook twice":        {"iptables -A FORWARD -j MOAT-FORWARD"},
+			"hook deleted":      {"iptables -D FORWARD " + hook("FORWARD")},
+			"IPv6 hook deleted": {"ip6tables -D INPUT " + hook("INPUT")},
+			"hook not first":    {"iptables -D FORWARD " + hook("FORWARD"), "iptables -A FORWARD -j ACCEPT", "iptables -A FORWARD " + hook("FORWARD")},
+			"hook twice":        {"iptables -A FORWARD " + hook("FORWARD")},
+			"hook for all":      {"iptables -R FORWARD 1 -j MOAT-FORWARD"},
 			"chain flushed":     {"iptables -F MOAT-INGRESS"},
 			"rule added":        {"ip6tables -I MOAT-FORWARD 1 -j ACCEPT"},
 			"rule removed":      {"iptables -D MOAT-FORWARD 1"},
-			"rules in disorder": {"iptables -D MOAT-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN", "iptables -A MOAT-FORWARD -m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"},
+			"rules in disorder": {"iptables -D MOAT-FORWARD " + egress, "iptables -A MOAT-FORWARD " + egress},
 			"rule replaced":     {"iptables -R MOAT-INPUT 1 -j RETURN"},
 			"stale chain":       {"iptables -N MOAT-OLD"},
 			"table flushed":     {"iptables -F", "iptables -X"},

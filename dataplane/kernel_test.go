@@ -133,7 +133,7 @@ func (s *scene) breakRestore(broken bool) {
 func TestRepair(t *testing.T) {
 	t.Parallel()
 	damage := map[string]func(s *scene, iptablesCommand string){
-		"hook deleted": func(s *scene, command string) { s.run(command, "-t", "mangle", "-D", "FORWARD", "-j", "MOAT-FORWARD") },
+		"hook deleted": func(s *scene, command string) { s.run(command, "-t", "mangle", "-D", "FORWARD", "1") },
 		"hook not first": func(s *scene, command string) {
 			s.run(command, "-t", "mangle", "-I", "FORWARD", "1", "-s", "10.244.0.0/16", "-j", "ACCEPT")
 		},

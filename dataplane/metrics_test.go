@@ -132,7 +132,7 @@ ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]`), &np.Spec))
 		require.Zero(t, series["repairs_total "+kind], "what the agent changes itself is no repair: %s", kind)
 	}
 
-	runIn(t, s.node.Host, "iptables-nft", "-t", "mangle", "-D", "FORWARD", "-j", "MOAT-FORWARD")
+	runIn(t, s.node.Host, "iptables-nft", "-t", "mangle", "-D", "FORWARD", "1")
 	eventually("repairs_total hook", 1)
 	require.EqualValues(t, 1, series["repairs_total hook"])
 	require.Zero(t, series["repairs_total chain"])
@@ -197,7 +197,7 @@ func TestRepairsAreCounted(t *testing.T) {
 		{"a policy goes", func() { s.remove("test-network-policy") }, 0, 0, 0},
 		{"a policy comes", func() { s.apply(walkThrough) }, 0, 0, 0},
 		{"a peer comes without a read-back", func() { modelChanges(); s.sync() }, 0, 0, 0},
-		{"hook deleted", func() { s.run("iptables-nft", "-t", "mangle", "-D", "FORWARD", "-j", "MOAT-FORWARD") }, 1, 0, 0},
+		{"hook deleted", func() { s.run("iptables-nft", "-t", "mangle", "-D", "FORWARD", "1") }, 1, 0, 0},
 		{"chain flushed", func() { s.run("iptables-nft", "-t", "mangle", "-F", "MOAT-INGRESS") }, 0, 1, 0},
 		{"chain added", func() { s.run("iptables-nft", "-t", "mangle", "-N", "MOAT-OLD") }, 0, 1, 0},
 		{"set of isolated pods polluted", func() { s.run("ipset", "add", "moat-4-ingress", "10.244.1.11") }, 0, 0, 1},

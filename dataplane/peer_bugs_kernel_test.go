@@ -96,7 +96,7 @@ func showOneJump(s *scene) {
 	}
 	for _, command := range s.commands() {
 		dump := s.run(command+"-save", "-t", "mangle")
-		for _, jump := range []string{"-A FORWARD -j MOAT-FORWARD\n", "-A INPUT -j MOAT-INPUT\n"} {
+		for _, jump := range []string{"-A FORWARD " + hook("FORWARD") + "\n", "-A INPUT " + hook("INPUT") + "\n"} {
 			require.Equal(s.t, 1, strings.Count(dump, jump), "%s\n%s", jump, dump)
 		}
 	}

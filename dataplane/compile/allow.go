@@ -24,7 +24,7 @@ func (c *compiler) allowed(d policy.Direction, r *policy.Rule, pod *policy.Pod) 
 	if ports := c.portMatches(d, r, pod); len(ports) > 0 {
 		for _, peer := range c.peerMatches(d, r) {
 			for _, port := range ports {
-				alternatives = append(alternatives, slices.Concat(peer, port))
+				alternatives = append(alternatives, slices.Concat(port, peer))
 			}
 		}
 	}

@@ -14,6 +14,7 @@
 package compile
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"net/netip"
@@ -71,7 +72,7 @@ func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, gu
 	c.guardChain()
 	out.Ruleset = ruleset.Ruleset{
 		Family: family,
-		Hooks:  []ruleset.Hook{{Builtin: "FORWARD", Chain: ForwardChain}, {Builtin: "INPUT", Chain: InputChain}},
+		Hooks:  hooks(ruleset.UnestablishedMatch{}),
 		Chains: sortedValues(c.chains),
 		Sets:   sortedValues(c.sets),
 	}
@@ -107,26 +108,31 @@ func sortedValues[V any](m map[string]V) []V {
 	return values
 }
 
-// forward filters what the node routes or bridges between others. Packets of
-// connections that were let through leave first: they are nearly all.
+// hooks leads the packets that match to the chains. Those of connections that were let
+// through need not go there: they are nearly all.
+func hooks(match ...ruleset.Match) []ruleset.Hook {
+	return []ruleset.Hook{
+		{Builtin: "FORWARD", Match: match, Chain: ForwardChain},
+		{Builtin: "INPUT", Match: match, Chain: InputChain},
+	}
+}
+
+// forward filters what the node routes or bridges between others. What goes to an
+// isolated pod is done with once its rules let it pass: none of it goes to an address
+// that the API doesn't know.
 func (c *compiler) forward() []ruleset.Rule {
-	return slices.Concat(established(), c.advertisements(), c.discovery(),
-		c.guardJumps(policy.Egress), c.guardJumps(policy.Ingress),
-		c.linkJumps(policy.Egress), c.linkJumps(policy.Ingress),
-		[]ruleset.Rule{c.dispatch(policy.Egress), c.dispatch(policy.Ingress)})
+	return slices.Concat(c.advertisements(), c.discovery(),
+		c.guardJumps(policy.Egress), c.guardJumps(policy.Ingress), c.linkJumps(policy.Egress),
+		[]ruleset.Rule{c.dispatch(policy.Egress, ruleset.Jump), c.dispatch(policy.Ingress, ruleset.Goto)},
+		c.linkJumps(policy.Ingress))
 }
 
 // input filters what pods send to their own node. What the node sends to its own
 // pods, such as the kubelet's probes, is never filtered, so there is no output
 // chain.
 func (c *compiler) input() []ruleset.Rule {
-	return slices.Concat(established(), c.discovery(), c.guardJumps(policy.Egress),
-		c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress)})
-}
-
-// established lets packets pass that belong to a connection that was let through.
-func established() []ruleset.Rule {
-	return []ruleset.Rule{{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}}
+	return slices.Concat(c.discovery(), c.guardJumps(policy.Egress),
+		c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress, ruleset.Goto)})
 }
 
 // discovery lets neighbour discovery pass, of which no policy speaks.
@@ -149,14 +155,14 @@ func icmpv6(icmpType uint8, also ...ruleset.Match) []ruleset.Match {
 	return append(also, ruleset.ProtocolMatch{Protocol: uint8(policy.ICMPv6)}, ruleset.ICMPv6TypeMatch{Type: icmpType})
 }
 
-// dispatch sends the packets of isolated pods to their direction's chain and
-// goes on with those that return.
-func (c *compiler) dispatch(d policy.Direction) ruleset.Rule {
+// dispatch sends the packets of isolated pods to their direction's chain: by Jump
+// to go on with those that return, by Goto to be done with them.
+func (c *compiler) dispatch(d policy.Direction, action ruleset.Action) ruleset.Rule {
 	name := IsolatedSet(c.family, d)
 	c.sets[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: c.family}
 	return ruleset.Rule{
 		Match:  []ruleset.Match{ruleset.SetMatch{Set: name, Type: ruleset.HashIP, Side: subjectSide(d)}},
-		Action: ruleset.Jump,
+		Action: action,
 		Target: directionChain(d),
 	}
 }
@@ -183,7 +189,8 @@ func (c *compiler) direction(d policy.Direction, endpoints []policy.Endpoint) ru
 			profiles[addr] = append(profiles[addr], profile)
 		}
 	}
-	c.tree(d, profiles)
+	addrs := slices.SortedFunc(maps.Keys(profiles), netip.Addr.Compare)
+	c.tree(d, directionChain(d), addrs, profiles, 0)
 	return isolated
 }
 
@@ -202,30 +209,53 @@ func leafRules(d policy.Direction, addr netip.Addr, profiles []string) []ruleset
 	return append(rules, ruleset.Rule{Match: subject, Action: ruleset.Goto, Target: profiles[last]})
 }
 
-// tree spreads the pods over 16 leaves by the low bits of their address, so that
-// a packet is compared with a few addresses only. The ends of the tree and of
-// each leaf drop: only isolated pods come here, and one that isn't found must
-// not pass.
-func (c *compiler) tree(d policy.Direction, profiles map[netip.Addr][]string) {
-	var leaves [leafCount][]ruleset.Rule
-	for _, addr := range slices.SortedFunc(maps.Keys(profiles), netip.Addr.Compare) {
-		leaf := leafOf(addr)
-		leaves[leaf] = append(leaves[leaf], leafRules(d, addr, profiles[addr])...)
+// tree makes a chain for addresses, of which each has profiles. Few are a leaf, which
+// compares a packet with each of them and drops what it doesn't find: only isolated pods
+// come here. More are spread by the address's bits from the given one on, counted from the
+// lowest, over chains of their own.
+func (c *compiler) tree(d policy.Direction, chain string, addrs []netip.Addr, profiles map[netip.Addr][]string, bit int) {
+	var rules []ruleset.Rule
+	branches, bit := spread(addrs, bit)
+	if len(chain) == longestChain {
+		branches = nil
 	}
-	var branches []ruleset.Rule
-	for leaf, rules := range leaves {
-		if len(rules) == 0 {
+	if branches == nil {
+		for _, addr := range addrs {
+			rules = append(rules, leafRules(d, addr, profiles[addr])...)
+		}
+		c.addChain(chain, append(rules, drop)...)
+		return
+	}
+	for i, branch := range branches {
+		if len(branch) == 0 {
 			continue
 		}
-		name := leafChain(d, leaf)
-		c.addChain(name, append(rules, drop)...)
-		branches = append(branches, ruleset.Rule{
-			Match:  []ruleset.Match{leafMatch(c.family, subjectSide(d), leaf)},
-			Action: ruleset.Goto,
-			Target: name,
-		})
+		name := branchChain(chain, i)
+		c.tree(d, name, branch, profiles, bit+branchBits)
+		match := []ruleset.Match{bitsMatch(c.family, subjectSide(d), bit, i)}
+		rules = append(rules, ruleset.Rule{Match: match, Action: ruleset.Goto, Target: name})
 	}
-	c.addChain(directionChain(d), append(branches, drop)...)
+	// The last branch takes what is left: its leaves drop what they don't know.
+	rules[len(rules)-1].Match = nil
+	c.addChain(chain, rules...)
+}
+
+// spread divides addresses by branchBits of their bits, from the first such place on at
+// which they differ. It returns nil where they are few.
+func spread(addrs []netip.Addr, bit int) ([][]netip.Addr, int) {
+	if len(addrs) <= leafMost {
+		return nil, 0
+	}
+	for ; ; bit += branchBits {
+		branches := make([][]netip.Addr, 1<<branchBits)
+		for _, addr := range addrs {
+			i := bitsOf(addr, bit)
+			branches[i] = append(branches[i], addr)
+		}
+		if len(branches[bitsOf(addrs[0], bit)]) < len(addrs) {
+			return branches, bit
+		}
+	}
 }
 
 var drop = ruleset.Rule{Action: ruleset.Drop}
@@ -256,23 +286,48 @@ type profileKey struct {
 	policies  string
 }
 
+// makeProfile joins the rules of policies. They all allow, so that their order doesn't
+// matter but for what it costs.
 func (c *compiler) makeProfile(d policy.Direction, policies []ruleKey, pod *policy.Pod) string {
-	var rules []ruleset.Rule
-	var content strings.Builder
+	var all []textRule
 	seen := map[string]bool{}
 	for _, key := range policies {
 		for _, r := range c.policyRules(key, pod) {
 			if !seen[r.text] {
 				seen[r.text] = true
-				rules = append(rules, r.rule)
-				content.WriteString(r.text)
+				all = append(all, r)
 			}
 		}
 	}
-	content.WriteString(ruleText(drop))
+	slices.SortStableFunc(all, func(a, b textRule) int { return cmp.Compare(cost(&a.rule), cost(&b.rule)) })
+	rules := make([]ruleset.Rule, 0, len(all)+1)
+	var content strings.Builder
+	for _, r := range append(all, textRule{drop, ruleText(drop)}) {
+		rules = append(rules, r.rule)
+		content.WriteString(r.text)
+	}
 	name := profileChain(d, content.String())
-	c.addChain(name, append(rules, drop)...)
+	c.addChain(name, rules...)
 	return name
+}
+
+// cost ranks rules by what the kernel does for a packet that they don't match. A
+// packet of another protocol is compared with nothing else. To look up a set of
+// prefixes costs a look-up for each length that they have.
+func cost(rule *ruleset.Rule) int {
+	cost := 0
+	for _, match := range rule.Match {
+		switch m := match.(type) {
+		case ruleset.ProtocolMatch:
+			cost--
+		case ruleset.SetMatch:
+			cost += 2
+			if m.Type == ruleset.HashNet {
+				cost += 2
+			}
+		}
+	}
+	return cost
 }
 
 // ruleKey identifies the rules of one policy for the pods that resolve its named

@@ -13,9 +13,9 @@ import (
 // all connections from one client to one port of one server.
 func CutSet(family ruleset.Family) string { return fmt.Sprintf("%s%d-cut", SetPrefix, family) }
 
-// Cut adds what drops the packets of established connections in both directions,
-// ahead of the rule that lets such packets pass. For nil it adds nothing: where nothing
-// is cut for long, no packet is to be asked.
+// Cut adds what drops the packets of established connections in both directions, and
+// leads such packets to it. For nil it adds nothing: where nothing is cut for long, no
+// packet is to be asked.
 func (o *Output) Cut(members ruleset.Members) {
 	if members == nil {
 		return
@@ -32,9 +32,11 @@ func (o *Output) Cut(members ruleset.Members) {
 	// Once conntrack has forgotten a connection, a packet that the server sends once
 	// more would begin one from the server to the client.
 	late := dropCut(name, ruleset.Destination, ruleset.ProtocolMatch{Protocol: uint8(policy.TCP)}, ruleset.MidStreamMatch{})
-	o.prepend(ForwardChain, forth, back, late)
+	pass := ruleset.Rule{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}
+	o.prepend(ForwardChain, forth, back, late, pass)
 	// What the node answers goes through OUTPUT, where Moat has no hook.
-	o.prepend(InputChain, forth)
+	o.prepend(InputChain, forth, pass)
+	o.Ruleset.Hooks = hooks()
 }
 
 // dropCut drops packets whose client is on the given side.

@@ -119,7 +119,7 @@ func goldenText(out *compile.Output, c *policy.Cluster) string {
 	}
 	table := iptables.Desired(&out.Ruleset)
 	for _, hook := range out.Ruleset.Hooks {
-		fmt.Fprintf(&text, "\n-I %s 1 -j %s", hook.Builtin, hook.Chain)
+		fmt.Fprintf(&text, "\n-I %s 1 %s", hook.Builtin, table.Hooks[hook.Builtin][0].Rule)
 	}
 	fmt.Fprintln(&text)
 	for _, name := range slices.Sorted(maps.Keys(table.Chains)) {

@@ -25,10 +25,19 @@ const (
 	SetPrefix = "moat-"
 )
 
-// leafCount is the number of leaves of the address tree. Sixteen bring the 250
-// pods of a full node down to 16 comparisons at most leaves; more would cost more
-// rules than they save.
-const leafCount = 16
+const (
+	// leafMost is how many pods a leaf of the tree of addresses holds at most, unless
+	// they can't be told apart by as many bits as a chain's name has room for. Each of
+	// them costs a packet a comparison or two, and so does each branch.
+	leafMost = 8
+
+	// branchBits is how many bits of an address a branch looks at.
+	branchBits = 2
+
+	// longestChain is the most characters of a chain's name (XT_EXTENSION_MAXNAMELEN less
+	// the final zero, linux/netfilter/x_tables.h).
+	longestChain = 28
+)
 
 // digestLength is the number of characters of a content digest: 80 bits, which
 // fits a chain name (28 characters) and a set name (31).
@@ -66,8 +75,13 @@ func directionChain(d policy.Direction) string {
 	return EgressChain
 }
 
-func leafChain(d policy.Direction, leaf int) string {
-	return fmt.Sprintf("%s-%X", directionChain(d), leaf)
+// branchChain is the name of a branch of a chain's: all have one character more, of
+// which the first is set off by a dash.
+func branchChain(chain string, branch int) string {
+	if chain == directionChain(policy.Ingress) || chain == directionChain(policy.Egress) {
+		chain += "-"
+	}
+	return fmt.Sprintf("%s%d", chain, branch)
 }
 
 // profileChain names a chain by its rules, one ruleText each.
@@ -100,20 +114,25 @@ func peerSide(d policy.Direction) ruleset.Side {
 	return ruleset.Destination
 }
 
-// leafOf returns the leaf of an address: its low four bits.
-func leafOf(addr netip.Addr) int {
-	bytes := addr.As16()
-	return int(bytes[15]) % leafCount
+// bitsOf returns branchBits bits of an address, from the given one on, counted from the
+// lowest. branchBits divides eight.
+func bitsOf(addr netip.Addr, bit int) int {
+	bytes := addr.AsSlice()
+	return int(bytes[len(bytes)-1-bit/8]) >> (bit % 8) & (1<<branchBits - 1)
 }
 
-func leafMatch(family ruleset.Family, side ruleset.Side, leaf int) ruleset.Match {
-	return ruleset.AddressMatch{Side: side, Addr: lowBits(family, byte(leaf)), Mask: lowBits(family, leafCount-1)}
+// bitsMatch matches the addresses of which bitsOf returns value.
+func bitsMatch(family ruleset.Family, side ruleset.Side, bit, value int) ruleset.Match {
+	return ruleset.AddressMatch{Side: side, Addr: bitsAt(family, bit, value), Mask: bitsAt(family, bit, 1<<branchBits-1)}
 }
 
-// lowBits is the address whose last byte is b and whose other bytes are 0.
-func lowBits(family ruleset.Family, b byte) netip.Addr {
+// bitsAt is the address of which bitsOf returns value and all other bits are 0.
+func bitsAt(family ruleset.Family, bit, value int) netip.Addr {
+	bytes := make([]byte, 4)
 	if family == ruleset.IPv6 {
-		return netip.AddrFrom16([16]byte{15: b})
+		bytes = make([]byte, 16)
 	}
-	return netip.AddrFrom4([4]byte{3: b})
+	bytes[len(bytes)-1-bit/8] = byte(value << (bit % 8))
+	addr, _ := netip.AddrFromSlice(bytes)
+	return addr
 }

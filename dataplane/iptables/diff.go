@@ -71,10 +71,10 @@ func (c *Change) script(table string) string {
 	}
 	for _, builtin := range c.Rehook {
 		for _, hook := range c.have.Hooks[builtin] {
-			fmt.Fprintf(&s, "-D %s -j %s\n", builtin, hook.Chain)
+			fmt.Fprintf(&s, "-D %s %s\n", builtin, hook.Rule)
 		}
 		for _, hook := range c.want.Hooks[builtin] {
-			fmt.Fprintf(&s, "-I %s 1 -j %s\n", builtin, hook.Chain)
+			fmt.Fprintf(&s, "-I %s 1 %s\n", builtin, hook.Rule)
 		}
 	}
 	for _, name := range c.Delete {

@@ -16,7 +16,10 @@ import (
 // someTable is a small desired state: hooks, a leaf and the profile chains named.
 func someTable(profiles ...string) iptables.Table {
 	leaf := ruleset.Chain{Name: "MOAT-INGRESS"}
-	rs := &ruleset.Ruleset{Hooks: []ruleset.Hook{{Builtin: "FORWARD", Chain: "MOAT-FORWARD"}, {Builtin: "INPUT", Chain: "MOAT-INPUT"}}}
+	rs := &ruleset.Ruleset{Hooks: []ruleset.Hook{
+		{Builtin: "FORWARD", Match: []ruleset.Match{ruleset.UnestablishedMatch{}}, Chain: "MOAT-FORWARD"},
+		{Builtin: "INPUT", Chain: "MOAT-INPUT"},
+	}}
 	for _, name := range profiles {
 		chain := ruleset.Chain{Name: "MOAT-I-" + name, Rules: []ruleset.Rule{{Action: ruleset.Drop}}}
 		rs.Chains = append(rs.Chains, chain)
@@ -50,7 +53,7 @@ func bring(t *testing.T, f *fakeTable, want iptables.Table) iptables.Change {
 		require.Equal(t, want, got, "what was written reads back")
 	}
 	for builtin := range want.Hooks {
-		require.Equal(t, "-j "+want.Hooks[builtin][0].Chain, f.chains[builtin][0], "the hook of %s comes first", builtin)
+		require.Equal(t, want.Hooks[builtin][0].Rule, f.chains[builtin][0], "the hook of %s comes first", builtin)
 	}
 	return change
 }
@@ -63,7 +66,7 @@ func requireOwnLinesOnly(t *testing.T, script string) {
 	require.Equal(t, "*mangle", lines[0])
 	require.Equal(t, "COMMIT", lines[len(lines)-1])
 	for _, line := range lines[1 : len(lines)-1] {
-		words := strings.Fields(strings.TrimPrefix(line, ":"))
+		words := strings.Fields(strings.Replace(strings.TrimPrefix(line, ":"), unestablished, "", 1))
 		switch {
 		case strings.HasPrefix(line, ":"):
 			require.True(t, strings.HasPrefix(words[0], prefix), line)
@@ -98,7 +101,7 @@ func TestDiffFromNothing(t *testing.T) {
 -A MOAT-FORWARD -j MOAT-INGRESS
 -A MOAT-I-a -j DROP
 -A MOAT-INGRESS -g MOAT-I-a
--I FORWARD 1 -j MOAT-FORWARD
+-I FORWARD 1 -m conntrack ! --ctstate RELATED,ESTABLISHED -j MOAT-FORWARD
 -I INPUT 1 -j MOAT-INPUT
 COMMIT
 `, change.Script())
@@ -136,8 +139,9 @@ func TestThereAndBack(t *testing.T) {
 }
 
 func TestHooksAreRepaired(t *testing.T) {
-	const hook = "-j MOAT-FORWARD"
+	const hook = unestablished + "-j MOAT-FORWARD"
 	for name, rules := range map[string][]string{
+		"of all":       {"-j MOAT-FORWARD", "-j FLANNEL-FWD"}, // as older versions had it
 		"gone":         {"-j FLANNEL-FWD"},
 		"moved":        {"-j FLANNEL-FWD", hook},
 		"twice":        {hook, "-j FLANNEL-FWD", hook},

@@ -126,6 +126,8 @@ func matchWord(match ruleset.Match, protocol string) string {
 		return "-m addrtype --dst-type BROADCAST,MULTICAST"
 	case ruleset.EstablishedMatch:
 		return "-m conntrack --ctstate RELATED,ESTABLISHED"
+	case ruleset.UnestablishedMatch:
+		return "-m conntrack ! --ctstate RELATED,ESTABLISHED"
 	case ruleset.ConnectionMatch:
 		if m.Opener == ruleset.Source {
 			return "-m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL"

@@ -54,6 +54,7 @@ func TestRenderMatches(t *testing.T) {
 		"-p tcp -m multiport --dports 80,100:200 -j RETURN":                  {protocol(6), ports(one, many)},
 		"-p ipv6-icmp -m icmp6 --icmpv6-type 135 -j RETURN":                  {protocol(58), ruleset.ICMPv6TypeMatch{Type: 135}},
 		"-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN":               {ruleset.EstablishedMatch{}},
+		"-m conntrack ! --ctstate RELATED,ESTABLISHED -j RETURN":             {ruleset.UnestablishedMatch{}},
 		"-m addrtype --dst-type BROADCAST,MULTICAST -j RETURN":               {ruleset.GroupMatch{}},
 		"-i cni0 -j RETURN":                                                  {ruleset.InterfaceMatch{Side: ruleset.Source, Name: "cni0"}},
 		"-s 10.0.0.0/8 -i a -o b -p tcp -j RETURN":                           {protocol(6), ruleset.InterfaceMatch{Side: ruleset.Destination, Name: "b"}, ruleset.InterfaceMatch{Side: ruleset.Source, Name: "a"}, ruleset.PrefixMatch(ruleset.Source, netip.MustParsePrefix("10.0.0.0/8"))},
@@ -78,7 +79,10 @@ func TestRenderActions(t *testing.T) {
 
 func TestDesired(t *testing.T) {
 	table := iptables.Desired(&ruleset.Ruleset{
-		Hooks: []ruleset.Hook{{Builtin: "FORWARD", Chain: "MOAT-FORWARD"}, {Builtin: "INPUT", Chain: "MOAT-INPUT"}},
+		Hooks: []ruleset.Hook{
+			{Builtin: "FORWARD", Match: []ruleset.Match{ruleset.UnestablishedMatch{}}, Chain: "MOAT-FORWARD"},
+			{Builtin: "INPUT", Chain: "MOAT-INPUT"},
+		},
 		Chains: []ruleset.Chain{
 			{Name: "MOAT-FORWARD", Rules: []ruleset.Rule{{Action: ruleset.Return}, {Action: ruleset.Drop}}},
 			{Name: "MOAT-INPUT"},
@@ -86,6 +90,6 @@ func TestDesired(t *testing.T) {
 	})
 	require.Equal(t, iptables.Table{
 		Chains: map[string][]string{"MOAT-FORWARD": {"-j RETURN", "-j DROP"}, "MOAT-INPUT": {}},
-		Hooks:  map[string][]iptables.HookPosition{"FORWARD": {{Chain: "MOAT-FORWARD"}}, "INPUT": {{Chain: "MOAT-INPUT"}}},
+		Hooks:  map[string][]iptables.HookPosition{"FORWARD": {{Rule: unestablished + "-j MOAT-FORWARD"}}, "INPUT": {{Rule: "-j MOAT-INPUT"}}},
 	}, table)
 }

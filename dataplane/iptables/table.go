@@ -30,8 +30,8 @@ var builtins = []string{"FORWARD", "INPUT", "OUTPUT"}
 
 // HookPosition is a jump from a built-in chain to one of Moat's.
 type HookPosition struct {
-	Chain string
-	Index int // 0: the first rule of the built-in chain
+	Rule  string // as iptables-save prints it, without "-A CHAIN"
+	Index int    // 0: the first rule of the built-in chain
 }
 
 // Desired returns the table that a ruleset asks for.
@@ -45,7 +45,7 @@ func Desired(rs *ruleset.Ruleset) Table {
 		t.Chains[chain.Name] = rules
 	}
 	for _, hook := range rs.Hooks {
-		t.Hooks[hook.Builtin] = []HookPosition{{Chain: hook.Chain}}
+		t.Hooks[hook.Builtin] = []HookPosition{{Rule: renderRule(hook.Rule())}}
 	}
 	return t
 }
@@ -72,7 +72,7 @@ func ParseSave(output, prefix string) Table {
 		if strings.HasPrefix(chain, prefix) {
 			t.Chains[chain] = append(t.Chains[chain], rule)
 		} else if target := hookTarget(chain, rule); strings.HasPrefix(target, prefix) {
-			t.Hooks[chain] = append(t.Hooks[chain], HookPosition{Chain: target, Index: length[chain]})
+			t.Hooks[chain] = append(t.Hooks[chain], HookPosition{Rule: rule, Index: length[chain]})
 		}
 		length[chain]++
 	}
@@ -80,10 +80,10 @@ func ParseSave(output, prefix string) Table {
 }
 
 // hookTarget returns the chain that a rule of a built-in chain jumps to, if it
-// does so without a condition. A hook is deleted by its text, so a rule of another
-// text is no hook, not even one whose comment quotes a hook.
+// does so without a condition or with that of Moat's hooks. A hook is deleted by its
+// text, so a rule of another text is no hook, not even one whose comment quotes a hook.
 func hookTarget(chain, rule string) string {
-	words := strings.Fields(rule)
+	words := strings.Fields(strings.TrimPrefix(rule, matchWord(ruleset.UnestablishedMatch{}, "")))
 	if len(words) != 2 || words[0] != "-j" || !slices.Contains(builtins, chain) {
 		return ""
 	}

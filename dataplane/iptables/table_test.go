@@ -10,7 +10,12 @@ import (
 	"github.com/moat-dev/moat/dataplane/iptables"
 )
 
-const prefix = "MOAT-"
+const (
+	prefix = "MOAT-"
+
+	// unestablished is the condition of Moat's hooks, as iptables-save prints it.
+	unestablished = "-m conntrack ! --ctstate RELATED,ESTABLISHED "
+)
 
 // The dumps are those of a node with kube-proxy and Flannel, by both variants of
 // iptables-save. Moat's hooks are in it at wrong places and twice, and others'
@@ -23,8 +28,8 @@ func TestParseSave(t *testing.T) {
 			table := iptables.ParseSave(string(text), prefix)
 
 			require.Equal(t, map[string][]iptables.HookPosition{
-				"FORWARD": {{Chain: "MOAT-FORWARD", Index: 0}, {Chain: "MOAT-FORWARD", Index: 4}},
-				"INPUT":   {{Chain: "MOAT-INPUT", Index: 1}},
+				"FORWARD": {{Rule: unestablished + "-j MOAT-FORWARD", Index: 0}, {Rule: "-j MOAT-FORWARD", Index: 4}},
+				"INPUT":   {{Rule: unestablished + "-j MOAT-INPUT", Index: 1}},
 			}, table.Hooks)
 			require.Equal(t, map[string][]string{
 				"MOAT-EGRESS": {"-j DROP"},
@@ -67,6 +72,10 @@ func TestParseSaveKeepsEmptyChains(t *testing.T) {
 func TestParseSaveHooks(t *testing.T) {
 	for rule, hook := range map[string]bool{
 		"-A FORWARD -j MOAT-FORWARD":                                      true,
+		"-A FORWARD " + unestablished + "-j MOAT-FORWARD":                 true,
+		"-A FORWARD " + unestablished + "-g MOAT-FORWARD":                 false,
+		"-A FORWARD -m conntrack --ctstate NEW -j MOAT-FORWARD":           false,
+		"-A FORWARD -i eth0 " + unestablished + "-j MOAT-FORWARD":         false,
 		"-A OUTPUT -j MOAT-OUTPUT":                                        true,
 		"-A FORWARD -i eth0 -j MOAT-FORWARD":                              false,
 		"-A FORWARD -g MOAT-FORWARD":                                      false,

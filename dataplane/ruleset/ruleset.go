@@ -46,8 +46,12 @@ type Ruleset struct {
 // chain's other rules.
 type Hook struct {
 	Builtin string // FORWARD, INPUT
+	Match   []Match
 	Chain   string
 }
+
+// Rule returns the hook as a rule of its built-in chain.
+func (h Hook) Rule() Rule { return Rule{Match: h.Match, Action: Jump, Target: h.Chain} }
 
 // Chain is a list of rules. A packet that passes its end returns to the caller.
 type Chain struct {
@@ -96,7 +100,7 @@ const (
 
 // Match is a condition on a packet: AddressMatch, SetMatch, AbsentMatch,
 // InterfaceMatch, ProtocolMatch, PortMatch, ICMPv6TypeMatch, GroupMatch, EstablishedMatch,
-// ConnectionMatch or MidStreamMatch.
+// UnestablishedMatch, ConnectionMatch or MidStreamMatch.
 type Match interface{ isMatch() }
 
 // AddressMatch compares the bits of an address that are set in Mask.
@@ -147,6 +151,9 @@ type GroupMatch struct{}
 // and the errors that belong to them.
 type EstablishedMatch struct{}
 
+// UnestablishedMatch matches all other packets.
+type UnestablishedMatch struct{}
+
 // ConnectionMatch matches packets of connections that were let through before, in
 // one direction: from who opened the connection (Source) or to him (Destination).
 // It doesn't match the errors that belong to them.
@@ -156,17 +163,18 @@ type ConnectionMatch struct{ Opener Side }
 // none.
 type MidStreamMatch struct{}
 
-func (ConnectionMatch) isMatch()  {}
-func (MidStreamMatch) isMatch()   {}
-func (AddressMatch) isMatch()     {}
-func (SetMatch) isMatch()         {}
-func (AbsentMatch) isMatch()      {}
-func (InterfaceMatch) isMatch()   {}
-func (ProtocolMatch) isMatch()    {}
-func (PortMatch) isMatch()        {}
-func (ICMPv6TypeMatch) isMatch()  {}
-func (GroupMatch) isMatch()       {}
-func (EstablishedMatch) isMatch() {}
+func (ConnectionMatch) isMatch()    {}
+func (MidStreamMatch) isMatch()     {}
+func (AddressMatch) isMatch()       {}
+func (SetMatch) isMatch()           {}
+func (AbsentMatch) isMatch()        {}
+func (InterfaceMatch) isMatch()     {}
+func (ProtocolMatch) isMatch()      {}
+func (PortMatch) isMatch()          {}
+func (ICMPv6TypeMatch) isMatch()    {}
+func (GroupMatch) isMatch()         {}
+func (EstablishedMatch) isMatch()   {}
+func (UnestablishedMatch) isMatch() {}
 
 func matchEqual(a, b Match) bool {
 	portsA, okA := a.(PortMatch)
