@@ -61,8 +61,8 @@ func newOptions() (*options, error) {
 		parts:     e.list("PARTS", strings.Join([]string{partCosts, partDelays, partStandIn, partTraffic}, ",")),
 		samples:   e.number("SAMPLES", 50),
 		rounds:    e.number("ROUNDS", 15),
-		idle:      time.Duration(e.number("IDLE", 30)) * time.Second,
-		churn:     time.Duration(e.number("CHURN", 20)) * time.Second,
+		idle:      time.Duration(e.number("IDLE", 120)) * time.Second,
+		churn:     time.Duration(e.number("CHURN", 120)) * time.Second,
 		flags:     strings.Fields(os.Getenv("AGENT_FLAGS")),
 	}
 	switch backend := e.text("BACKEND", "nft"); backend {
