@@ -3,6 +3,7 @@ package dataplane
 import (
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -145,6 +146,7 @@ func TestLinkLocalConnectionsAreCut(t *testing.T) {
 				forbidden["db -> node"] = toNode
 			}
 			forbidden.requireCut(s, s.restrict(name))
+			require.NotContains(t, strings.Join(s.cut(), ""), ",fe80::1\n", "what comes to the node by another link is looked for in vain")
 			kept.requireFlow(s)
 			forgetNeighbours(t, s.hosts["open"])
 			require.True(t, s.hosts["open"].TCP(s.hosts["db"].Addrs[1], 80, answerWithin), "neighbours aren't found any more")
@@ -247,4 +249,31 @@ func (s *scene) unroute(to string) {
 		}
 		return netlink.RouteDel(&netlink.Route{Dst: prefix, Scope: netlink.SCOPE_LINK})
 	}))
+}
+
+// What goes to a group has no answer: the next packet of a socket that sent before is
+// judged as new, and nothing has to be cut.
+func TestWhatGoesToGroupsIsNeverEstablished(t *testing.T) {
+	s := linkScene(t, iptables.NFT)
+	received := listen(t, s.hosts["db"])
+	for _, group := range groups {
+		var conn net.Conn
+		require.NoError(t, s.hosts["open"].Do(func() (err error) {
+			conn, err = net.Dial("udp", netip.AddrPortFrom(netip.MustParseAddr(group), groupPort).String())
+			return err
+		}))
+		send := func(when string, want bool) {
+			t.Helper()
+			s.sync()
+			_, err := conn.Write([]byte(when + group))
+			require.NoError(t, err)
+			require.Equal(t, want, hears(received, when+group, want), "%s\n%s", group, s.dump())
+		}
+		send("before", true)
+		s.restrict("ingress")()
+		send("meanwhile", false)
+		s.remove("row")
+		send("after", true)
+		require.NoError(t, conn.Close())
+	}
 }
