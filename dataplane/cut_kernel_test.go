@@ -16,6 +16,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/conntrack"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
@@ -86,13 +87,26 @@ func port(addr netip.Addr) netip.AddrPort {
 func (all streams) open(t *testing.T, name string, client, server *nodetest.Host) {
 	t.Helper()
 	for _, addr := range server.Addrs {
-		kind := func(kind string) string { return fmt.Sprintf("%s %s %s", name, kind, addr) }
-		tcp, udp, silent := port(addr), port(addr), port(addr)
-		all[kind("TCP")] = nodetest.StreamTCP(t, client, server, tcp, tcp)
-		all[kind("UDP")] = nodetest.StreamUDP(t, client, server, udp, udp)
-		all[kind("UDP, silent client")] = nodetest.StreamDown(t, client, server, silent, silent)
-		all[kind("ping")] = nodetest.StreamPing(t, client, addr)
+		all.openTo(t, name, client, server, addr, addr)
 	}
+}
+
+// openTo opens connections of every kind to an address of the server, where the server
+// may write it in another way: a zone is a name that each side has for the link.
+func (all streams) openTo(t *testing.T, name string, client, server *nodetest.Host, addr, there netip.Addr) {
+	t.Helper()
+	kind := func(kind string) string { return fmt.Sprintf("%s %s %s", name, kind, addr) }
+	ends := func() (to, target netip.AddrPort) {
+		to = port(addr)
+		return to, netip.AddrPortFrom(there, to.Port())
+	}
+	to, target := ends()
+	all[kind("TCP")] = nodetest.StreamTCP(t, client, server, to, target)
+	to, target = ends()
+	all[kind("UDP")] = nodetest.StreamUDP(t, client, server, to, target)
+	to, target = ends()
+	all[kind("UDP, silent client")] = nodetest.StreamDown(t, client, server, to, target)
+	all[kind("ping")] = nodetest.StreamPing(t, client, addr)
 }
 
 // each calls a function with each direction that something is sent in.
@@ -264,7 +278,7 @@ func TestForbiddenConnectionsAreCut(t *testing.T) {
 // cut returns the lines of the dump that are about what is cut.
 func (s *scene) cut() (members []string) {
 	for line := range strings.Lines(s.dump()) {
-		if strings.HasPrefix(line, "add moat-") && strings.Contains(line, "-cut ") {
+		if strings.HasPrefix(line, "add moat-") && strings.Contains(line, "-cut") {
 			members = append(members, line)
 		}
 	}
@@ -280,7 +294,7 @@ func TestCutRulesGoWhenNothingIsCut(t *testing.T) {
 		require.NotContains(t, s.dump(), "-cut")
 		now := time.Now()
 		class := conntrack.Class{Client: s.hosts["far"].Addrs[0], Server: s.hosts["server"].Addrs[0], Protocol: policy.TCP, Port: 80, Answer: 80}
-		s.enforcer.cuts.seen[class] = now
+		s.enforcer.cuts.classes[class] = cut{seen: now}
 		s.sync()
 		require.Len(t, s.cut(), 1)
 
@@ -290,7 +304,7 @@ func TestCutRulesGoWhenNothingIsCut(t *testing.T) {
 		require.Contains(t, s.dump(), "--match-set moat-4-cut")
 		require.NotContains(t, s.dump(), "moat-6-cut", "nothing of that family was cut")
 
-		s.enforcer.cuts.last[ruleset.IPv4] = now.Add(-lingerFor)
+		s.enforcer.cuts.last[compile.CutSet(ruleset.IPv4, compile.ByPolicy)] = now.Add(-lingerFor)
 		s.sync()
 		require.NotContains(t, s.dump(), "-cut", "nothing is cut, and yet packets are asked")
 	})

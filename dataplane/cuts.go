@@ -23,25 +23,33 @@ const lateFor = 16 * time.Minute
 // costs more than to change members of a set.
 const lingerFor = time.Minute
 
-// cuts are the classes of connections that are cut, with the time when a connection
-// of the class was last seen. Nil: the kernel's set wasn't read yet.
+// cuts are the classes of connections that are cut. Nil: the kernel's sets weren't
+// read yet.
 type cuts struct {
-	seen     map[conntrack.Class]time.Time
+	classes  map[conntrack.Class]cut
 	lastLook time.Time
-	own      conntrack.Addresses
-	last     map[ruleset.Family]time.Time // when a class of the family was cut last
+	own      nodeAddresses
+	last     map[string]time.Time // when a set held something last
+}
+
+// cut says of a class when a connection was last seen, and what forbids it.
+type cut struct {
+	seen time.Time
+	by   causes
 }
 
 // adopt takes over what an agent before this one cut.
 func adopt(sets ipset.State, now time.Time) *cuts {
-	c := &cuts{seen: map[conntrack.Class]time.Time{}, lastLook: now, last: map[ruleset.Family]time.Time{}}
+	c := &cuts{classes: map[conntrack.Class]cut{}, lastLook: now, last: map[string]time.Time{}}
 	for _, family := range ruleset.Families() {
-		for member := range sets[compile.CutSet(family)].Members {
-			class := conntrack.Class{
-				Client: member.Prefix.Addr(), Server: member.Server,
-				Protocol: policy.Protocol(member.Protocol), Port: member.Port, Answer: member.Port,
+		for cause := range compile.CutCauses {
+			for member := range sets[compile.CutSet(family, cause)].Members {
+				class := conntrack.Class{
+					Client: member.Prefix.Addr(), Server: member.Server,
+					Protocol: policy.Protocol(member.Protocol), Port: member.Port, Answer: member.Port,
+				}
+				c.classes[class] = cut{seen: now} // follow says what forbids it
 			}
-			c.seen[class] = now
 		}
 	}
 	return c
@@ -51,27 +59,29 @@ func adopt(sets ipset.State, now time.Time) *cuts {
 // allowed again. It returns how many connections are cut that weren't before.
 func (c *cuts) follow(found *findings, m *model, v *view, now time.Time) (flows int) {
 	if found != nil {
-		if found.own != nil {
+		if found.own.all != nil {
 			c.own = found.own
 		}
 		for class, n := range found.forbidden {
-			if _, known := c.seen[class]; !known {
+			if _, known := c.classes[class]; !known {
 				flows += n
 			}
-			c.seen[class] = found.at
+			c.classes[class] = cut{seen: found.at}
 		}
 	}
-	if len(c.seen) == 0 {
+	if len(c.classes) == 0 {
 		return 0
 	}
 	lookup := newNodeLookup(m, v, c.own)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for class, seen := range c.seen {
+	for class, cut := range c.classes {
 		// One look may miss an entry, when the kernel makes its table larger.
-		over := found != nil && seen.Before(c.lastLook) && (class.Protocol != policy.TCP || now.Sub(seen) > lateFor)
-		if over || !lookup.forbids(&class) {
-			delete(c.seen, class)
+		over := found != nil && cut.seen.Before(c.lastLook) && (class.Protocol != policy.TCP || now.Sub(cut.seen) > lateFor)
+		cut.by = lookup.forbids(&class)
+		c.classes[class] = cut
+		if over || cut.by == (causes{}) {
+			delete(c.classes, class)
 		}
 	}
 	if found != nil {
@@ -80,23 +90,35 @@ func (c *cuts) follow(found *findings, m *model, v *view, now time.Time) (flows 
 	return flows
 }
 
-// members returns the members of the set of one family, nil when there have been
-// none for some time.
-func (c *cuts) members(family ruleset.Family, now time.Time) ruleset.Members {
+// members returns the members of the sets of one family: nil for a set that had none
+// for some time, or that no closed link asks for.
+func (c *cuts) members(family ruleset.Family, links compile.Links, now time.Time) compile.Cuts {
+	var members compile.Cuts
+	for cause := range members {
+		set := compile.CutSet(family, compile.CutCause(cause))
+		members[cause] = c.membersBy(compile.CutCause(cause), family)
+		if len(members[cause]) > 0 {
+			c.last[set] = now
+		}
+		if now.Sub(c.last[set]) > lingerFor {
+			members[cause] = nil
+		}
+	}
+	if !links.Closed() {
+		members[compile.ByLink] = nil
+	}
+	return members
+}
+
+func (c *cuts) membersBy(cause compile.CutCause, family ruleset.Family) ruleset.Members {
 	members := ruleset.Members{}
-	for class := range c.seen {
-		if !family.Holds(class.Client) {
+	for class, cut := range c.classes {
+		if !cut.by[cause] || !family.Holds(class.Client) {
 			continue
 		}
 		for _, port := range [...]uint16{class.Port, class.Answer} {
 			members[cutMember(class.Client, class.Server, class.Protocol, port)] = struct{}{}
 		}
-	}
-	if len(members) > 0 {
-		c.last[family] = now
-	}
-	if now.Sub(c.last[family]) > lingerFor {
-		return nil
 	}
 	return members
 }
@@ -125,23 +147,27 @@ func (e *enforcer) followCuts(m *model) (bool, error) {
 	changed := false
 	for i := range e.outputs {
 		output := &e.outputs[i]
-		members := e.cuts.members(output.Ruleset.Family, now)
-		changed = changed || (members == nil) != (output.Cuts == nil)
-		e.recompiled = e.recompiled || !maps.Equal(members, output.Cuts)
+		members := e.cuts.members(output.Ruleset.Family, e.links, now)
+		for cause, cut := range output.Cuts {
+			changed = changed || (members[cause] == nil) != (cut == nil)
+			e.recompiled = e.recompiled || !maps.Equal(members[cause], cut)
+		}
 		output.Cuts = members
 	}
 	return changed, nil
 }
 
 // enforced is the view as connections are judged by it: the pods are closed that
-// policies in quarantine isolate, once these were found to be at fault.
+// policies in quarantine isolate, and the links that lead to them, once these were
+// found to be at fault.
 func (e *enforcer) enforced() *view {
 	faulty := e.quarantine.faulty()
-	if len(faulty) == 0 {
-		return e.view
+	if len(faulty) == len(e.quarantine) {
+		e.judged = e.links
 	}
 	enforced := *e.view
 	enforced.endpoints = faulty.close(enforced.endpoints)
+	enforced.links = e.judged
 	return &enforced
 }
 
@@ -149,7 +175,7 @@ func (e *enforcer) enforced() *view {
 // become forbidden: the kernel is stricter than it was, or a pod is gone.
 func (e *enforcer) lookForCuts(m *model) {
 	enforced := e.enforced()
-	e.cutter.watch(len(e.cuts.seen) > 0, enforced)
+	e.cutter.watch(len(e.cuts.classes) > 0, enforced)
 	if released := m.takeReleased(); e.stricter || len(released) > 0 {
 		e.cutter.request(m, enforced, released)
 	}

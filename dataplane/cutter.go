@@ -64,7 +64,7 @@ type cutter struct {
 type findings struct {
 	at        time.Time               // when it began
 	forbidden map[conntrack.Class]int // with the number of connections
-	own       conntrack.Addresses     // the node's; nil where there was nothing to judge
+	own       nodeAddresses           // none where there was nothing to judge
 }
 
 func newCutter(m *metrics) *cutter {
@@ -229,6 +229,9 @@ func joinAddresses(a, b conntrack.Addresses) conntrack.Addresses {
 // addresses.
 func (c *cutter) search(m *model, v *view, released conntrack.Addresses) (*findings, error) {
 	scan := conntrack.Scan{Isolated: isolatedAddresses(v), Released: released}
+	for d, links := range v.links {
+		scan.Links[d] = len(links) > 0
+	}
 	if err := c.table.List(scan.Add); err != nil {
 		return nil, err
 	}
@@ -238,7 +241,7 @@ func (c *cutter) search(m *model, v *view, released conntrack.Addresses) (*findi
 	if len(scan.Classes) == 0 {
 		return &findings{}, nil
 	}
-	own, err := c.ownAddresses()
+	own, err := c.ownAddresses(v.links[policy.Egress])
 	if err != nil {
 		return nil, err
 	}
@@ -256,7 +259,7 @@ func judge(l *nodeLookup, classes map[conntrack.Class]int) map[conntrack.Class]i
 			l.model.mu.Unlock()
 			l.model.mu.Lock()
 		}
-		if l.forbids(&class) {
+		if l.forbids(&class) != (causes{}) {
 			forbidden[class] = flows
 		}
 	}
@@ -278,17 +281,43 @@ func isolatedAddresses(v *view) [policy.Directions]conntrack.Addresses {
 	return isolated
 }
 
-// ownAddresses returns the addresses of the node itself.
-func (c *cutter) ownAddresses() (conntrack.Addresses, error) {
+// ownAddresses returns the addresses of the node itself, which has the given links
+// closed for what pods send.
+func (c *cutter) ownAddresses(closed []string) (nodeAddresses, error) {
+	own := nodeAddresses{all: conntrack.Addresses{}, closed: conntrack.Addresses{}}
+	indexes, err := c.indexes(closed)
+	if err != nil {
+		return own, err
+	}
 	list, err := c.routes.AddrList(nil, netlink.FAMILY_ALL)
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
-		return nil, fmt.Errorf("listing the node's addresses: %w", err)
+		return own, fmt.Errorf("listing the node's addresses: %w", err)
 	}
-	own := conntrack.Addresses{}
 	for _, entry := range list {
-		if addr, ok := netip.AddrFromSlice(entry.IP); ok {
-			own[addr.Unmap()] = struct{}{}
+		addr, ok := netip.AddrFromSlice(entry.IP)
+		if !ok {
+			continue
+		}
+		own.all[addr.Unmap()] = struct{}{}
+		if indexes[entry.LinkIndex] {
+			own.closed[addr.Unmap()] = struct{}{}
 		}
 	}
 	return own, nil
+}
+
+// indexes returns those of links by their names. A link that has gone has none.
+func (c *cutter) indexes(names []string) (map[int]bool, error) {
+	indexes := map[int]bool{}
+	for _, name := range names {
+		link, err := c.routes.LinkByName(name)
+		if errors.As(err, &netlink.LinkNotFoundError{}) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("finding the link %s: %w", name, err)
+		}
+		indexes[link.Attrs().Index] = true
+	}
+	return indexes, nil
 }

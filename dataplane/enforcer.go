@@ -42,6 +42,7 @@ type enforcer struct {
 
 	view    *view
 	links   compile.Links
+	judged  compile.Links // those by which connections are judged
 	outputs []compile.Output
 	desired map[ruleset.Family]iptables.Table // the rules of outputs, rendered
 
@@ -195,7 +196,7 @@ func (e *enforcer) compile() {
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
 			output := compile.Compile(family, endpoints, e.links, e.view.guard)
-			output.Cut(e.cuts.members(family, time.Now()))
+			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)
 		}

@@ -202,6 +202,9 @@ type view struct {
 	selecting []*policy.Policy
 	guard     compile.Guard
 
+	// links are those by which connections are judged; the enforcer adds them.
+	links compile.Links
+
 	// refused says why policies of these are in quarantine; the enforcer adds it.
 	refused map[types.UID]error
 }

@@ -107,9 +107,11 @@ func isolatedState(outputs []compile.Output) ipset.State {
 			name := compile.LocalSet(family)
 			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: known}
 		}
-		if cuts := outputs[i].Cuts; cuts != nil {
-			name := compile.CutSet(family)
-			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIPPortIP, Family: family, Members: cuts}
+		for cause, cuts := range outputs[i].Cuts {
+			if cuts != nil {
+				name := compile.CutSet(family, compile.CutCause(cause))
+				state[name] = ruleset.Set{Name: name, Type: ruleset.HashIPPortIP, Family: family, Members: cuts}
+			}
 		}
 	}
 	return state
@@ -121,7 +123,9 @@ func takeIsolated(state ipset.State, outputs []compile.Output) ipset.State {
 	taken := ipset.State{}
 	names := isolatedState(outputs)
 	for _, family := range ruleset.Families() {
-		names[compile.CutSet(family)] = ruleset.Set{} // also one that isn't needed any more
+		for cause := range compile.CutCauses {
+			names[compile.CutSet(family, cause)] = ruleset.Set{} // also one that isn't needed any more
+		}
 	}
 	for name := range names {
 		if set, ok := state[name]; ok {

@@ -5,6 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/conntrack"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
@@ -14,11 +15,23 @@ import (
 type nodeLookup struct {
 	model     *model
 	endpoints map[types.NamespacedName]*policy.Endpoint
-	own       conntrack.Addresses // of the node itself
+	links     compile.Links
+	own       nodeAddresses
 }
 
-func newNodeLookup(m *model, v *view, own conntrack.Addresses) *nodeLookup {
-	l := &nodeLookup{model: m, endpoints: make(map[types.NamespacedName]*policy.Endpoint, len(v.endpoints)), own: own}
+// nodeAddresses are those of the node itself.
+type nodeAddresses struct {
+	all conntrack.Addresses
+
+	// closed are those of links that are closed for what pods send.
+	closed conntrack.Addresses
+}
+
+// causes tell what forbids a class of connections.
+type causes [compile.CutCauses]bool
+
+func newNodeLookup(m *model, v *view, own nodeAddresses) *nodeLookup {
+	l := &nodeLookup{model: m, endpoints: make(map[types.NamespacedName]*policy.Endpoint, len(v.endpoints)), links: v.links, own: own}
 	for i := range v.endpoints {
 		l.endpoints[v.endpoints[i].Pod.Key()] = &v.endpoints[i]
 	}
@@ -43,16 +56,31 @@ func (l *nodeLookup) Labels() policy.Namespaces { return l.model.index.Namespace
 // Node implements policy.Lookup. Of other nodes it knows nothing: they are peers by
 // their addresses alone.
 func (l *nodeLookup) Node(addr netip.Addr) string {
-	if _, own := l.own[addr]; own {
+	if l.own.all.Has(addr) {
 		return l.model.node
 	}
 	return ""
 }
 
-// forbids reports whether a policy of this node forbids the class.
-func (l *nodeLookup) forbids(class *conntrack.Class) bool {
+// forbids says what of this node forbids the class.
+func (l *nodeLookup) forbids(class *conntrack.Class) causes {
 	verdict := policy.Judge(l, class.Flow())
-	return !verdict.Allowed()
+	return causes{compile.ByPolicy: !verdict.Allowed(), compile.ByLink: l.linkForbids(class)}
+}
+
+// linkForbids reports whether the class is forbidden on a link, if it goes by that:
+// only the rules can tell. What the node sends is never filtered, and of what it gets
+// only what its pods send is.
+func (l *nodeLookup) linkForbids(class *conntrack.Class) bool {
+	if l.own.all.Has(class.Client) {
+		return false
+	}
+	sent := class.LinkLocal(policy.Egress) && len(l.links[policy.Egress]) > 0
+	received := class.LinkLocal(policy.Ingress) && len(l.links[policy.Ingress]) > 0
+	if l.own.all.Has(class.Server) {
+		return sent && (!class.LinkLocal(policy.Ingress) || l.own.closed.Has(class.Server))
+	}
+	return sent || received
 }
 
 // releasing remembers the addresses that a pod of this node has. The function that

@@ -44,8 +44,8 @@ type Output struct {
 	// that LocalSet names. Nil where the family isn't guarded.
 	Local ruleset.Members
 
-	// Cuts are the members of the set that CutSet names, nil without the set: see Cut.
-	Cuts ruleset.Members
+	// Cuts are the members of the sets that CutSet names: see Cut.
+	Cuts Cuts
 }
 
 // Compile returns the state of one family for the given endpoints, the links that

@@ -9,40 +9,107 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// CutSet is the name of the set of connections that are cut. Each member stands for
+// CutCause is why established connections are cut.
+type CutCause uint8
+
+// The causes.
+const (
+	// ByPolicy: policies of a pod at an end forbid them.
+	ByPolicy CutCause = iota
+
+	// ByLink: an end has a link-local address, and Links closes such ones. The kernel's
+	// table doesn't say which link a connection uses, so its packets are dropped on the
+	// closed links alone, as those of new connections are: what has such addresses
+	// elsewhere is no pod's.
+	ByLink
+
+	// CutCauses is their number.
+	CutCauses
+)
+
+// Cuts are the classes of established connections that are cut, as members of the
+// sets that CutSet names. Nil: there is no set and no rule, since where nothing is cut
+// for long, no packet is to be asked.
+type Cuts [CutCauses]ruleset.Members
+
+// CutSet is the name of a set of connections that are cut. Each member stands for
 // all connections from one client to one port of one server.
-func CutSet(family ruleset.Family) string { return fmt.Sprintf("%s%d-cut", SetPrefix, family) }
+func CutSet(family ruleset.Family, cause CutCause) string {
+	name := fmt.Sprintf("%s%d-cut", SetPrefix, family)
+	if cause == ByLink {
+		name += "-link"
+	}
+	return name
+}
 
 // Cut adds what drops the packets of established connections in both directions, and
-// leads such packets to it. For nil it adds nothing: where nothing is cut for long, no
-// packet is to be asked.
-func (o *Output) Cut(members ruleset.Members) {
-	if members == nil {
+// leads such packets to it. The links are those that the output was compiled with: where
+// they close nothing, nothing is cut by link.
+func (o *Output) Cut(cuts Cuts, links Links) {
+	answers := links.answers(o.Ruleset.Family)
+	if len(answers) == 0 {
+		cuts[ByLink] = nil
+	}
+	o.Cuts = cuts
+	if cuts[ByPolicy] == nil && cuts[ByLink] == nil {
 		return
 	}
-	o.Cuts = members
-	name := CutSet(o.Ruleset.Family)
+	o.Ruleset.Hooks = hooks()
+	pass := ruleset.Rule{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}
+	o.prepend(ForwardChain, pass)
+	o.prepend(InputChain, pass)
+	if cuts[ByPolicy] != nil {
+		o.cut(ByPolicy, drop, drop)
+	}
+	if cuts[ByLink] != nil {
+		o.cut(ByLink, jump(LinkChain), jump(AnswerChain))
+		o.Ruleset.Chains = append(o.Ruleset.Chains, ruleset.Chain{Name: AnswerChain, Rules: answers})
+		slices.SortFunc(o.Ruleset.Chains, func(a, b ruleset.Chain) int { return strings.Compare(a.Name, b.Name) })
+	}
+}
+
+// cut does with the packets to the servers what forth says, and with those to the
+// clients what back says.
+func (o *Output) cut(cause CutCause, forth, back ruleset.Rule) {
+	name := CutSet(o.Ruleset.Family, cause)
 	o.Ruleset.Sets = append(slices.Clone(o.Ruleset.Sets), ruleset.Set{Name: name, Type: ruleset.HashIPPortIP, Family: o.Ruleset.Family})
 	slices.SortFunc(o.Ruleset.Sets, func(a, b ruleset.Set) int { return strings.Compare(a.Name, b.Name) })
 
 	// The kernel compares from left to right, and to look at the state of a
 	// connection costs less than to look in a set.
-	forth := dropCut(name, ruleset.Source, ruleset.ConnectionMatch{Opener: ruleset.Source})
-	back := dropCut(name, ruleset.Destination, ruleset.ConnectionMatch{Opener: ruleset.Destination})
+	late := back
+	forth.Match = ofCut(name, ruleset.Source, ruleset.ConnectionMatch{Opener: ruleset.Source})
+	back.Match = ofCut(name, ruleset.Destination, ruleset.ConnectionMatch{Opener: ruleset.Destination})
 	// Once conntrack has forgotten a connection, a packet that the server sends once
 	// more would begin one from the server to the client.
-	late := dropCut(name, ruleset.Destination, ruleset.ProtocolMatch{Protocol: uint8(policy.TCP)}, ruleset.MidStreamMatch{})
-	pass := ruleset.Rule{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}
-	o.prepend(ForwardChain, forth, back, late, pass)
+	late.Match = ofCut(name, ruleset.Destination, ruleset.ProtocolMatch{Protocol: uint8(policy.TCP)}, ruleset.MidStreamMatch{})
+	o.prepend(ForwardChain, forth, back, late)
 	// What the node answers goes through OUTPUT, where Moat has no hook.
-	o.prepend(InputChain, forth, pass)
-	o.Ruleset.Hooks = hooks()
+	o.prepend(InputChain, forth)
 }
 
-// dropCut drops packets whose client is on the given side.
-func dropCut(set string, client ruleset.Side, match ...ruleset.Match) ruleset.Rule {
-	look := ruleset.SetMatch{Set: set, Type: ruleset.HashIPPortIP, Side: client}
-	return ruleset.Rule{Match: append(match, look), Action: ruleset.Drop}
+// ofCut matches packets whose client is on the given side.
+func ofCut(set string, client ruleset.Side, match ...ruleset.Match) []ruleset.Match {
+	return append(match, ruleset.SetMatch{Set: set, Type: ruleset.HashIPPortIP, Side: client})
+}
+
+func jump(chain string) ruleset.Rule { return ruleset.Rule{Action: ruleset.Jump, Target: chain} }
+
+// answers drops, on the way back, what the link chain drops on the way to the server:
+// what goes to a link-local client where a pod may not send everything, and what comes
+// from a link-local server where one may not receive everything.
+func (l Links) answers(family ruleset.Family) []ruleset.Rule {
+	if family != ruleset.IPv6 {
+		return nil
+	}
+	var rules []ruleset.Rule
+	for d := range policy.Direction(policy.Directions) {
+		for _, link := range l[d] {
+			behind := ruleset.InterfaceMatch{Side: peerSide(d), Name: link}
+			rules = append(rules, ruleset.Rule{Match: []ruleset.Match{ruleset.PrefixMatch(peerSide(d), linkLocal), behind}, Action: ruleset.Drop})
+		}
+	}
+	return rules
 }
 
 func (o *Output) prepend(chain string, rules ...ruleset.Rule) {

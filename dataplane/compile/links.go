@@ -23,6 +23,9 @@ import (
 // which port: any pod could open another one.
 type Links [policy.Directions][]string
 
+// Closed reports whether any link is closed.
+func (l Links) Closed() bool { return len(l[policy.Ingress]) > 0 || len(l[policy.Egress]) > 0 }
+
 // Addresses that a pod has besides those that the API knows.
 var (
 	linkLocal = netip.MustParsePrefix("fe80::/10")

@@ -20,6 +20,7 @@ const (
 	IngressChain = ChainPrefix + "INGRESS"
 	EgressChain  = ChainPrefix + "EGRESS"
 	LinkChain    = ChainPrefix + "LINK"
+	AnswerChain  = ChainPrefix + "LINK-ANSWER"
 	GuardChain   = ChainPrefix + "GUARD"
 
 	SetPrefix = "moat-"

@@ -31,6 +31,16 @@ type Class struct {
 	Answer uint16
 }
 
+// LinkLocal reports whether the end that sends (Egress) or receives (Ingress) has an
+// IPv6 link-local address: whose it is depends on the link.
+func (c *Class) LinkLocal(d policy.Direction) bool {
+	addr := c.Client
+	if d == policy.Ingress {
+		addr = c.Server
+	}
+	return addr.Is6() && addr.IsLinkLocalUnicast()
+}
+
 // Flow is what the policies are asked about.
 func (c *Class) Flow() policy.Flow {
 	flow := policy.Flow{Source: c.Client, Destination: c.Server, Protocol: c.Protocol}

@@ -10,11 +10,22 @@ import (
 // Addresses is a set of addresses.
 type Addresses map[netip.Addr]struct{}
 
+// Has reports whether the address is in the set, which may be nil.
+func (a Addresses) Has(addr netip.Addr) bool {
+	_, has := a[addr]
+	return has
+}
+
 // Scan goes through a table of connections and keeps what matters. Its memory and
 // the work after it depend on the classes of isolated pods, not on the table.
 type Scan struct {
 	// Isolated are the addresses of the node's isolated pods, for each direction.
 	Isolated [policy.Directions]Addresses
+
+	// Links tells for each direction whether a link of the node is closed for
+	// link-local addresses (see compile.Links): those of clients for Egress, those of
+	// servers for Ingress.
+	Links [policy.Directions]bool
 
 	// Released are addresses that no pod has any more.
 	Released Addresses
@@ -22,8 +33,8 @@ type Scan struct {
 	// Entries counts all entries seen.
 	Entries int
 
-	// Classes counts the entries of each class that policies of the node have a say
-	// in.
+	// Classes counts the entries of each class that policies of the node, or its
+	// links, have a say in.
 	Classes map[Class]int
 
 	// Forget are the entries to delete.
@@ -40,14 +51,13 @@ type Key struct {
 // Add looks at one entry.
 func (s *Scan) Add(e *Entry) {
 	s.Entries++
-	if s.has(s.Released, e) {
+	if s.Released.Has(e.Client) || s.Released.Has(e.Server) {
 		s.forget(e)
 		return
 	}
-	_, sends := s.Isolated[policy.Egress][e.Client]
-	_, receives := s.Isolated[policy.Ingress][e.Server]
+	sends, receives := s.Isolated[policy.Egress].Has(e.Client), s.Isolated[policy.Ingress].Has(e.Server)
 	switch {
-	case !sends && !receives, e.Client == e.Server:
+	case !sends && !receives && !s.linkHasASay(e), e.Client == e.Server:
 	case e.Protocol == 0:
 		// No set can hold protocol 0 (IPv6 hop-by-hop options, and nothing that is in
 		// use). Its next packet is judged as a new connection.
@@ -60,13 +70,16 @@ func (s *Scan) Add(e *Entry) {
 	}
 }
 
-func (s *Scan) has(addrs Addresses, e *Entry) bool {
-	if len(addrs) == 0 {
-		return false
+// linkHasASay reports whether a link may be closed for the entry. What goes to a
+// multicast address has no answer, so it is never established and always judged as
+// new.
+func (s *Scan) linkHasASay(e *Entry) bool {
+	for d, closed := range s.Links {
+		if closed && e.LinkLocal(policy.Direction(d)) {
+			return !e.Server.IsMulticast()
+		}
 	}
-	_, client := addrs[e.Client]
-	_, server := addrs[e.Server]
-	return client || server
+	return false
 }
 
 func (s *Scan) forget(e *Entry) {

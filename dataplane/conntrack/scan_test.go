@@ -75,6 +75,31 @@ func entry(client, server netip.Addr, protocol policy.Protocol, port uint16) *En
 	return &Entry{Class: Class{Client: client, Server: server, Protocol: protocol, Port: port, Answer: port}, id: []byte{byte(port)}}
 }
 
+// Link-local ends matter where a link is closed for what they do.
+func TestScanKeepsWhatLinksHaveASayIn(t *testing.T) {
+	here, there := netip.MustParseAddr("fe80::a"), netip.MustParseAddr("fe80::b")
+	known, group := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("ff02::fb")
+	for _, row := range []struct {
+		client, server netip.Addr
+		sent, received bool
+	}{
+		{here, there, true, true},
+		{here, known, true, false},
+		{known, here, false, true},
+		{known, netip.MustParseAddr("2001:db8::2"), false, false},
+		{netip.MustParseAddr("169.254.0.1"), netip.MustParseAddr("169.254.0.2"), false, false}, // links don't close it
+		{here, group, false, false},
+		{here, here, false, false},
+	} {
+		for _, links := range [][policy.Directions]bool{{}, {policy.Egress: true}, {policy.Ingress: true}, {true, true}} {
+			s := Scan{Links: links}
+			s.Add(entry(row.client, row.server, policy.UDP, 53))
+			kept := row.sent && links[policy.Egress] || row.received && links[policy.Ingress]
+			require.Equal(t, kept, len(s.Classes) == 1, "%+v %v", row, links)
+		}
+	}
+}
+
 func TestScanKeepsWhatPoliciesHaveASayIn(t *testing.T) {
 	s := Scan{
 		Isolated: [policy.Directions]Addresses{policy.Ingress: {pod: {}}, policy.Egress: {remote: {}}},

@@ -27,6 +27,10 @@ const (
 
 // Stream is the traffic of one connection: a message every five milliseconds, in one
 // direction or in both, until the hosts are closed.
+//
+// The addresses may have zones. The net package remembers which interface has which name
+// for the whole process, so it may ask only in namespaces of hosts, where all agree:
+// nothing below sends to or tells an address elsewhere.
 type Stream struct {
 	// Up counts what goes to the server, Down what goes to the client.
 	Up, Down Count
@@ -111,7 +115,11 @@ func StreamTCP(t testing.TB, client, server *Host, to, target netip.AddrPort) *S
 	defer closeAtOnce(listener)
 	accepted := make(chan net.Conn, 1)
 	go func() {
-		conn, _ := listener.Accept()
+		var conn net.Conn
+		_ = server.Do(func() (err error) {
+			conn, err = listener.Accept()
+			return err
+		})
 		accepted <- conn
 	}()
 	var opened net.Conn
@@ -143,12 +151,9 @@ func closeAtOnce(listener net.Listener) {
 // server listens on, and both sides send from then on.
 func StreamUDP(t testing.TB, client, server *Host, to, target netip.AddrPort) *Stream {
 	t.Helper()
-	s, opened, listener := streamDown(t, client, server, to, target)
+	s, opened, answering := streamDown(t, client, server, to, target)
 	go s.Up.write(opened.Write)
-	go s.Up.read(func(b []byte) (int, error) {
-		n, _, err := listener.ReadFrom(b)
-		return n, err
-	})
+	go s.Up.read(answering.Read)
 	return s
 }
 
@@ -159,15 +164,18 @@ func StreamDown(t testing.TB, client, server *Host, to, target netip.AddrPort) *
 	return s
 }
 
-func streamDown(t testing.TB, client, server *Host, to, target netip.AddrPort) (*Stream, net.Conn, net.PacketConn) {
+func streamDown(t testing.TB, client, server *Host, to, target netip.AddrPort) (s *Stream, opened, answering net.Conn) {
 	t.Helper()
-	var listener net.PacketConn
-	require.NoError(t, server.Do(func() (err error) {
-		listener, err = net.ListenPacket("udp", target.String())
+	var listener *net.UDPConn
+	require.NoError(t, server.Do(func() error {
+		addr, err := net.ResolveUDPAddr("udp", target.String())
+		if err != nil {
+			return err
+		}
+		listener, err = net.ListenUDP("udp", addr)
 		return err
 	}))
 	server.atClose(func() { _ = listener.Close() })
-	var opened net.Conn
 	require.NoError(t, client.Do(func() (err error) {
 		opened, err = dialUDP(to.Addr(), to.Port())
 		return err
@@ -178,14 +186,31 @@ func streamDown(t testing.TB, client, server *Host, to, target netip.AddrPort) (
 	_, err := opened.Write([]byte("moat"))
 	require.NoError(t, err)
 	require.NoError(t, listener.SetReadDeadline(time.Now().Add(dialWithin)))
-	_, peer, err := listener.ReadFrom(make([]byte, 16))
-	require.NoError(t, err)
+	require.NoError(t, connectBack(listener))
 	require.NoError(t, listener.SetReadDeadline(time.Time{}))
 
-	s := &Stream{}
-	go s.Down.write(func(b []byte) (int, error) { return listener.WriteTo(b, peer) })
+	s = &Stream{}
+	go s.Down.write(listener.Write)
 	go s.Down.read(opened.Read)
 	return s, opened, listener
+}
+
+// connectBack receives a datagram and connects the socket to who sent it.
+func connectBack(conn *net.UDPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Read(func(fd uintptr) bool {
+		_, from, err := unix.Recvfrom(int(fd), make([]byte, 16), 0)
+		if err == nil {
+			err = unix.Connect(int(fd), from)
+		}
+		failed = err
+		return !errors.Is(err, unix.EAGAIN)
+	})
+	return errors.Join(err, failed)
 }
 
 // StreamPing sends echo requests with one identifier. Down counts the requests as
@@ -196,11 +221,16 @@ func StreamPing(t testing.TB, client *Host, to netip.Addr) *Stream {
 	request := echoRequest(8)
 	reply := byte(0)
 	network := "ip4:icmp"
+	receive := func(b []byte) (int, error) {
+		n, _, err := conn.ReadFrom(b) // without the IPv4 header
+		return n, err
+	}
 	if to.Is6() {
 		network, request, reply = "ip6:ipv6-icmp", echoRequest(128), 129
+		receive = func(b []byte) (int, error) { return conn.Read(b) }
 	}
 	require.NoError(t, client.Do(func() (err error) {
-		conn, err = net.DialIP(network, nil, &net.IPAddr{IP: to.AsSlice()})
+		conn, err = net.DialIP(network, nil, &net.IPAddr{IP: to.AsSlice(), Zone: to.Zone()})
 		return err
 	}))
 	client.atClose(func() { _ = conn.Close() })
@@ -208,7 +238,7 @@ func StreamPing(t testing.TB, client *Host, to netip.Addr) *Stream {
 	s := &Stream{}
 	go s.Down.write(func([]byte) (int, error) { return conn.Write(request) })
 	go s.Down.read(func(b []byte) (int, error) {
-		n, _, err := conn.ReadFrom(b) // without the IPv4 header
+		n, err := receive(b)
 		if err == nil && (n < len(request) || b[0] != reply || !bytes.Equal(b[4:6], request[4:6])) {
 			return n, unix.ECONNREFUSED // something else
 		}
