@@ -44,10 +44,7 @@ func TestCut(t *testing.T) {
 		require.Equal(t, slices.Concat(drops, []string{pass}, before[compile.ForwardChain]), after[compile.ForwardChain])
 		require.Equal(t, slices.Concat(drops[:1], []string{pass}, before[compile.InputChain]), after[compile.InputChain])
 		require.Len(t, after, len(before))
-		for i, hook := range output.Ruleset.Hooks {
-			require.Empty(t, hook.Match, "established connections come to it")
-			require.Equal(t, []ruleset.Match{ruleset.UnestablishedMatch{}}, plain.Ruleset.Hooks[i].Match)
-		}
+		requireLed(t, plain, output)
 		require.Contains(t, output.Ruleset.Sets, ruleset.Set{Name: set, Type: ruleset.HashIPPortIP, Family: family})
 		require.Len(t, output.Ruleset.Sets, len(plain.Ruleset.Sets)+1)
 		require.Len(t, output.Cuts[compile.ByPolicy], 1)
@@ -68,6 +65,7 @@ func TestCutByLink(t *testing.T) {
 	forward := []string{cut[0] + " -j MOAT-LINK", cut[1] + " -j MOAT-LINK-ANSWER", cut[2] + " -j MOAT-LINK-ANSWER"}
 	require.Equal(t, slices.Concat(forward, []string{pass}, before[compile.ForwardChain]), after[compile.ForwardChain])
 	require.Equal(t, slices.Concat(forward[:1], []string{pass}, before[compile.InputChain]), after[compile.InputChain])
+	requireLed(t, plain, output)
 	require.Equal(t, before[compile.LinkChain], after[compile.LinkChain])
 	require.ElementsMatch(t, []string{
 		"-s fe80::/10 -i br0 -j DROP", "-s fe80::/10 -i " + bridge + " -j DROP", "-d fe80::/10 -o " + bridge + " -j DROP",
@@ -77,4 +75,13 @@ func TestCutByLink(t *testing.T) {
 	plain = output
 	output.Cut(cuts, links)
 	require.Equal(t, plain, output, "IPv4 has none")
+}
+
+// requireLed requires that established connections come to the chains because of the cuts.
+func requireLed(t *testing.T, plain, output compile.Output) {
+	t.Helper()
+	for i, hook := range output.Ruleset.Hooks {
+		require.Empty(t, hook.Match, "established connections come to it")
+		require.Equal(t, []ruleset.Match{ruleset.UnestablishedMatch{}}, plain.Ruleset.Hooks[i].Match)
+	}
 }
