@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"runtime"
 
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -98,11 +97,6 @@ func runAgent(ctx context.Context, args []string) error {
 	// vishvananda/netlink prints each attribute that it does not know to the
 	// standard logger, which nothing else uses.
 	log.SetOutput(io.Discard)
-	// The agent hears of one change after the other, each by a handful of goroutines: with
-	// more threads, they wake each other for what is done by then.
-	if os.Getenv("GOMAXPROCS") == "" {
-		runtime.GOMAXPROCS(1)
-	}
 	kubeconfig, err := findAPIServer(logger)
 	if err != nil {
 		return err
