@@ -192,12 +192,12 @@ func (c *cutter) run(ctx context.Context) {
 // look goes through the table once.
 func (c *cutter) look(start time.Time) {
 	c.mu.Lock()
-	m, v, owed := c.model, c.view, c.owed
+	m, v, owed, watching := c.model, c.view, c.owed, c.watching
 	released := c.released
 	c.owed, c.released = max(0, owed-1), nil
 	c.mu.Unlock()
 
-	found, err := c.search(m, v, m.unowned(released))
+	found, err := c.search(m, v, m.unowned(released), watching)
 	c.metrics.looked(start, err)
 	c.mu.Lock()
 	c.err = err
@@ -226,8 +226,9 @@ func joinAddresses(a, b conntrack.Addresses) conntrack.Addresses {
 }
 
 // search returns the forbidden classes, and forgets the entries of released
-// addresses.
-func (c *cutter) search(m *model, v *view, released conntrack.Addresses) (*findings, error) {
+// addresses. It asks for the node's own addresses only where something is to be judged
+// by them, now or, while something is cut, by the sync loop.
+func (c *cutter) search(m *model, v *view, released conntrack.Addresses, watching bool) (*findings, error) {
 	scan := conntrack.Scan{Isolated: isolatedAddresses(v), Released: released}
 	for d, links := range v.links {
 		scan.Links[d] = len(links) > 0
@@ -238,7 +239,7 @@ func (c *cutter) search(m *model, v *view, released conntrack.Addresses) (*findi
 	if err := c.table.Delete(scan.Forget); err != nil {
 		return nil, err
 	}
-	if len(scan.Classes) == 0 {
+	if len(scan.Classes) == 0 && !watching {
 		return &findings{}, nil
 	}
 	own, err := c.ownAddresses(v.links[policy.Egress])
