@@ -197,7 +197,10 @@ func (c *cutter) look(start time.Time) {
 	c.owed, c.released = max(0, owed-1), nil
 	c.mu.Unlock()
 
-	found, err := c.search(m, v, m.unowned(released), watching)
+	found, err := c.search(m, v, m.unowned(released))
+	if err == nil && watching && found.own.all == nil { // the sync loop judges by them
+		found.own, err = c.ownAddresses(v.links[policy.Egress])
+	}
 	c.metrics.looked(start, err)
 	c.mu.Lock()
 	c.err = err
@@ -226,9 +229,8 @@ func joinAddresses(a, b conntrack.Addresses) conntrack.Addresses {
 }
 
 // search returns the forbidden classes, and forgets the entries of released
-// addresses. It asks for the node's own addresses only where something is to be judged
-// by them, now or, while something is cut, by the sync loop.
-func (c *cutter) search(m *model, v *view, released conntrack.Addresses, watching bool) (*findings, error) {
+// addresses.
+func (c *cutter) search(m *model, v *view, released conntrack.Addresses) (*findings, error) {
 	scan := conntrack.Scan{Isolated: isolatedAddresses(v), Released: released}
 	for d, links := range v.links {
 		scan.Links[d] = len(links) > 0
@@ -239,7 +241,7 @@ func (c *cutter) search(m *model, v *view, released conntrack.Addresses, watchin
 	if err := c.table.Delete(scan.Forget); err != nil {
 		return nil, err
 	}
-	if len(scan.Classes) == 0 && !watching {
+	if len(scan.Classes) == 0 {
 		return &findings{}, nil
 	}
 	own, err := c.ownAddresses(v.links[policy.Egress])
