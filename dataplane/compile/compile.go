@@ -209,23 +209,20 @@ func leafRules(d policy.Direction, addr netip.Addr, profiles []string) []ruleset
 	return append(rules, ruleset.Rule{Match: subject, Action: ruleset.Goto, Target: profiles[last]})
 }
 
-// tree makes a chain for addresses, of which each has profiles. Few are a leaf, which
-// compares a packet with each of them and drops what it doesn't find: only isolated pods
-// come here. More are spread by the address's bits from the given one on, counted from the
-// lowest, over chains of their own.
+// tree makes a chain for addresses, of which each has profiles. Few are a leaf. More are
+// spread by the address's bits from the given one on, counted from the lowest, over
+// chains of their own.
 func (c *compiler) tree(d policy.Direction, chain string, addrs []netip.Addr, profiles map[netip.Addr][]string, bit int) {
 	var rules []ruleset.Rule
-	branches, bit := spread(addrs, bit)
-	if len(chain) == longestChain {
-		branches = nil
-	}
-	if branches == nil {
+	if len(addrs) <= leafMost || len(chain) == longestChain {
 		for _, addr := range addrs {
 			rules = append(rules, leafRules(d, addr, profiles[addr])...)
 		}
+		// Only isolated pods come here, and one that isn't found must not pass.
 		c.addChain(chain, append(rules, drop)...)
 		return
 	}
+	branches, bit := spread(addrs, bit)
 	for i, branch := range branches {
 		if len(branch) == 0 {
 			continue
@@ -240,22 +237,18 @@ func (c *compiler) tree(d policy.Direction, chain string, addrs []netip.Addr, pr
 	c.addChain(chain, rules...)
 }
 
-// spread divides addresses by branchBits of their bits, from the first such place on at
-// which they differ. It returns nil where they are few.
-func spread(addrs []netip.Addr, bit int) ([][]netip.Addr, int) {
-	if len(addrs) <= leafMost {
-		return nil, 0
+// spread divides different addresses by branchBits of their bits, from the first such
+// place on at which they differ, and returns that place too.
+func spread(addrs []netip.Addr, bit int) (branches [1 << branchBits][]netip.Addr, place int) {
+	first := bitsOf(addrs[0], bit)
+	if !slices.ContainsFunc(addrs, func(addr netip.Addr) bool { return bitsOf(addr, bit) != first }) {
+		return spread(addrs, bit+branchBits)
 	}
-	for ; ; bit += branchBits {
-		branches := make([][]netip.Addr, 1<<branchBits)
-		for _, addr := range addrs {
-			i := bitsOf(addr, bit)
-			branches[i] = append(branches[i], addr)
-		}
-		if len(branches[bitsOf(addrs[0], bit)]) < len(addrs) {
-			return branches, bit
-		}
+	for _, addr := range addrs {
+		i := bitsOf(addr, bit)
+		branches[i] = append(branches[i], addr)
 	}
+	return branches, bit
 }
 
 var drop = ruleset.Rule{Action: ruleset.Drop}
