@@ -142,6 +142,9 @@ func (l *lane) isolate(t testing.TB, c *cluster.Cluster, api kubernetes.Interfac
 	for i := range l.isolated {
 		addr := l.server.Addrs[0]
 		if i > 0 {
+			if host == serverHost { // is taken
+				host++
+			}
 			bytes := addr.As4()
 			bytes[3] = byte(host)
 			addr, host = netip.AddrFrom4(bytes), host+1
