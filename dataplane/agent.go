@@ -165,7 +165,7 @@ func (a *Agent) watch(ctx context.Context, informers cache.Cache) error {
 		object   client.Object
 		handler  toolscache.ResourceEventHandler
 	}{
-		{"pods", &corev1.Pod{}, handlerOf(a.model.setPod, a.model.deletePod)},
+		{"pods", &slimPod{}, handlerOf(a.model.setPod, a.model.deletePod)},
 		{"namespaces", &corev1.Namespace{}, handlerOf(a.model.setNamespace, a.model.deleteNamespace)},
 		{"networkpolicies", &networkingv1.NetworkPolicy{}, handlerOf(a.model.setPolicy, a.model.deletePolicy)},
 		{"nodes", &corev1.Node{}, a.model.nodeHandler()},

@@ -37,11 +37,16 @@ func ManagerOptions(scheme *runtime.Scheme, nodeName string) manager.Options {
 // their lists where the API server offers it (WatchList): each object becomes small
 // as it arrives.
 func cacheOptions(nodeName string, interner *policy.Interner) cache.Options {
+	keepPod := keep(func(pod *corev1.Pod) *policy.Pod { return interner.Pod(parsePod(pod, nodeName)) })
 	return cache.Options{
+		Scheme: watchedKinds(),
 		ByObject: map[client.Object]cache.ByObject{
-			&corev1.Pod{}: {Transform: keep(func(pod *corev1.Pod) *policy.Pod {
-				return interner.Pod(parsePod(pod, nodeName))
-			})},
+			&slimPod{}: {Transform: func(object any) (any, error) {
+				if slim, ok := object.(*slimPod); ok {
+					object = &slim.Pod
+				}
+				return keepPod(object)
+			}},
 			&corev1.Namespace{}: {Transform: keep(func(object *corev1.Namespace) *namespace {
 				return &namespace{name: object.Name, labels: interner.Labels(object.Labels)}
 			})},
@@ -54,6 +59,19 @@ func cacheOptions(nodeName string, interner *policy.Interner) cache.Options {
 			},
 		},
 	}
+}
+
+// watchedKinds returns the scheme of what an agent watches, in which a Pod is a slimPod.
+func watchedKinds() *runtime.Scheme {
+	scheme := runtime.NewScheme()
+	core, networking := corev1.SchemeGroupVersion, networkingv1.SchemeGroupVersion
+	scheme.AddKnownTypeWithName(core.WithKind("Pod"), &slimPod{})
+	scheme.AddKnownTypeWithName(core.WithKind("PodList"), &slimPodList{})
+	scheme.AddKnownTypes(core, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.Node{}, &corev1.NodeList{})
+	scheme.AddKnownTypes(networking, &networkingv1.NetworkPolicy{}, &networkingv1.NetworkPolicyList{})
+	metav1.AddToGroupVersion(scheme, core)
+	metav1.AddToGroupVersion(scheme, networking)
+	return scheme
 }
 
 // knownKinds maps the few kinds that an agent uses without asking the API server,

@@ -51,6 +51,7 @@ func transforms(t *testing.T) map[string]toolscache.TransformFunc {
 		require.NotNil(t, by.Transform, "%T is kept whole", object)
 		found[reflect.TypeOf(object).Elem().Name()] = by.Transform
 	}
+	found["Pod"] = found["slimPod"]
 	return found
 }
 
@@ -139,7 +140,7 @@ func TestCacheHoldsOnlyTheOwnNode(t *testing.T) {
 			selects = by.Field.String()
 		}
 		switch object.(type) {
-		case *corev1.Pod:
+		case *slimPod:
 			kinds["pod"] = selects
 		case *corev1.Namespace:
 			kinds["namespace"] = selects

@@ -61,7 +61,7 @@ func heap() uint64 {
 func TestMemory(t *testing.T) {
 	const namespaces = 100
 	m, interner := newModel("node-0"), policy.NewInterner()
-	pods := newWatched(&corev1.Pod{}, handlerOf(m.setPod, m.deletePod), interner)
+	pods := newWatched(&slimPod{}, handlerOf(m.setPod, m.deletePod), interner)
 	policies := newWatched(&networkingv1.NetworkPolicy{}, handlerOf(m.setPolicy, m.deletePolicy), interner)
 	base := heap()
 	for n := range namespaces {

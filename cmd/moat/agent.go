@@ -101,6 +101,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
+	dataplane.GatherEvents(kubeconfig)
 	mgr, err := newAgent(ctx, kubeconfig, options)
 	if err != nil {
 		return err
