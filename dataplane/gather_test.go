@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
+	"k8s.io/client-go/rest"
 )
 
 // socket is the end of a connection that keeps what arrives until it is read.
@@ -95,11 +97,49 @@ func TestEventsAfterQuietAreReadAtOnce(t *testing.T) {
 
 func TestListsAreReadWithoutRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const size = 100 * gatherMost
+		const size = 100 * readMost
 		s := newSocket()
 		s.arrive(make([]byte, size))
 		start := time.Now()
 		times := readAll(t, gatherReads(s), size)
 		require.Equal(t, start, times[size-1])
 	})
+}
+
+// After much, what follows is read at once: a list comes in pieces of any size.
+func TestListsInPiecesAreReadWithoutRest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newSocket()
+		conn := gatherReads(s)
+		start := time.Now()
+		for range 100 {
+			s.arrive(make([]byte, listLeast))
+			readAll(t, conn, listLeast)
+			s.arrive([]byte{1})
+			readAll(t, conn, 1)
+		}
+		require.Equal(t, start, time.Now())
+	})
+}
+
+func TestAConnectionHasRoomForWhatArrivesDuringARest(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer func() { _ = listener.Close() }()
+	config := &rest.Config{}
+	GatherEvents(config)
+	conn, err := config.Dial(t.Context(), "tcp", listener.Addr().String())
+	require.NoError(t, err)
+	defer func() { _ = conn.Close() }()
+	gathering, ok := conn.(*gatheringConn)
+	if !ok {
+		t.Skip("this needs CAP_NET_ADMIN")
+	}
+	raw, err := gathering.Conn.(*net.TCPConn).SyscallConn()
+	require.NoError(t, err)
+	require.NoError(t, raw.Control(func(fd uintptr) {
+		size, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF)
+		require.NoError(t, err)
+		require.Equal(t, 2*receiveMost, size, "the kernel doubles it for what it needs itself")
+	}))
 }

@@ -35,7 +35,7 @@ const (
 
 	// connectionRounds is how many rounds of connections there are for one of another
 	// kind: a few per cent matter, and single ones differ by more.
-	connectionRounds = 3
+	connectionRounds = 5
 
 	clientsNamespace = "clients"
 	sharedNamespace  = "iso"
