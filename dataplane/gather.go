@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"net"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -35,18 +36,18 @@ const (
 // together. It takes CAP_NET_ADMIN to make room for it; without, nothing changes.
 func GatherEvents(config *rest.Config) {
 	config.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
-		room := false
+		var room atomic.Bool // the addresses of a name are tried at once
 		dialer := &net.Dialer{
 			Timeout: 30 * time.Second, KeepAlive: 30 * time.Second, // as without Dial
 			// Before it connects: the size says which windows the two ends agree on.
 			Control: func(_, _ string, socket syscall.RawConn) error {
 				return socket.Control(func(fd uintptr) {
-					room = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveMost) == nil
+					room.Store(unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveMost) == nil)
 				})
 			},
 		}
 		conn, err := dialer.DialContext(ctx, network, address)
-		if err != nil || !room {
+		if err != nil || !room.Load() {
 			return conn, err
 		}
 		return gatherReads(conn), nil
