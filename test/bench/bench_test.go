@@ -39,11 +39,9 @@ func TestBench(t *testing.T) {
 		require.NoError(t, report.Print(os.Stdout))
 	}()
 	if o.has(partCosts) || o.has(partDelays) || o.has(partStandIn) {
-		for i, s := range o.sizes {
-			t.Run(o.scenarios[i], func(t *testing.T) {
-				report.Scenarios = append(report.Scenarios, *o.measureScenario(t, o.scenarios[i], s))
-			})
-		}
+		t.Run("scenarios", func(t *testing.T) {
+			o.measureScenarios(t, report)
+		})
 	}
 	if o.has(partTraffic) {
 		t.Run("traffic", func(t *testing.T) { report.Traffic = o.measureTraffic(t) })
@@ -55,28 +53,41 @@ func TestBench(t *testing.T) {
 	}
 }
 
-// measureScenario measures one cluster.
-func (o *options) measureScenario(t *testing.T, name string, s size) *results.Scenario {
+// measureScenarios measures all clusters: each by itself first, then the delays of all of
+// them in turn, since those are compared.
+func (o *options) measureScenarios(t *testing.T, report *results.Report) {
 	t.Helper()
-	say("scenario %s: %d pods in %d namespaces, %d policies, %d local pods", name, s.namespaces*s.pods, s.namespaces, s.namespaces*s.policies, s.local)
-	scenario := &results.Scenario{Name: name, Namespaces: s.namespaces, Pods: s.pods, Policies: s.policies, Local: s.local, Backend: string(o.backend)}
-	sc := newScene(t, o, s)
-	add := func(figures []results.Figure) { scenario.Figures = append(scenario.Figures, figures...) }
-	add(sc.measureStart(t))
-	if o.has(partCosts) {
-		add(sc.measureIdle(t))
+	var scenes []*scene
+	for i, s := range o.sizes {
+		say("scenario %s: %d pods in %d namespaces, %d policies, %d local pods",
+			o.scenarios[i], s.namespaces*s.pods, s.namespaces, s.namespaces*s.policies, s.local)
+		sc := newScene(t, o, s)
+		scenes = append(scenes, sc)
+		report.Scenarios = append(report.Scenarios, results.Scenario{
+			Name: o.scenarios[i], Namespaces: s.namespaces, Pods: s.pods, Policies: s.policies, Local: s.local, Backend: string(o.backend),
+		})
+		figures := &report.Scenarios[i].Figures
+		add := func(more []results.Figure) { *figures = append(*figures, more...) }
+		add(sc.measureStart(t))
+		if o.has(partCosts) {
+			add(sc.measureIdle(t))
+		}
+		if o.has(partDelays) {
+			add(sc.measurePods(t))
+		}
+		if o.has(partCosts) {
+			add(sc.measureChurn(t))
+		}
+		if o.has(partStandIn) {
+			add(sc.measureStandIn(t))
+		}
 	}
-	if o.has(partDelays) {
-		add(sc.measureDelays(t))
-		add(sc.measurePods(t))
+	if !o.has(partDelays) {
+		return
 	}
-	if o.has(partCosts) {
-		add(sc.measureChurn(t))
+	for i, figures := range o.measureDelays(t, scenes) {
+		report.Scenarios[i].Figures = append(report.Scenarios[i].Figures, figures...)
 	}
-	if o.has(partStandIn) {
-		add(sc.measureStandIn(t))
-	}
-	return scenario
 }
 
 func thisMachine(t testing.TB) results.Machine {

@@ -34,18 +34,16 @@ func requireConstantCalls(t *testing.T, one, other *results.Scenario) {
 // A change costs as many runs of iptables-restore and as many netlink requests in a
 // cluster of four times the size.
 func TestACostOfAChangeIsConstant(t *testing.T) {
-	o := &options{backend: iptables.NFT, samples: 5, idle: 6 * time.Second, churn: 3 * time.Second, parts: []string{partCosts, partDelays}}
-	measured := map[int]*results.Scenario{}
-	for _, namespaces := range []int{10, 40} {
-		t.Run("", func(t *testing.T) {
-			s := size{namespaces: namespaces, pods: 10, policies: 6, local: 10}
-			measured[namespaces] = o.measureScenario(t, custom, s)
-		})
+	few, many := size{namespaces: 10, pods: 10, policies: 6, local: 10}, size{namespaces: 40, pods: 10, policies: 6, local: 10}
+	o := &options{
+		backend: iptables.NFT, samples: 5, idle: 6 * time.Second, churn: 3 * time.Second, parts: []string{partCosts, partDelays},
+		scenarios: []string{custom, custom}, sizes: []size{few, many},
 	}
-	few, many := measured[10], measured[40]
-	require.True(t, few != nil && many != nil)
-	requireConstantCalls(t, few, many)
-	for _, s := range []*results.Scenario{few, many} {
+	report := &results.Report{}
+	o.measureScenarios(t, report)
+	requireConstantCalls(t, &report.Scenarios[0], &report.Scenarios[1])
+	for i := range report.Scenarios {
+		s := &report.Scenarios[i]
 		restores, _ := s.Figure(results.LabelRestores)
 		// The first connection that a label forbids brings the rules that cut.
 		require.LessOrEqual(t, restores.Value, 0.2, "a label is a matter of sets alone")

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/test/bench/results"
+	"github.com/moat-dev/moat/test/cluster"
 )
 
 // Times of one sample.
@@ -66,8 +67,10 @@ func (s *stream) closes(t testing.TB, change func()) time.Duration {
 
 func pause() { time.Sleep(settle + rand.N(settle/2)) }
 
-// pair are the delays of a change and of its reverse.
+// pair is a change of a scene and its reverse, and their delays.
 type pair struct {
+	scene              *scene
+	packets            *stream
 	opens, closes      string // kinds
 	open, close        func()
 	opened, closed     []time.Duration
@@ -75,6 +78,65 @@ type pair struct {
 	written            []time.Duration
 	mean               string // kind: the agent's own time
 	restores, requests string // kinds: of one change
+	before             cluster.Metrics
+	start              time.Time
+}
+
+// labels lets the visitor in by its label.
+func (s *scene) labels(t testing.TB) *pair {
+	return &pair{
+		scene: s, packets: startStream(t, s.visitor, s.target),
+		opens: results.LabelOpens, closes: results.LabelCloses, write: results.LabelWrite, mean: results.LabelInAgent,
+		restores: results.LabelRestores, requests: results.LabelRequests,
+		open:  func() { s.setApp(t, "visitor", memberApp) },
+		close: func() { s.setApp(t, "visitor", strangerApp) },
+	}
+}
+
+// policies lets the inspector in by a policy.
+func (s *scene) policies(t testing.TB) *pair {
+	return &pair{
+		scene: s, packets: startStream(t, s.inspector, s.target),
+		opens: results.PolicyOpens, closes: results.PolicyCloses, write: results.PolicyWrite, mean: results.PolicyInAgent,
+		restores: results.PolicyRestores, requests: results.PolicyRequests,
+		open:  func() { s.createPolicy(t) },
+		close: func() { s.deletePolicy(t) },
+	}
+}
+
+// measureDelays takes the samples of changes of labels and policies, of one cluster
+// after the other in each round: how fast a machine is may change by the minute. It
+// returns the figures of each cluster.
+func (o *options) measureDelays(t testing.TB, scenes []*scene) [][]results.Figure {
+	t.Helper()
+	figures := make([][]results.Figure, len(scenes))
+	for _, kind := range []struct {
+		name    string
+		changes func(*scene, testing.TB) *pair
+	}{{"labels", (*scene).labels}, {"policies", (*scene).policies}} {
+		var pairs []*pair
+		for _, s := range scenes {
+			pairs = append(pairs, kind.changes(s, t))
+		}
+		for _, p := range pairs {
+			p.before, p.start = p.scene.node.Metrics(t), time.Now()
+		}
+		taken := 0
+		detail := func() string { return fmt.Sprintf("%d of %d samples", taken, o.samples) }
+		during("changing "+kind.name, detail, func() {
+			for ; taken < o.samples; taken++ {
+				for _, p := range pairs {
+					p.opened = append(p.opened, p.packets.opens(t, p.timed(p.open)))
+					p.closed = append(p.closed, p.packets.closes(t, p.timed(p.close)))
+				}
+			}
+		})
+		for i, p := range pairs {
+			figures[i] = append(figures[i], p.figures(t)...)
+			p.packets.stop()
+		}
+	}
+	return figures
 }
 
 // timed also takes the time that the API server needs to answer.
@@ -86,45 +148,13 @@ func (p *pair) timed(change func()) func() {
 	}
 }
 
-// measureDelays takes the samples of changes of labels and policies.
-func (s *scene) measureDelays(t testing.TB) []results.Figure {
-	var figures []results.Figure
-	label := startStream(t, s.visitor, s.target)
-	figures = append(figures, s.measure(t, label, &pair{
-		opens: results.LabelOpens, closes: results.LabelCloses, write: results.LabelWrite, mean: results.LabelInAgent,
-		restores: results.LabelRestores, requests: results.LabelRequests,
-		open:  func() { s.setApp(t, "visitor", memberApp) },
-		close: func() { s.setApp(t, "visitor", strangerApp) },
-	}, "labels")...)
-	label.stop()
-
-	policy := startStream(t, s.inspector, s.target)
-	figures = append(figures, s.measure(t, policy, &pair{
-		opens: results.PolicyOpens, closes: results.PolicyCloses, write: results.PolicyWrite, mean: results.PolicyInAgent,
-		restores: results.PolicyRestores, requests: results.PolicyRequests,
-		open:  func() { s.createPolicy(t) },
-		close: func() { s.deletePolicy(t) },
-	}, "policies")...)
-	policy.stop()
-	return figures
-}
-
-// measure takes samples of one pair of changes, and of what the agent counts
-// meanwhile.
-func (s *scene) measure(t testing.TB, packets *stream, p *pair, what string) []results.Figure {
+// figures returns the delays, and what the agent counted meanwhile.
+func (p *pair) figures(t testing.TB) []results.Figure {
 	t.Helper()
-	idle := s.background
-	before, start := s.node.Metrics(t), time.Now()
-	detail := func() string { return fmt.Sprintf("%d of %d samples", len(p.closed), s.options.samples) }
-	during("changing "+what, detail, func() {
-		for range s.options.samples {
-			p.opened = append(p.opened, packets.opens(t, p.timed(p.open)))
-			p.closed = append(p.closed, packets.closes(t, p.timed(p.close)))
-		}
-	})
-	after, took := s.node.Metrics(t), time.Since(start)
-	changes := float64(2 * s.options.samples)
-	delta := func(name string) float64 { return after.Sum(name) - before.Sum(name) }
+	idle := p.scene.background
+	after, took := p.scene.node.Metrics(t), time.Since(p.start)
+	changes := float64(len(p.opened) + len(p.closed))
+	delta := func(name string) float64 { return after.Sum(name) - p.before.Sum(name) }
 	figures := []results.Figure{
 		results.Milliseconds(p.opens, p.opened),
 		results.Milliseconds(p.closes, p.closed),
