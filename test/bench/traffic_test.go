@@ -3,6 +3,7 @@ package bench
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,12 +20,14 @@ import (
 	"github.com/moat-dev/moat/test/cluster"
 )
 
-// Traffic is measured on nodes beside each other, in turn: of each backend two without
-// Moat, which show the noise, one with a rule in its place, which shows what the least
-// of filters costs, and one for each number of isolated pods. Their agents
-// have written their rules and stopped: what is compared is the rules.
+// Traffic is measured on nodes beside each other, in turn, all with the rules of Flannel
+// and kube-proxy: of each backend two without Moat, with whose mean the others are
+// compared, and whose own ratio shows the noise; one with a rule in Moat's place, which
+// shows what the least of filters costs; and one for each number of isolated pods. Their
+// agents have written their rules and stopped: what is compared is the rules.
 
-// isolatedCounts are the numbers of isolated pods of a node; 0 is without Moat.
+// isolatedCounts are the numbers of isolated pods of a node; 0 is without Moat. The two
+// without it come first.
 var isolatedCounts = []int{0, 0, results.RuleAlone, 1, 100, 250}
 
 const (
@@ -89,12 +92,26 @@ func measureKind(t testing.TB, kind string, rounds int, lanes []*lane, measure f
 	})
 	var all []results.Traffic
 	for i, l := range lanes {
-		// The first node of each backend is what the others are compared with.
-		if first := i - i%len(isolatedCounts); i != first {
-			all = append(all, results.NewTraffic(kind, string(l.backend), l.isolated, measured[i], measured[first]))
+		first := i - i%len(isolatedCounts) // of this backend
+		without := mean(measured[first], measured[first+1])
+		switch i {
+		case first:
+			continue
+		case first + 1:
+			without = measured[first]
 		}
+		all = append(all, results.NewTraffic(kind, string(l.backend), l.isolated, measured[i], without))
 	}
 	return all
+}
+
+// mean returns the mean of two measurements of each round.
+func mean(a, b []float64) []float64 {
+	means := make([]float64, len(a))
+	for i := range a {
+		means[i] = (a[i] + b[i]) / 2
+	}
+	return means
 }
 
 // newLanes makes all nodes and lets their agents write the rules.
@@ -110,7 +127,7 @@ func newLanes(t testing.TB) []*lane {
 		number := i + 1
 		l.client = node.AddRemote(t, fmt.Sprintf("10.9.%d.1", number))
 		l.server = node.AddPod(t, fmt.Sprintf("10.244.%d.%d", number, serverHost))
-		l.track(t)
+		l.addNetworkRules(t)
 		switch {
 		case l.isolated > 0:
 			l.isolate(t, c, api, number)
@@ -126,11 +143,16 @@ func newLanes(t testing.TB) []*lane {
 	return lanes
 }
 
-// track gives the node the rule that Flannel gives it, for pods that leave the cluster:
-// so that its kernel tracks connections, as that of every node of a cluster does.
-func (l *lane) track(t testing.TB) {
+// addNetworkRules gives the node what it has without Moat: the rules of Flannel, and
+// those of the real kube-proxy for the one Service of a new cluster.
+func (l *lane) addNetworkRules(t testing.TB) {
 	t.Helper()
-	l.node.Run(t, string(l.backend), "-t", "nat", "-A", "POSTROUTING", "-s", "10.244.0.0/16", "!", "-d", "10.0.0.0/8", "-j", "MASQUERADE")
+	l.node.AddFlannelRules(t, l.backend)
+	proxy := l.node.StartProxy(t, cluster.Proxy{Mode: cluster.ProxyIPTables, Backend: l.backend})
+	const service = "default/kubernetes:https"
+	require.Eventually(t, func() bool { return strings.Contains(l.node.Run(t, string(l.backend)+"-save", "-t", "nat"), service) },
+		time.Minute, 100*time.Millisecond, "kube-proxy of %s; its log is %s", l.node.Name, proxy.Log)
+	proxy.Stop(t)
 }
 
 // isolate isolates pods of the node, of which one is real, each by a policy of its own.

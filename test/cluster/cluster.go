@@ -34,6 +34,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
+// PodCIDRs are the prefixes of all pods' addresses, one per family.
+const PodCIDRs = "10.244.0.0/16,fd00:10:244::/48"
+
 // ServiceCIDRs are what the API server takes the addresses of Services from.
 const ServiceCIDRs = "10.96.0.0/16,fd00:10:96::/112"
 

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -31,7 +32,7 @@ const (
 // podCIDRs and balancers are the prefixes of all pods and of load balancers'
 // addresses, one per family.
 var (
-	podCIDRs   = []string{"10.244.0.0/16", "fd00:10:244::/48"}
+	podCIDRs   = strings.Split(cluster.PodCIDRs, ",")
 	balancers  = []string{"192.0.2.0/24", "2001:db8::/64"}
 	clusterIPs = []string{"10.96.0.0/16", "fd00:10:96::/112"}
 )
@@ -76,7 +77,7 @@ func newScene(t *testing.T, setup setup) *scene {
 		for family, via := range s.World.Addrs {
 			require.NoError(t, n.Do(func() error { return errors.Join(noRedirects(), addRoute([]string{"0.0.0.0/0", "::/0"}[family], via)) }))
 		}
-		s.masquerade(t, n)
+		n.AddFlannelRules(t, setup.backend)
 	}
 	for family, via := range s.Nodes[translator].Underlay {
 		for _, to := range []string{clusterIPs[family], balancers[family], s.Nodes[masqueradeAll].PodCIDRs()[family].String()} {

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/test/cluster"
 )
 
 // settle is how long rules may take to be as they should.
@@ -28,7 +29,7 @@ func TestServices(t *testing.T) {
 			s.hairpin(t)
 			s.hint(t)
 			for _, n := range s.Nodes {
-				s.proxies = append(s.proxies, s.startProxy(t, n))
+				s.proxies = append(s.proxies, s.startProxy(n))
 			}
 			s.awaitProxies(t)
 			before := s.allProxyRules(t)
@@ -171,9 +172,9 @@ func (s *scene) testProxyFirst(t *testing.T) {
 			}
 		}
 	}
-	s.proxies[translator] = s.startProxy(t, n)
+	s.proxies[translator] = s.startProxy(n)
 	for _, family := range families {
-		if s.setup.mode == proxyIPTables {
+		if s.setup.mode == cluster.ProxyIPTables {
 			require.Eventually(t, func() bool { return strings.Contains(strings.Join(rules(family), "\n"), "-j KUBE-FORWARD") }, settle, 10*time.Millisecond)
 		}
 	}

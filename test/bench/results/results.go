@@ -82,8 +82,8 @@ type Traffic struct {
 	Kind     string `json:"kind"`
 	Backend  string `json:"backend"`
 	Isolated int    `json:"isolatedPods"` // 0: a second node without Moat, which shows the noise; or RuleAlone
-	// PerSecond is the median of the rounds, Ratio that of each round's ratio to the
-	// node without Moat, Low and High the quartiles of the ratio.
+	// PerSecond is the median of the rounds, Ratio that of each round's ratio to what
+	// passed without Moat, Low and High the quartiles of the ratio.
 	PerSecond float64 `json:"perSecond"`
 	Ratio     float64 `json:"ratio"`
 	Low       float64 `json:"ratioLow"`
