@@ -21,10 +21,9 @@ const (
 	gatherFor   = 25 * time.Millisecond
 	gatherAfter = 10
 
-	// readMost is the most bytes of one read. One of listLeast or more says that a list
-	// comes in, and the next ones don't rest.
-	readMost  = 64 << 10
-	listLeast = 16 << 10
+	// readMost is the most bytes of one read. One that is full says that a list comes
+	// in, and the next ones don't rest.
+	readMost = 64 << 10
 
 	// receiveMost is how much the kernel keeps in the meantime, in bytes, so that a rest
 	// doesn't slow a list down: by itself it begins with room for 64 KiB. It is as much as
@@ -76,7 +75,7 @@ func (c *gatheringConn) Read(p []byte) (int, error) { return c.buffered.Read(p) 
 func (c *gatheringConn) fill(p []byte) (int, error) {
 	time.Sleep(c.limit.Reserve().Delay())
 	n, err := c.Conn.Read(p)
-	if n >= listLeast {
+	if n >= readMost {
 		c.limit = newReadLimit()
 	}
 	return n, err

@@ -113,8 +113,8 @@ func TestListsInPiecesAreReadWithoutRest(t *testing.T) {
 		conn := gatherReads(s)
 		start := time.Now()
 		for range 100 {
-			s.arrive(make([]byte, listLeast))
-			readAll(t, conn, listLeast)
+			s.arrive(make([]byte, readMost))
+			readAll(t, conn, readMost)
 			s.arrive([]byte{1})
 			readAll(t, conn, 1)
 		}

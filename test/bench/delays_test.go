@@ -24,6 +24,10 @@ const (
 	// settle is the wait between two changes, and half of it at most more, so that
 	// they aren't in step with anything that the agent does at intervals.
 	settle = 200 * time.Millisecond
+	// inTurn is how many samples of one cluster come before those of the next: few, so
+	// that all have the same minutes, and more than one, since a cluster that others kept
+	// out of the processors' caches for seconds is slower than one by itself.
+	inTurn = 5
 	// look is how often the bench looks for what arrived. It is no part of a
 	// delay: arrivals carry their times.
 	look = 2 * time.Millisecond
@@ -104,8 +108,8 @@ func (s *scene) policies(t testing.TB) *pair {
 	}
 }
 
-// measureDelays takes the samples of changes of labels and policies, of one cluster
-// after the other in each round: how fast a machine is may change by the minute. It
+// measureDelays takes the samples of changes of labels and policies, inTurn of one
+// cluster and then of the next: how fast a machine is may change by the minute. It
 // returns the figures of each cluster.
 func (o *options) measureDelays(t testing.TB, scenes []*scene) [][]results.Figure {
 	t.Helper()
@@ -124,11 +128,12 @@ func (o *options) measureDelays(t testing.TB, scenes []*scene) [][]results.Figur
 		taken := 0
 		detail := func() string { return fmt.Sprintf("%d of %d samples", taken, o.samples) }
 		during("changing "+kind.name, detail, func() {
-			for ; taken < o.samples; taken++ {
+			for taken < o.samples {
+				round := min(inTurn, o.samples-taken)
 				for _, p := range pairs {
-					p.opened = append(p.opened, p.packets.opens(t, p.timed(p.open)))
-					p.closed = append(p.closed, p.packets.closes(t, p.timed(p.close)))
+					p.sample(t, round)
 				}
+				taken += round
 			}
 		})
 		for i, p := range pairs {
@@ -137,6 +142,15 @@ func (o *options) measureDelays(t testing.TB, scenes []*scene) [][]results.Figur
 		}
 	}
 	return figures
+}
+
+// sample takes samples of the change and its reverse.
+func (p *pair) sample(t testing.TB, samples int) {
+	t.Helper()
+	for range samples {
+		p.opened = append(p.opened, p.packets.opens(t, p.timed(p.open)))
+		p.closed = append(p.closed, p.packets.closes(t, p.timed(p.close)))
+	}
 }
 
 // timed also takes the time that the API server needs to answer.
