@@ -32,47 +32,46 @@ type Kernel struct {
 // Open connects to the network namespace of the calling thread. Only sets whose
 // name begins with prefix are ever read or changed.
 func Open(prefix string) (*Kernel, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_NETFILTER)
-	if err != nil {
+	k := &Kernel{Capacity: defaultCapacity, prefix: prefix}
+	if err := k.open(); err != nil {
+		k.Close()
 		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", err)
 	}
-	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
-	if err == nil {
-		err = errors.Join(socket.SetSendTimeout(&nl.SocketTimeoutTv), socket.SetReceiveTimeout(&nl.SocketTimeoutTv))
-	}
-	if err != nil {
-		handle.Close()
-		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", err)
-	}
-	headers, err := nfnetlink.Open(nfnetlink.Short)
-	if err != nil {
-		handle.Close()
-		socket.Close()
-		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", err)
-	}
-	changes, err := nfnetlink.Open(nfnetlink.Long)
-	if err != nil {
-		handle.Close()
-		socket.Close()
-		headers.Close()
-		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", err)
-	}
-	return &Kernel{
-		Capacity: defaultCapacity,
-		headers:  headers,
-		changes:  changes,
-		handle:   handle,
-		sockets:  map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}},
-		prefix:   prefix,
-	}, nil
+	return k, nil
 }
 
-// Close closes the connection.
+func (k *Kernel) open() (err error) {
+	if k.handle, err = netlink.NewHandle(unix.NETLINK_NETFILTER); err != nil {
+		return err
+	}
+	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
+	if err != nil {
+		return err
+	}
+	k.sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}
+	if err := errors.Join(socket.SetSendTimeout(&nl.SocketTimeoutTv), socket.SetReceiveTimeout(&nl.SocketTimeoutTv)); err != nil {
+		return err
+	}
+	if k.headers, err = nfnetlink.Open(nfnetlink.Short); err != nil {
+		return err
+	}
+	k.changes, err = nfnetlink.Open(nfnetlink.Long)
+	return err
+}
+
+// Close closes the connection, or what there is of it.
 func (k *Kernel) Close() {
-	k.handle.Close()
-	k.headers.Close()
-	k.changes.Close()
-	k.sockets[unix.NETLINK_NETFILTER].Close()
+	if k.handle != nil {
+		k.handle.Close()
+	}
+	for _, socket := range k.sockets {
+		socket.Close()
+	}
+	for _, socket := range []*nfnetlink.Socket{k.headers, k.changes} {
+		if socket != nil {
+			socket.Close()
+		}
+	}
 }
 
 // request begins a message to the kernel.

@@ -33,7 +33,7 @@ const (
 	closedPort  = tcpPort + 2
 
 	connectFor  = 500 * time.Millisecond
-	streamFor   = 500 * time.Millisecond
+	streamFor   = 200 * time.Millisecond
 	streamWarm  = 100 * time.Millisecond
 	connectors  = 4
 	acceptors   = 4

@@ -36,9 +36,11 @@ const (
 	serverHost = 250
 	firstHost  = 2
 
-	// connectionRounds is how many rounds of connections there are for one of another
-	// kind: a few per cent matter, and single ones differ by more.
-	connectionRounds = 5
+	// Rounds of one kind for each of new flows: a few per cent matter, and single rounds
+	// differ by more.
+	connectionRounds  = 5
+	oneStreamRounds   = 4
+	manyStreamsRounds = 3
 
 	clientsNamespace = "clients"
 	sharedNamespace  = "iso"
@@ -68,8 +70,8 @@ func (o *options) measureTraffic(t *testing.T) []results.Traffic {
 	}{
 		{results.NewConnections, connectionRounds * o.rounds, connections},
 		{results.NewFlows, o.rounds, flows},
-		{results.OneStream, o.rounds, func(t testing.TB, l *lane) float64 { return throughput(t, l, 1) }},
-		{results.ManyStreams, o.rounds, func(t testing.TB, l *lane) float64 { return throughput(t, l, manyStreams) }},
+		{results.OneStream, oneStreamRounds * o.rounds, func(t testing.TB, l *lane) float64 { return throughput(t, l, 1) }},
+		{results.ManyStreams, manyStreamsRounds * o.rounds, func(t testing.TB, l *lane) float64 { return throughput(t, l, manyStreams) }},
 	} {
 		all = append(all, measureKind(t, kind.name, kind.rounds, lanes, kind.measure)...)
 	}
