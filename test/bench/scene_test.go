@@ -56,7 +56,9 @@ func newScene(t testing.TB, o *options, s size) *scene {
 	t.Helper()
 	sc := &scene{options: o, size: s, remote: s.remotePods()}
 	during("starting etcd and the API server", nil, func() {
-		sc.cluster = cluster.New(t, cluster.Options{Nodes: 3, Primary: ruleset.IPv4, APIServerFlags: unlimited, EtcdFlags: roomy})
+		collectingSeldom(t, func() {
+			sc.cluster = cluster.New(t, cluster.Options{Nodes: 3, Primary: ruleset.IPv4, APIServerFlags: unlimited, EtcdFlags: roomy})
+		})
 	})
 	sc.node, sc.spare = sc.cluster.Nodes[0], sc.cluster.Nodes[2]
 	sc.api = newClientset(t, sc.cluster.Config(t))
