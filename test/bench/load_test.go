@@ -36,14 +36,10 @@ var (
 func collectingSeldom(t testing.TB, start func()) {
 	t.Helper()
 	const variable = "GOGC"
-	before, set := os.LookupEnv(variable)
-	require.NoError(t, os.Setenv(variable, "400"))
+	before := os.Getenv(variable)
+	t.Setenv(variable, "400")
 	start()
-	if set {
-		require.NoError(t, os.Setenv(variable, before))
-	} else {
-		require.NoError(t, os.Unsetenv(variable))
-	}
+	t.Setenv(variable, before)
 }
 
 // newClientset connects with protobuf, which costs the least.
