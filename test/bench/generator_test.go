@@ -66,11 +66,14 @@ func serve(t testing.TB, host *nodetest.Host) {
 		streams, err = net.Listen("tcp4", fmt.Sprintf(":%d", streamPort))
 		return err
 	}))
+	var accepting sync.WaitGroup
 	for range acceptors {
-		go answerRequests(listener)
+		accepting.Go(func() { answerRequests(listener) })
 	}
 	t.Cleanup(func() {
 		_ = unix.Shutdown(listener, unix.SHUT_RDWR) // ends the acceptors
+		accepting.Wait()
+		_ = unix.Close(listener) // once: the number may soon be that of another file
 		_ = unix.Close(sink)
 		_ = streams.Close()
 	})
@@ -101,7 +104,6 @@ func answerRequests(listener int) {
 	for {
 		conn, _, err := unix.Accept(listener)
 		if err != nil {
-			_ = unix.Close(listener)
 			return
 		}
 		if n, err := unix.Read(conn, buffer); err == nil && n > 0 {
@@ -116,7 +118,7 @@ var received atomic.Int64
 
 func drain(conn *net.TCPConn) {
 	buffer := make([]byte, 256<<10)
-	_ = onThread(conn, receiverCore, func(socket int) error {
+	_ = blocking(conn, receiverCore, func(socket int) error {
 		for {
 			n, err := unix.Read(socket, buffer)
 			if err != nil || n == 0 {
@@ -127,8 +129,8 @@ func drain(conn *net.TCPConn) {
 	})
 }
 
-// A single stream's ends have a core each: it is twice as fast where they share one by
-// chance, or half as fast, and what a node costs isn't seen beside that.
+// A single stream's ends have a core each: whether they share one by chance makes more
+// of a difference than what a node costs.
 const (
 	senderCore   = 0
 	receiverCore = 1
@@ -137,8 +139,9 @@ const (
 // alone says that there is a single stream.
 var alone atomic.Bool
 
-// onThread does something with a connection on a thread of its own, and then closes it.
-func onThread(conn *net.TCPConn, core int, do func(socket int) error) error {
+// blocking does something with a connection as a blocking socket, for a single stream on
+// its core, and then closes it.
+func blocking(conn *net.TCPConn, core int, do func(socket int) error) error {
 	file, err := conn.File()
 	if err := errors.Join(err, conn.Close()); err != nil {
 		return err
@@ -285,7 +288,7 @@ func throughput(t testing.TB, l *lane, streams int) float64 {
 	for _, conn := range conns {
 		group.Go(func() {
 			block := make([]byte, 256<<10)
-			errs <- onThread(conn.(*net.TCPConn), senderCore, func(socket int) (err error) {
+			errs <- blocking(conn.(*net.TCPConn), senderCore, func(socket int) (err error) {
 				for err == nil && !done.Load() {
 					_, err = unix.Write(socket, block)
 				}
