@@ -93,16 +93,15 @@ func measureKind(t testing.TB, kind string, rounds int, lanes []*lane, measure f
 		}
 	})
 	var all []results.Traffic
-	for i, l := range lanes {
-		first := i - i%len(isolatedCounts) // of this backend
+	add := func(i int, without []float64) {
+		all = append(all, results.NewTraffic(kind, string(lanes[i].backend), lanes[i].isolated, measured[i], without))
+	}
+	for first := 0; first < len(lanes); first += len(isolatedCounts) { // of each backend
+		add(first+1, measured[first])
 		without := mean(measured[first], measured[first+1])
-		switch i {
-		case first:
-			continue
-		case first + 1:
-			without = measured[first]
+		for i := first + 2; i < first+len(isolatedCounts); i++ {
+			add(i, without)
 		}
-		all = append(all, results.NewTraffic(kind, string(l.backend), l.isolated, measured[i], without))
 	}
 	return all
 }

@@ -70,9 +70,9 @@ func (n *Node) StartProxy(t testing.TB, p Proxy) *Process {
 func programs(t testing.TB, backend iptables.Backend) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, family := range []string{"iptables", "ip6tables"} {
+	for _, family := range families {
 		for _, action := range []string{"", "-save", "-restore"} {
-			multi, err := exec.LookPath(of(backend, family) + action)
+			multi, err := exec.LookPath(Program(backend, family) + action)
 			require.NoError(t, err)
 			// The program goes by the name that it is called by.
 			multi, err = filepath.EvalSymlinks(multi)
@@ -83,8 +83,11 @@ func programs(t testing.TB, backend iptables.Backend) string {
 	return dir
 }
 
-// of returns the name of a backend's program for a family.
-func of(backend iptables.Backend, family string) string {
+// families are those of iptables' programs.
+var families = []string{"iptables", "ip6tables"}
+
+// Program returns the name of a backend's program for iptables or ip6tables.
+func Program(backend iptables.Backend, family string) string {
 	return strings.Replace(string(backend), "iptables", family, 1)
 }
 
@@ -109,9 +112,9 @@ func (n *Node) AddFlannelRules(t testing.TB, backend iptables.Backend) {
 	t.Helper()
 	multicast := []string{"224.0.0.0/4", "ff00::/8"}
 	all := strings.Split(PodCIDRs, ",")
-	for i, family := range []string{"iptables", "ip6tables"} {
+	for i, family := range families {
 		for rule := range strings.SplitSeq(fmt.Sprintf(flannelRules, n.PodCIDRs()[i], all[i], multicast[i]), "\n") {
-			n.Run(t, of(backend, family), append([]string{"-w"}, strings.Fields(rule)...)...)
+			n.Run(t, Program(backend, family), append([]string{"-w"}, strings.Fields(rule)...)...)
 		}
 	}
 }

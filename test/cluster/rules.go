@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"strings"
 	"testing"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
@@ -17,6 +16,6 @@ func (n *Node) RemoveRules(t testing.TB) {
 // Rules returns what is in the node's mangle tables and sets.
 func (n *Node) Rules(t testing.TB, backend iptables.Backend) string {
 	t.Helper()
-	ipv6 := strings.Replace(string(backend), "iptables", "ip6tables", 1)
+	ipv6 := Program(backend, "ip6tables")
 	return n.Run(t, string(backend)+"-save", "-t", "mangle") + n.Run(t, ipv6+"-save", "-t", "mangle") + n.Run(t, "ipset", "save")
 }

@@ -28,7 +28,7 @@ var families = []string{"iptables", "ip6tables"}
 
 // program returns the setup's program of a family.
 func (s setup) program(family string) string {
-	return strings.Replace(string(s.backend), "iptables", family, 1)
+	return cluster.Program(s.backend, family)
 }
 
 // startProxy starts kube-proxy on a node. The node masqueradeAll has the setting of
