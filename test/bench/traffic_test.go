@@ -39,8 +39,8 @@ const (
 	// Rounds of one kind for each of new flows: a few per cent matter, and single rounds
 	// differ by more.
 	connectionRounds  = 5
-	oneStreamRounds   = 4
-	manyStreamsRounds = 3
+	oneStreamRounds   = 8
+	manyStreamsRounds = 5
 
 	clientsNamespace = "clients"
 	sharedNamespace  = "iso"
