@@ -23,14 +23,14 @@ const (
 	looksPerChange = 2
 
 	// pauseLeast is the least time between two looks. The pause grows with what a look
-	// takes, pauseFactor times, so that looks take a hundredth of one core while policies
-	// change all the time: the kernel goes through all buckets of its table for each, 5 ms
-	// for the 262,144 of a node of 16 GiB, were it empty. A change that comes just after a
-	// look began is found by the next: from the begin of the one to the end of the other
-	// it may take pauseMost, or it would not cut within a second.
+	// takes, pauseFactor times, so that looks take half a per cent of a core while
+	// policies change all the time: the kernel goes through all buckets of its table for
+	// each, 5 ms for the 262,144 of a node of 16 GiB, were it empty. A change that comes
+	// just after a look began is found by the next: from the begin of the one to the end of
+	// the other it may take pauseMost, or it would not cut within a second.
 	pauseLeast  = 250 * time.Millisecond
 	pauseMost   = 750 * time.Millisecond
-	pauseFactor = 99
+	pauseFactor = 199
 
 	// watchEvery is the time between looks while something is cut, to see what is
 	// over.
@@ -105,23 +105,28 @@ func (c *cutter) close() {
 // request asks for looks, after rules became stricter or addresses were released.
 func (c *cutter) request(m *model, v *view, released conntrack.Addresses) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.owed == 0 {
+		c.signal()
+	}
 	c.model, c.view, c.owed = m, v, looksPerChange
 	if c.released == nil {
 		c.released = conntrack.Addresses{}
 	}
 	maps.Copy(c.released, released)
-	c.mu.Unlock()
-	c.signal()
 }
 
 // watch says whether something is cut.
 func (c *cutter) watch(cutting bool, v *view) {
 	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.watching != cutting {
+		c.signal()
+	}
 	c.watching, c.view = cutting, v
-	c.mu.Unlock()
-	c.signal()
 }
 
+// signal lets run see anew what there is to do.
 func (c *cutter) signal() {
 	select {
 	case c.wake <- struct{}{}:

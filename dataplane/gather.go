@@ -18,7 +18,7 @@ import (
 // gatherAfter reads in a row events are gathered for gatherFor. After quiet, each is
 // read at once.
 const (
-	gatherFor   = 25 * time.Millisecond
+	gatherFor   = 50 * time.Millisecond
 	gatherAfter = 10
 
 	// readMost is the most bytes of one read. One that is full says that a list comes
