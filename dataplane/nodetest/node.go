@@ -134,7 +134,8 @@ func (n *Node) StartPod(t testing.TB, prepare func(*Host), addrs ...string) *Hos
 	return pod
 }
 
-// RemovePod takes a pod from the node's bridge and closes it.
+// RemovePod takes a pod from the node's bridge and closes it. The node forgets who had
+// its addresses: network plugins announce the next one who does.
 func (n *Node) RemovePod(t testing.TB, pod *Host) {
 	t.Helper()
 	require.NoError(t, n.Do(func() error {
@@ -142,7 +143,20 @@ func (n *Node) RemovePod(t testing.TB, pod *Host) {
 		if err != nil {
 			return fmt.Errorf("finding the pod's link: %w", err)
 		}
-		return netlink.LinkDel(port)
+		if err := netlink.LinkDel(port); err != nil {
+			return err
+		}
+		bridge, err := netlink.LinkByName(bridgeName)
+		if err != nil {
+			return fmt.Errorf("finding the pods' bridge: %w", err)
+		}
+		for _, addr := range pod.Addrs {
+			err := netlink.NeighDel(&netlink.Neigh{LinkIndex: bridge.Attrs().Index, IP: addr.AsSlice()})
+			if err != nil && !errors.Is(err, unix.ENOENT) {
+				return fmt.Errorf("forgetting the neighbour %s: %w", addr, err)
+			}
+		}
+		return nil
 	}))
 	delete(n.ports, pod)
 	pod.Close()
