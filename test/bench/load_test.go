@@ -3,7 +3,6 @@ package bench
 import (
 	"context"
 	"fmt"
-	"os"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -29,18 +28,6 @@ var (
 	}
 	roomy = map[string]string{"quota-backend-bytes": "8589934592"}
 )
-
-// collectingSeldom lets what is started meanwhile have five times the memory that it
-// needs before it collects garbage. A cluster's API server has cores of its own for that;
-// here it would take those of the node, two seconds each time with 100,000 pods.
-func collectingSeldom(t testing.TB, start func()) {
-	t.Helper()
-	const variable = "GOGC"
-	before := os.Getenv(variable)
-	t.Setenv(variable, "400")
-	start()
-	t.Setenv(variable, before)
-}
 
 // newClientset connects with protobuf, which costs the least.
 func newClientset(t testing.TB, config *rest.Config) *kubernetes.Clientset {

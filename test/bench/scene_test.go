@@ -56,13 +56,12 @@ func newScene(t testing.TB, o *options, s size) *scene {
 	t.Helper()
 	sc := &scene{options: o, size: s, remote: s.remotePods()}
 	during("starting etcd and the API server", nil, func() {
-		collectingSeldom(t, func() {
-			sc.cluster = cluster.New(t, cluster.Options{Nodes: 3, Primary: ruleset.IPv4, APIServerFlags: unlimited, EtcdFlags: roomy})
-		})
+		sc.cluster = cluster.New(t, cluster.Options{Nodes: 3, Primary: ruleset.IPv4, APIServerFlags: unlimited, EtcdFlags: roomy})
 	})
 	sc.node, sc.spare = sc.cluster.Nodes[0], sc.cluster.Nodes[2]
 	sc.api = newClientset(t, sc.cluster.Config(t))
 	load(t, sc.api, s)
+	during("starting the API server anew", nil, func() { sc.cluster.Crash(t, "kube-apiserver")(t) })
 	during(fmt.Sprintf("making the networks of %d local pods", s.local), nil, func() {
 		for j := range s.local {
 			host := sc.node.AddPod(t, localAddr(firstLocal+j).String())
