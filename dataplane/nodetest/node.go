@@ -146,12 +146,8 @@ func (n *Node) RemovePod(t testing.TB, pod *Host) {
 		if err := netlink.LinkDel(port); err != nil {
 			return err
 		}
-		bridge, err := netlink.LinkByName(bridgeName)
-		if err != nil {
-			return fmt.Errorf("finding the pods' bridge: %w", err)
-		}
 		for _, addr := range pod.Addrs {
-			err := netlink.NeighDel(&netlink.Neigh{LinkIndex: bridge.Attrs().Index, IP: addr.AsSlice()})
+			err := netlink.NeighDel(&netlink.Neigh{LinkIndex: port.Attrs().MasterIndex, IP: addr.AsSlice()})
 			if err != nil && !errors.Is(err, unix.ENOENT) {
 				return fmt.Errorf("forgetting the neighbour %s: %w", addr, err)
 			}

@@ -70,7 +70,7 @@ func (n *Node) StartProxy(t testing.TB, p Proxy) *Process {
 func programs(t testing.TB, backend iptables.Backend) string {
 	t.Helper()
 	dir := t.TempDir()
-	for _, family := range families {
+	for _, family := range Families {
 		for _, action := range []string{"", "-save", "-restore"} {
 			multi, err := exec.LookPath(Program(backend, family) + action)
 			require.NoError(t, err)
@@ -83,8 +83,8 @@ func programs(t testing.TB, backend iptables.Backend) string {
 	return dir
 }
 
-// families are those of iptables' programs.
-var families = []string{"iptables", "ip6tables"}
+// Families are those of iptables' programs.
+var Families = []string{"iptables", "ip6tables"}
 
 // Program returns the name of a backend's program for iptables or ip6tables.
 func Program(backend iptables.Backend, family string) string {
@@ -112,7 +112,7 @@ func (n *Node) AddFlannelRules(t testing.TB, backend iptables.Backend) {
 	t.Helper()
 	multicast := []string{"224.0.0.0/4", "ff00::/8"}
 	all := strings.Split(PodCIDRs, ",")
-	for i, family := range families {
+	for i, family := range Families {
 		for rule := range strings.SplitSeq(fmt.Sprintf(flannelRules, n.PodCIDRs()[i], all[i], multicast[i]), "\n") {
 			n.Run(t, Program(backend, family), append([]string{"-w"}, strings.Fields(rule)...)...)
 		}

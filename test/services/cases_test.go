@@ -12,6 +12,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/test/cluster"
 )
 
 const (
@@ -60,7 +61,7 @@ func (s *scene) testSelector(t *testing.T) {
 		seen   nodetest.Seen
 		err    error
 	}
-	for family := range families {
+	for family := range cluster.Families {
 		var answers []*asked
 		var done sync.WaitGroup
 		for client, within := range map[string]time.Duration{"client-1": patience, "sent-2": silence, "alone-1": silence} {
@@ -135,7 +136,7 @@ func (s *scene) addPorts(t *testing.T) []*networkingv1.NetworkPolicy {
 }
 
 func (s *scene) testPorts(t *testing.T) {
-	for family := range families {
+	for family := range cluster.Families {
 		to, port := s.services["web"].at(toClusterIP, family, "tcp")
 		results := map[string]*met{}
 		var done sync.WaitGroup
@@ -185,7 +186,7 @@ func (s *scene) addHairpins(t *testing.T) []*networkingv1.NetworkPolicy {
 }
 
 func (s *scene) testHairpin(t *testing.T) {
-	for family := range families {
+	for family := range cluster.Families {
 		bridge := s.Nodes[translator].Addrs[family]
 		alone, lonely, friend := s.pods["alone-1"], s.pods["lonely-1"], s.pods["friend-1"]
 		for _, kind := range []destination{toClusterIP, toBalancer, toNodePort} {
@@ -241,7 +242,7 @@ func (s *scene) addNodeEndpoints(t *testing.T) []*networkingv1.NetworkPolicy {
 }
 
 func (s *scene) testNodeEndpoints(t *testing.T) {
-	for family := range families {
+	for family := range cluster.Families {
 		for place, source := range map[int]netip.Addr{
 			translator: s.pods["by-node"].Addrs[family],
 			third:      s.Nodes[translator].Underlay[family],

@@ -23,9 +23,6 @@ var setups = map[string]setup{
 	"kube-proxy with nftables":        {cluster.ProxyNFTables, iptables.NFT},
 }
 
-// families are those of iptables' programs.
-var families = []string{"iptables", "ip6tables"}
-
 // program returns the setup's program of a family.
 func (s setup) program(family string) string {
 	return cluster.Program(s.backend, family)
@@ -49,7 +46,7 @@ func (s *scene) proxyRules(t *testing.T, n *cluster.Node) []string {
 			rules = append(rules, strings.Fields(strings.ReplaceAll(n.Run(t, "nft", "--stateless", "list", "table", family, "kube-proxy"), ",", " "))...)
 		}
 	} else {
-		for _, family := range families {
+		for _, family := range cluster.Families {
 			for line := range strings.Lines(n.Run(t, s.setup.program(family)+"-save")) {
 				if strings.HasPrefix(line, "-A KUBE-") || strings.Contains(line, "-j KUBE-") {
 					rules = append(rules, family+" "+line)

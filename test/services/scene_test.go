@@ -151,7 +151,7 @@ func (s *scene) hairpin(t *testing.T) {
 func (s *scene) hint(t *testing.T) {
 	t.Helper()
 	for _, n := range s.Nodes {
-		for _, family := range families {
+		for _, family := range cluster.Families {
 			n.Run(t, s.setup.program(family), "-w", "-t", "mangle", "-N", "KUBE-IPTABLES-HINT")
 		}
 	}

@@ -78,7 +78,7 @@ func (s *scene) awaitProxies(t *testing.T) {
 	t.Helper()
 	for i, p := range s.proxies {
 		client := s.pods[fmt.Sprintf("client-%d", i+1)]
-		for family := range families {
+		for family := range cluster.Families {
 			to, port := s.services[serviceName(open, translator, extCluster)].at(toClusterIP, family, "tcp")
 			require.Eventually(t, func() bool { return client.TCP(to, port, time.Second) }, settle, 100*time.Millisecond,
 				"kube-proxy of %s; its log is %s", s.Nodes[i].Name, p.Log)
@@ -131,7 +131,7 @@ func compare(t *testing.T, measured []observation, want func(row, outcome) seen)
 		}
 		if o.seen != wanted {
 			mismatches = append(mismatches, fmt.Sprintf("%s, endpoint on %s, %s, %s: measured %+v, expected %+v",
-				o.row.name, o.place(), families[o.family], o.network, o.seen, wanted))
+				o.row.name, o.place(), cluster.Families[o.family], o.network, o.seen, wanted))
 		}
 	}
 	require.Empty(t, mismatches, "%d of %d differ", len(mismatches), len(measured))
@@ -164,7 +164,7 @@ func (s *scene) testProxyFirst(t *testing.T) {
 		return strings.Split(strings.TrimSpace(n.Run(t, s.setup.program(family), "-w", "-S", "FORWARD")), "\n")
 	}
 	s.proxies[translator].Stop(t)
-	for _, family := range families {
+	for _, family := range cluster.Families {
 		for _, rule := range rules(family)[1:] {
 			if strings.Contains(rule, "-j KUBE-") {
 				// kube-proxy's comments have blanks, which -S quotes.
@@ -173,7 +173,7 @@ func (s *scene) testProxyFirst(t *testing.T) {
 		}
 	}
 	s.proxies[translator] = s.startProxy(n)
-	for _, family := range families {
+	for _, family := range cluster.Families {
 		if s.setup.mode == cluster.ProxyIPTables {
 			require.Eventually(t, func() bool { return strings.Contains(strings.Join(rules(family), "\n"), "-j KUBE-FORWARD") }, settle, 10*time.Millisecond)
 		}

@@ -13,6 +13,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/test/cluster"
 )
 
 // Servers: of each kind one runs on the translator and one on masqueradeAll. The
@@ -234,7 +235,7 @@ func (s *scene) measure(answered func(probe) bool) []observation {
 	var observations []observation
 	for _, r := range rows {
 		for _, node := range []int{r.via, translator + masqueradeAll - r.via} {
-			for family := range families {
+			for family := range cluster.Families {
 				for _, network := range networks {
 					observations = append(observations, observation{probe: probe{row: r, node: node, family: family, network: network}})
 				}
