@@ -120,10 +120,11 @@ func (c *cutter) request(m *model, v *view, released conntrack.Addresses) {
 func (c *cutter) watch(cutting bool, v *view) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.watching != cutting {
+	changed := c.watching != cutting
+	c.watching, c.view = cutting, v
+	if changed {
 		c.signal()
 	}
-	c.watching, c.view = cutting, v
 }
 
 // signal lets run see anew what there is to do.
