@@ -11,7 +11,7 @@
 #                 another size: namespaces, pods and policies per namespace, and
 #                 pods of the measured node
 #   SAMPLES       samples of each delay (50)
-#   ROUNDS        rounds of new flows; of other traffic there are five to eight times as many (15)
+#   ROUNDS        rounds of new flows; of other traffic there are five to fourteen times as many (15)
 #   IDLE, CHURN   seconds without changes, and with 100 changes of pods each (120, 120)
 #   PARTS         of costs,delays,standin,traffic (default all)
 #   BACKEND       of the scenarios, nft or legacy (nft); traffic is measured with both

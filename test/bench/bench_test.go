@@ -1,16 +1,11 @@
 package bench
 
 import (
-	"bufio"
 	"os"
-	"runtime"
-	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
-	"golang.org/x/sys/unix"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 
 	"github.com/moat-dev/moat/test/bench/results"
@@ -88,33 +83,4 @@ func (o *options) measureScenarios(t *testing.T, report *results.Report) {
 	for i, figures := range o.measureDelays(t, scenes) {
 		report.Scenarios[i].Figures = append(report.Scenarios[i].Figures, figures...)
 	}
-}
-
-func thisMachine(t testing.TB) results.Machine {
-	t.Helper()
-	var info unix.Sysinfo_t
-	require.NoError(t, unix.Sysinfo(&info))
-	var name unix.Utsname
-	require.NoError(t, unix.Uname(&name))
-	load, err := os.ReadFile("/proc/loadavg")
-	require.NoError(t, err)
-	first, err := strconv.ParseFloat(strings.Fields(string(load))[0], 64)
-	require.NoError(t, err)
-	return results.Machine{
-		CPU: cpuName(t), Cores: runtime.NumCPU(), Memory: int(info.Totalram * uint64(info.Unit) >> 20),
-		Kernel: unix.ByteSliceToString(name.Release[:]), Load: first,
-	}
-}
-
-func cpuName(t testing.TB) string {
-	t.Helper()
-	file, err := os.Open("/proc/cpuinfo")
-	require.NoError(t, err)
-	defer func() { _ = file.Close() }()
-	for lines := bufio.NewScanner(file); lines.Scan(); {
-		if key, value, _ := strings.Cut(lines.Text(), ":"); strings.TrimSpace(key) == "model name" {
-			return strings.TrimSpace(value)
-		}
-	}
-	return "unknown"
 }

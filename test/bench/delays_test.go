@@ -141,12 +141,17 @@ func (o *options) measureDelays(t testing.TB, scenes []*scene) [][]results.Figur
 			p.packets.stop()
 		}
 	}
+	for i, s := range scenes {
+		figures[i] = append(figures[i], results.Number(results.MemoryStalls, 100*results.Quantile(s.stalls, 0.5)))
+	}
 	return figures
 }
 
-// sample takes samples of the change and its reverse.
+// sample takes samples of the change and its reverse, while kubelets write.
 func (p *pair) sample(t testing.TB, samples int) {
 	t.Helper()
+	p.scene.stalls = append(p.scene.stalls, memoryStalls(t))
+	defer p.scene.runKubelets(t)()
 	for range samples {
 		p.opened = append(p.opened, p.packets.opens(t, p.timed(p.open)))
 		p.closed = append(p.closed, p.packets.closes(t, p.timed(p.close)))

@@ -32,7 +32,7 @@ const (
 	streamPort  = tcpPort + 1
 	closedPort  = tcpPort + 2
 
-	connectFor  = 500 * time.Millisecond
+	connectFor  = 250 * time.Millisecond
 	streamFor   = 200 * time.Millisecond
 	streamWarm  = 100 * time.Millisecond
 	connectors  = 4

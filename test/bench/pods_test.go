@@ -26,6 +26,7 @@ func (s *scene) measurePods(t testing.TB) []results.Figure {
 	var opened []time.Duration
 	detail := func() string { return fmt.Sprintf("%d of %d samples", len(opened), s.options.samples) }
 	during("starting pods", detail, func() {
+		defer s.runKubelets(t)()
 		for i := range s.options.samples {
 			opened = append(opened, s.startPod(t, i))
 		}

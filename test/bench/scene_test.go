@@ -47,8 +47,10 @@ type scene struct {
 	member    *nodetest.Host // who is always let in
 
 	background rates                  // of the agent when nothing changes
-	remote     []types.NamespacedName // pods that the churn may change
+	remote     []types.NamespacedName // pods that the churn and kubelets may change
 	rounds     int                    // that the churn has begun
+	statuses   int                    // that kubelets have written
+	stalls     []float64              // of the machine's memory, before each turn of samples
 }
 
 // newScene makes the cluster and its pods. The agent isn't started.

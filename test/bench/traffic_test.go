@@ -38,7 +38,7 @@ const (
 
 	// Rounds of one kind for each of new flows: a few per cent matter, and single rounds
 	// differ by more.
-	connectionRounds  = 5
+	connectionRounds  = 14
 	oneStreamRounds   = 8
 	manyStreamsRounds = 5
 

@@ -25,6 +25,7 @@ const (
 	CPUIdle        = "cpu-idle"
 	CPUChurn       = "cpu-churn"
 	Churn          = "churn"
+	MemoryStalls   = "memory-stalls"
 	LabelRestores  = "restores-per-label-change"
 	LabelRequests  = "requests-per-label-change"
 	PolicyRestores = "restores-per-policy-change"
@@ -57,6 +58,7 @@ var kinds = []kind{
 	{PolicyWrite, "the API server's part of a policy change: request → response", "ms"},
 	{LabelInAgent, "the agent's part of a label change: event → kernel, mean", "ms"},
 	{PolicyInAgent, "the agent's part of a policy change: event → kernel, mean", "ms"},
+	{MemoryStalls, "the machine: waits for a page of memory, of the time of touching 16 MB over and over", "%"},
 	{StandInLabel, "stand-in: a label change by whole `ipset restore`", "ms"},
 	{StandInPolicy, "stand-in: a policy change by whole restores of sets and rules", "ms"},
 	{FirstSync, "first sync: caches complete → rules in the kernel", "ms"},
