@@ -76,27 +76,30 @@ func (a *agents) kill(t *testing.T, i int) {
 	a.nodes[i].Agent.Kill(t)
 }
 
-// restorePrograms are what an agent restores rules with, on a node of a backend.
-func restorePrograms(backend iptables.Backend) []string {
-	variant := strings.TrimPrefix(string(backend), "iptables")
-	return []string{"iptables" + variant + "-restore", "ip6tables" + variant + "-restore"}
+// programs are a backend's iptables and ip6tables.
+func programs(backend iptables.Backend) []string {
+	var names []string
+	for _, family := range cluster.Families {
+		names = append(names, cluster.Program(backend, family))
+	}
+	return names
 }
 
 // restoreWorks makes a node's programs those of the machine.
 func (a *agents) restoreWorks(t *testing.T, i int) {
 	t.Helper()
-	for _, program := range restorePrograms(backends[i]) {
-		path, err := exec.LookPath(program)
+	for _, program := range programs(backends[i]) {
+		path, err := exec.LookPath(program + "-restore")
 		require.NoError(t, err)
-		replace(t, filepath.Join(a.programs[i], program), func(fresh string) error { return os.Symlink(path, fresh) })
+		replace(t, filepath.Join(a.programs[i], program+"-restore"), func(fresh string) error { return os.Symlink(path, fresh) })
 	}
 }
 
 // restoreIs replaces a node's programs by a shell script.
 func (a *agents) restoreIs(t *testing.T, i int, script string) {
 	t.Helper()
-	for _, program := range restorePrograms(backends[i]) {
-		replace(t, filepath.Join(a.programs[i], program), func(fresh string) error {
+	for _, program := range programs(backends[i]) {
+		replace(t, filepath.Join(a.programs[i], program+"-restore"), func(fresh string) error {
 			return os.WriteFile(fresh, []byte("#!/bin/sh\n"+script+"\n"), 0o755)
 		})
 	}

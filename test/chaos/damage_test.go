@@ -7,7 +7,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/test/cluster"
 )
 
@@ -82,19 +81,11 @@ func (s *suite) felt(a *attempt) (last time.Duration) {
 // runner runs iptables and ip6tables on a node's mangle table.
 type runner func(args ...string)
 
-// programs returns those of a node's backend for both families.
-func programs(node int) []string {
-	if backends[node] == iptables.Legacy {
-		return []string{"iptables-legacy", "ip6tables-legacy"}
-	}
-	return []string{"iptables-nft", "ip6tables-nft"}
-}
-
 // emptyTable puts an empty mangle table in the place of the node's, as a reload of a
 // firewall does: in one step, which no agent comes between.
 func (s *suite) emptyTable(n *cluster.Node) {
 	s.t.Helper()
-	for _, program := range programs(slices.Index(s.Nodes, n)) {
+	for _, program := range programs(backends[slices.Index(s.Nodes, n)]) {
 		n.Run(s.t, "sh", "-c", "printf '*mangle\\nCOMMIT\\n' | "+program+"-restore -w 20")
 	}
 }
@@ -102,7 +93,7 @@ func (s *suite) emptyTable(n *cluster.Node) {
 func (s *suite) runner(node int) runner {
 	return func(args ...string) {
 		s.t.Helper()
-		for _, program := range programs(node) {
+		for _, program := range programs(backends[node]) {
 			s.Nodes[node].Run(s.t, program, append([]string{"-w", "20", "-t", "mangle"}, args...)...)
 		}
 	}
