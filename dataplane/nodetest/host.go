@@ -31,8 +31,9 @@ type Host struct {
 	ns    netns.NsHandle
 	Addrs []netip.Addr
 
-	mu      sync.Mutex
-	closers []func()
+	mu        sync.Mutex
+	closers   []func()
+	listeners map[netip.AddrPort]net.Listener // of streams
 }
 
 // RequireKernel skips a test that can't make network namespaces, with the reason.
@@ -78,7 +79,7 @@ func newHost(t testing.TB) *Host {
 func (h *Host) Close() {
 	h.mu.Lock()
 	closers := h.closers
-	h.closers = nil
+	h.closers, h.listeners = nil, nil
 	h.mu.Unlock()
 	for _, closer := range slices.Backward(closers) {
 		closer()

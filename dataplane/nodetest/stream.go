@@ -104,15 +104,10 @@ func makeRoom(t testing.TB, conn any) {
 }
 
 // StreamTCP connects to an address and port, behind which is what the server listens
-// on, and both sides write.
+// on, and both sides write. Streams to the same target are made one after the other.
 func StreamTCP(t testing.TB, client, server *Host, to, target netip.AddrPort) *Stream {
 	t.Helper()
-	var listener net.Listener
-	require.NoError(t, server.Do(func() (err error) {
-		listener, err = net.Listen("tcp", target.String())
-		return err
-	}))
-	defer closeAtOnce(listener)
+	listener := server.listenTCP(t, target)
 	accepted := make(chan net.Conn, 1)
 	go func() {
 		var conn net.Conn
@@ -139,12 +134,34 @@ func StreamTCP(t testing.TB, client, server *Host, to, target netip.AddrPort) *S
 	return s
 }
 
-// closeAtOnce frees a listener's port. A child between fork and exec would hold it
-// on, and with it the port, which the next connection to the same pod listens on.
-func closeAtOnce(listener net.Listener) {
-	syscall.ForkLock.RLock()
-	defer syscall.ForkLock.RUnlock()
-	_ = listener.Close()
+// listenTCP returns the listener of an address. It is made once and is open until the
+// host is closed.
+//
+// A test must not close a listener and then listen at the same address. A program that
+// any test of this process starts has copies of all its sockets until the kernel closes
+// them in execve, so the port stays in use after the close. syscall.ForkLock doesn't
+// help: Go releases it when vfork returns, and the kernel lets vfork return before it
+// closes the files (fs/exec.c, begin_new_exec: exec_mmap, then do_close_on_exec).
+func (h *Host) listenTCP(t testing.TB, at netip.AddrPort) net.Listener {
+	t.Helper()
+	h.mu.Lock()
+	listener := h.listeners[at]
+	h.mu.Unlock()
+	if listener != nil {
+		return listener
+	}
+	require.NoError(t, h.Do(func() (err error) {
+		listener, err = net.Listen("tcp", at.String())
+		return err
+	}))
+	h.atClose(func() { _ = listener.Close() })
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.listeners == nil {
+		h.listeners = map[netip.AddrPort]net.Listener{}
+	}
+	h.listeners[at] = listener
+	return listener
 }
 
 // StreamUDP sends a datagram to an address and port, behind which is what the
