@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -47,7 +46,7 @@ func kubeconfigFor(t *testing.T, address string) string {
 // operator's role, leader election and health checks included.
 func TestOperator(t *testing.T) {
 	admin, namespace := apiServer.Admin(t), apiServer.Namespace(t)
-	health := freeAddress(t)
+	health := apiservertest.Address(t)
 	mgr, err := newOperator(t.Context(), apiServer.Operator(t), &operatorOptions{
 		leaderElect: true, healthAddress: health, metricsAddress: "0", agentNamespace: apiservertest.OperatorNamespace, reporting: "All",
 	})
@@ -80,15 +79,6 @@ func TestOperator(t *testing.T) {
 	key := client.ObjectKey{Namespace: apiservertest.OperatorNamespace, Name: leaderElectionID}
 	require.NoError(t, admin.Get(t.Context(), key, lease))
 	require.Empty(t, *lease.Spec.HolderIdentity, "a stopped operator gives the lease back")
-}
-
-// freeAddress returns an address that nothing listens on at this moment.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { require.NoError(t, listener.Close()) }()
-	return listener.Addr().String()
 }
 
 func requireOK(t *testing.T, url string) {

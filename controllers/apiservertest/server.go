@@ -6,6 +6,8 @@ package apiservertest
 import (
 	"context"
 	"fmt"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -114,14 +116,8 @@ func (s *Server) start() error {
 		// Several may start at once on a busy machine.
 		ControlPlaneStartTimeout: 2 * time.Minute,
 	}
-	for flag, value := range s.Flags {
-		s.env.ControlPlane.GetAPIServer().Configure().Set(flag, value)
-	}
-	if len(s.EtcdFlags) > 0 {
-		s.env.ControlPlane.Etcd = &envtest.Etcd{}
-	}
-	for flag, value := range s.EtcdFlags {
-		s.env.ControlPlane.Etcd.Configure().Set(flag, value)
+	if err := s.configure(); err != nil {
+		return err
 	}
 	config, err := s.env.Start()
 	if err != nil {
@@ -136,6 +132,33 @@ func (s *Server) start() error {
 		return err
 	}
 	return s.addAdmission()
+}
+
+// configure sets the flags and addresses of both programs. By itself envtest lets the
+// kernel choose ports, closes them and hopes that they are free when the programs start.
+func (s *Server) configure() error {
+	var addresses [3]string
+	for i := range addresses {
+		var err error
+		if addresses[i], err = reserve(); err != nil {
+			return err
+		}
+	}
+	etcd := &envtest.Etcd{URL: &url.URL{Scheme: "http", Host: addresses[0]}}
+	etcd.Configure().Set("listen-peer-urls", "http://"+addresses[1])
+	for flag, value := range s.EtcdFlags {
+		etcd.Configure().Set(flag, value)
+	}
+	s.env.ControlPlane.Etcd = etcd
+	api := s.env.ControlPlane.GetAPIServer()
+	var err error
+	if api.SecureServing.Address, api.SecureServing.Port, err = net.SplitHostPort(addresses[2]); err != nil {
+		return err
+	}
+	for flag, value := range s.Flags {
+		api.Configure().Set(flag, value)
+	}
+	return nil
 }
 
 func (s *Server) addOperator(config *rest.Config) error {

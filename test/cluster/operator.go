@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -27,7 +26,7 @@ type Operator struct {
 func (c *Cluster) StartOperator(t testing.TB, flags ...string) *Operator {
 	t.Helper()
 	kubeconfig := c.Kubeconfig(t, "system:serviceaccount:"+apiservertest.OperatorNamespace+":moat-operator", "system:serviceaccounts", "system:authenticated")
-	health, metrics := freeAddress(t), freeAddress(t)
+	health, metrics := apiservertest.Address(t), apiservertest.Address(t)
 	args := append([]string{
 		"operator", "--health-address=" + health, "--metrics-address=" + metrics, "--agent-namespace=" + apiservertest.OperatorNamespace,
 	}, flags...)
@@ -64,13 +63,4 @@ func (c *Cluster) APIServerMetrics(t testing.TB) Metrics {
 	body, err := fetch(client, strings.TrimSuffix(server.String(), "/")+"/metrics")
 	require.NoError(t, err)
 	return parseMetrics(t, body)
-}
-
-// freeAddress returns an address of the loopback that nobody listens at.
-func freeAddress(t testing.TB) string {
-	t.Helper()
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	require.NoError(t, err)
-	defer func() { _ = listener.Close() }()
-	return listener.Addr().String()
 }
