@@ -142,7 +142,7 @@ func nftMessage(kind int, resource uint16, attributes ...nl.NetlinkRequestData) 
 
 // sendBatch sends messages as one transaction and returns the first error.
 func sendBatch(batch [][]byte) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW, unix.NETLINK_NETFILTER)
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}

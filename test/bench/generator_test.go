@@ -89,7 +89,7 @@ func serve(t testing.TB, host *nodetest.Host) {
 }
 
 func listenTCP(port int) (int, error) {
-	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return 0, err
 	}
@@ -102,7 +102,7 @@ func listenTCP(port int) (int, error) {
 func answerRequests(listener int) {
 	buffer := make([]byte, message)
 	for {
-		conn, _, err := unix.Accept(listener)
+		conn, _, err := unix.Accept4(listener, unix.SOCK_CLOEXEC)
 		if err != nil {
 			return
 		}
@@ -192,7 +192,7 @@ func connections(t testing.TB, l *lane) float64 {
 // request makes one connection. It ends it with a reset, or the ports of those that
 // wait would soon be used up.
 func request(address unix.Sockaddr, buffer []byte) error {
-	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
@@ -218,7 +218,7 @@ func flows(t testing.TB, l *lane) float64 {
 	t.Helper()
 	before, start := datagrams(t, l.server), time.Now()
 	require.NoError(t, l.client.Do(func() error {
-		socket, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+		socket, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 		if err != nil {
 			return err
 		}

@@ -60,7 +60,7 @@ func startStream(t testing.TB, from, to *nodetest.Host) *stream {
 		return err
 	}))
 	require.NoError(t, from.Do(func() (err error) {
-		out, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+		out, err = unix.Socket(unix.AF_INET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.IPPROTO_RAW)
 		return err
 	}))
 	s.ended.Go(func() { s.receive(in) })
@@ -77,9 +77,15 @@ func (s *stream) stop() {
 // receiveTimeout is how long a receiver may not notice that it should end.
 const receiveTimeout = 50 * time.Millisecond
 
+// listenUDP listens on a port of all addresses. The stream that listened there before
+// may still be bound for a moment: a program that is being started has a copy of the
+// socket until execve closes it. The kernel gives datagrams to who came last.
 func listenUDP(port int) (int, error) {
-	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
+		return 0, err
+	}
+	if err := unix.SetsockoptInt(socket, unix.SOL_SOCKET, unix.SO_REUSEADDR, 1); err != nil {
 		return 0, err
 	}
 	timeout := unix.NsecToTimeval(int64(receiveTimeout))
