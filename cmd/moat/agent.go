@@ -33,7 +33,7 @@ type agentOptions struct {
 	healthAddress  string
 	metricsAddress string
 	pprofAddress   string
-	logLevel       string
+	log            logOptions
 }
 
 func agentFlags() (*flag.FlagSet, *agentOptions) {
@@ -47,7 +47,7 @@ func agentFlags() (*flag.FlagSet, *agentOptions) {
 	flags.StringVar(&o.healthAddress, "health-address", defaultHealthAddress, "`address` of /healthz and /readyz")
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":9470", "`address` of /metrics; 0 serves none")
 	flags.StringVar(&o.pprofAddress, "pprof-address", "", "`address` on the loopback of /debug/pprof (default: serves none)")
-	flags.StringVar(&o.logLevel, "log-level", "info", "info or debug")
+	o.log.addFlags(flags)
 	return flags, o
 }
 
@@ -91,8 +91,8 @@ func runAgent(ctx context.Context, args []string) error {
 	if err := parseFlags(flags, args); err != nil {
 		return err
 	}
-	logger, err := newLogger(options.logLevel)
-	if err := errors.Join(err, options.validate()); err != nil {
+	logger, err := newLogger(os.Stderr, options.log)
+	if err := errors.Join(err, options.validate(), limitMemory()); err != nil {
 		return &usageError{err: fmt.Errorf("agent: %w", err)}
 	}
 	// vishvananda/netlink prints each attribute that it does not know to the

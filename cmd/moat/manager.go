@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
-	"os"
 	"strconv"
 	"time"
 
@@ -61,16 +59,6 @@ func newClient(logger logr.Logger) (client.Client, error) {
 		return nil, fmt.Errorf("connecting to the API server: %w", err)
 	}
 	return connected, nil
-}
-
-// newLogger returns a logger that writes key=value lines to standard error.
-func newLogger(level string) (logr.Logger, error) {
-	levels := map[string]slog.Level{"info": slog.LevelInfo, "debug": slog.LevelDebug}
-	threshold, known := levels[level]
-	if !known {
-		return logr.Logger{}, fmt.Errorf("--log-level %q: use info or debug", level)
-	}
-	return logr.FromSlogHandler(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: threshold})), nil
 }
 
 // stopWithin is how long a manager may take to stop: well under the 30 seconds

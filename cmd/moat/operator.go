@@ -49,7 +49,7 @@ type operatorOptions struct {
 	metricsAddress string
 	pprofAddress   string
 	agentNamespace string
-	logLevel       string
+	log            logOptions
 	reporting      string
 }
 
@@ -61,7 +61,7 @@ func operatorFlags() (*flag.FlagSet, *operatorOptions) {
 	flags.StringVar(&o.pprofAddress, "pprof-address", "", "`address` on the loopback of /debug/pprof (default: serves none)")
 	flags.StringVar(&o.agentNamespace, "agent-namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of the agents' pods and of the operator's Lease (default $POD_NAMESPACE)")
 	flags.StringVar(&o.reporting, "report-network-policies", string(enforcement.ReportAll), "`which` policies to report where they are enforced: All, Generated (those of AppIsolations) or None")
-	flags.StringVar(&o.logLevel, "log-level", "info", "info or debug")
+	o.log.addFlags(flags)
 	return flags, o
 }
 
@@ -81,8 +81,8 @@ func runOperator(ctx context.Context, args []string) error {
 	if err := parseFlags(flags, args); err != nil {
 		return err
 	}
-	logger, err := newLogger(options.logLevel)
-	if err := errors.Join(err, options.validate()); err != nil {
+	logger, err := newLogger(os.Stderr, options.log)
+	if err := errors.Join(err, options.validate(), limitMemory()); err != nil {
 		return &usageError{err: fmt.Errorf("operator: %w", err)}
 	}
 	kubeconfig, err := findAPIServer(logger)

@@ -20,15 +20,15 @@ const selftestPoll = 250 * time.Millisecond
 
 // selftestOptions are the flags of selftest.
 type selftestOptions struct {
-	pod      types.NamespacedName
-	logLevel string
+	pod types.NamespacedName
+	log logOptions
 }
 
 func selftestFlags() (*flag.FlagSet, *selftestOptions) {
 	flags, o := flag.NewFlagSet("selftest", flag.ContinueOnError), &selftestOptions{}
 	flags.StringVar(&o.pod.Namespace, "namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of the pod that this runs in (default $POD_NAMESPACE)")
 	flags.StringVar(&o.pod.Name, "pod", os.Getenv("POD_NAME"), "`name` of the pod that this runs in (default $POD_NAME)")
-	flags.StringVar(&o.logLevel, "log-level", "info", "info or debug")
+	o.log.addFlags(flags)
 	return flags, o
 }
 
@@ -45,7 +45,7 @@ func runSelftest(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := parseFlags(flags, args); err != nil {
 		return err
 	}
-	logger, err := newLogger(options.logLevel)
+	logger, err := newLogger(os.Stderr, options.log)
 	if err := errors.Join(err, options.validate()); err != nil {
 		return &usageError{err: fmt.Errorf("selftest: %w", err)}
 	}

@@ -55,7 +55,7 @@ func runUninstall(ctx context.Context, args []string, stdout io.Writer) error {
 	if err := options.validate(); err != nil {
 		return &usageError{err: fmt.Errorf("uninstall: %w", err)}
 	}
-	logger, err := newLogger("info")
+	logger, err := newLogger(os.Stderr, defaultLog)
 	if err != nil {
 		return err
 	}

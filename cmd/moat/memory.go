@@ -1,0 +1,38 @@
+package main
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"runtime/debug"
+	"strconv"
+)
+
+const (
+	// memoryLimitVariable has the memory limit of the container, in bytes. The manifests
+	// fill it from limits.memory by Kubernetes' downward API, which knows the limit that the
+	// container really has, also where something else than the manifest sets it.
+	memoryLimitVariable = "MEMORY_LIMIT"
+
+	// goMemoryPercent is how much of the limit Go may use. The rest is for what Go
+	// doesn't count: the kernel's buffers of the container, and the programs that an agent
+	// runs, such as iptables-restore. GOMEMLIMIT filled by the downward API itself would be the
+	// whole limit, and the kernel would end the process before Go collects.
+	goMemoryPercent = 90
+)
+
+// limitMemory makes Go collect garbage rather than pass the container's memory limit. Without
+// MEMORY_LIMIT there is no limit, and GOMEMLIMIT, which Go reads itself, goes before it.
+func limitMemory() error {
+	text := os.Getenv(memoryLimitVariable)
+	if text == "" || os.Getenv("GOMEMLIMIT") != "" {
+		return nil
+	}
+	limit, err := strconv.ParseInt(text, 10, 64)
+	if err != nil || limit <= 0 {
+		return fmt.Errorf("%s %q: want a number of bytes above 0", memoryLimitVariable, text)
+	}
+	// In this order, so that no limit overflows.
+	debug.SetMemoryLimit(min(limit, math.MaxInt64/goMemoryPercent) * goMemoryPercent / 100)
+	return nil
+}
