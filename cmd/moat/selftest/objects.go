@@ -51,10 +51,14 @@ func metaOf(self *corev1.Pod, s server) metav1.ObjectMeta {
 	}
 }
 
-// serverPod is like the test's own pod, but needs no API, and keeps off the nodes of
-// other servers where it can.
+// serverPod is like the test's own pod and runs on the same kind of nodes, but needs no
+// API, and keeps off the nodes of other servers where it can.
 func serverPod(self *corev1.Pod, s server) *corev1.Pod {
 	own := self.Spec.Containers[0]
+	var nodes *corev1.NodeAffinity
+	if self.Spec.Affinity != nil {
+		nodes = self.Spec.Affinity.NodeAffinity
+	}
 	return &corev1.Pod{
 		ObjectMeta: metaOf(self, s),
 		Spec: corev1.PodSpec{
@@ -64,7 +68,9 @@ func serverPod(self *corev1.Pod, s server) *corev1.Pod {
 			TerminationGracePeriodSeconds: new(int64(1)),
 			ImagePullSecrets:              self.Spec.ImagePullSecrets,
 			SecurityContext:               self.Spec.SecurityContext,
-			Affinity: &corev1.Affinity{PodAntiAffinity: &corev1.PodAntiAffinity{
+			NodeSelector:                  self.Spec.NodeSelector,
+			Tolerations:                   self.Spec.Tolerations,
+			Affinity: &corev1.Affinity{NodeAffinity: nodes, PodAntiAffinity: &corev1.PodAntiAffinity{
 				PreferredDuringSchedulingIgnoredDuringExecution: []corev1.WeightedPodAffinityTerm{{
 					Weight: 100,
 					PodAffinityTerm: corev1.PodAffinityTerm{

@@ -279,6 +279,20 @@ func TestServersHaveTheRightsOfTheTest(t *testing.T) {
 	require.Equal(t, self.UID, pod.OwnerReferences[0].UID)
 }
 
+// Where nodes are tainted, or are of several kinds, the servers find one as the test did.
+func TestServersRunOnTheNodesOfTheTest(t *testing.T) {
+	self := testPod()
+	require.Nil(t, serverPod(self, server{}).Spec.Affinity.NodeAffinity)
+	self.Spec.NodeSelector = map[string]string{corev1.LabelOSStable: "linux"}
+	self.Spec.Tolerations = []corev1.Toleration{{Key: "infra", Operator: corev1.TolerationOpExists}}
+	self.Spec.Affinity = &corev1.Affinity{NodeAffinity: &corev1.NodeAffinity{RequiredDuringSchedulingIgnoredDuringExecution: &corev1.NodeSelector{}}}
+	spec := serverPod(self, server{}).Spec
+	require.Equal(t, self.Spec.NodeSelector, spec.NodeSelector)
+	require.Equal(t, self.Spec.Tolerations, spec.Tolerations)
+	require.Equal(t, self.Spec.Affinity.NodeAffinity, spec.Affinity.NodeAffinity)
+	require.NotNil(t, spec.Affinity.PodAntiAffinity, "and apart from each other")
+}
+
 func listen(t *testing.T) net.Listener {
 	t.Helper()
 	listener, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
