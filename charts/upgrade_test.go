@@ -1,27 +1,72 @@
 package charts_test
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	appsv1 "k8s.io/api/apps/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 )
 
-// previous is the chart that `make demo` upgrades from.
-var previous = filepath.Join("..", "hack", "demo", "previous", "moat-0.1.0.tgz")
+// previous are the charts that were released. `make demo` upgrades from the last one.
+var previous = filepath.Join("..", "hack", "demo", "previous")
 
-// An upgrade that changes what Kubernetes lets nobody change fails half-way, and one
-// that drops a version of a CRD makes stored objects unreadable.
-func TestAnUpgradeFromThePreviousVersionIsPossible(t *testing.T) {
-	out, err := helm(t, "template", "moat", previous, "--namespace", namespace)
+func TestAnUpgradeFromEachPreviousVersionIsPossible(t *testing.T) {
+	files, err := filepath.Glob(filepath.Join(previous, "moat-*.tgz"))
 	require.NoError(t, err)
-	before, now := objectsOf(t, out), render(t)
-	require.Contains(t, before["DaemonSet/moat-agent"].text, "helm.sh/chart: moat-0.1.0")
-	require.NotContains(t, now["DaemonSet/moat-agent"].text, "helm.sh/chart: moat-0.1.0", "the chart has no new version")
+	require.Len(t, files, 2)
+	for _, file := range files {
+		version := strings.TrimSuffix(filepath.Base(file), ".tgz")
+		t.Run(version, func(t *testing.T) {
+			out, err := helm(t, "template", "moat", file, "--namespace", namespace)
+			require.NoError(t, err)
+			before, now := objectsOf(t, out), render(t)
+			require.Equal(t, version, labelsOf(t, before["DaemonSet/moat-agent"])["helm.sh/chart"])
+			require.NotEqual(t, version, labelsOf(t, now["DaemonSet/moat-agent"])["helm.sh/chart"], "the chart has no new version")
+			requireUpgradable(t, before, now)
+		})
+	}
+	upgrade, err := os.ReadFile(filepath.Join("..", "hack", "demo", "upgrade.go"))
+	require.NoError(t, err)
+	require.Contains(t, string(upgrade), filepath.Base(files[len(files)-1]), "make demo upgrades from the last one")
+}
 
+// What the users of 0.2.0 set still works, or is refused before anything is changed.
+func TestValuesOfThePreviousVersionStillWork(t *testing.T) {
+	out, err := helm(t, "show", "values", filepath.Join(previous, "moat-0.2.0.tgz"))
+	require.NoError(t, err)
+	values := filepath.Join(t.TempDir(), "values.yaml")
+	require.NoError(t, os.WriteFile(values, []byte(out), 0o600))
+	agent := agentOf(t, render(t, "--values", values))
+	require.Equal(t, "10%", agent.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.String(), "as agent.maxUnavailable says")
+	require.Equal(t, "linux", agent.Spec.Template.Spec.NodeSelector["kubernetes.io/os"])
+}
+
+// An image that is older than the chart still starts its agents: the chart gives them no
+// flag that the older one didn't know, unless a value asks for it.
+func TestAgentsOfThePreviousVersionTakeTheArguments(t *testing.T) {
+	out, err := helm(t, "template", "moat", filepath.Join(previous, "moat-0.2.0.tgz"), "--namespace", namespace)
+	require.NoError(t, err)
+	require.Subset(t, flagNames(agentOf(t, objectsOf(t, out))), flagNames(agentOf(t, render(t))))
+}
+
+func flagNames(agent appsv1.DaemonSet) (names []string) {
+	for _, arg := range agent.Spec.Template.Spec.Containers[0].Args {
+		name, _, _ := strings.Cut(arg, "=")
+		names = append(names, name)
+	}
+	return names
+}
+
+// requireUpgradable refuses an upgrade that changes what Kubernetes lets nobody change,
+// which fails half-way, and one that drops a version of a CRD, which makes stored objects
+// unreadable.
+func requireUpgradable(t *testing.T, before, now map[string]object) {
+	t.Helper()
 	require.Equal(t, operatorOf(t, before).Spec.Selector, operatorOf(t, now).Spec.Selector)
 	require.Equal(t, agentOf(t, before).Spec.Selector, agentOf(t, now).Spec.Selector)
 	for key := range before {

@@ -13,13 +13,13 @@ import (
 // this checkout, since no older one can be had without a registry: what is tested is
 // the change of the chart, and that all agents and the operator are replaced.
 var (
-	previousChart = filepath.Join("hack", "demo", "previous", "moat-0.1.0.tgz")
+	previousChart = filepath.Join("hack", "demo", "previous", "moat-0.2.0.tgz")
 	presentChart  = filepath.Join("charts", "moat")
 )
 
 // withUpgrade is the first act: Helm replaces everything while a policy is in force.
 func (d *demo) withUpgrade() {
-	d.step("An upgrade from chart 0.1.0: what is closed stays closed, what is open stays open")
+	d.step("An upgrade from chart 0.2.0: what is closed stays closed, what is open stays open")
 	d.show("kubectl", "label", "pod", "test-np", "role=db")
 	d.show("kubectl", "label", "pod", "busybox", "role=frontend")
 	d.show("kubectl", "apply", "-f", manifest("appisolation.yaml"))
