@@ -18,7 +18,7 @@ func TestDocumentedInstallationsRender(t *testing.T) {
 	placeholders := strings.NewReplacer("REGISTRY", "registry.example", "TAG", "v1", "\\\n", " ")
 	command := regexp.MustCompile(`(?m)^ *(?:\$ )?helm (?:install|upgrade) .*$`)
 	found := 0
-	for _, document := range append(documents, "../README.md") {
+	for _, document := range append(documents, "../README.md", "moat/README.md") {
 		text, err := os.ReadFile(document)
 		require.NoError(t, err)
 		for _, line := range command.FindAllString(placeholders.Replace(string(text)), -1) {

@@ -28,6 +28,14 @@ func TestNotesSayWhatToDoNext(t *testing.T) {
 	require.Contains(t, text, "kubectl wait --for=condition=Enforced")
 }
 
+// Helm shows an upgrade's notes only on a cluster, but renders them here, too.
+func TestNotesOfAnUpgradeRender(t *testing.T) {
+	for _, strategy := range []string{"RollingUpdate", "OnDelete"} {
+		_, err := template(t, "--is-upgrade", "--set", "agent.updateStrategy.type="+strategy)
+		require.NoError(t, err)
+	}
+}
+
 // What is said to be installed is what is pulled.
 func TestNotesNameTheImage(t *testing.T) {
 	require.Contains(t, notes(t, ""), "from ghcr.io/moat-dev/moat:"+appVersion(t))

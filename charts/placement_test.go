@@ -105,7 +105,7 @@ func TestHooksArePlacedAsTheOperator(t *testing.T) {
 	for name, hook := range map[string]corev1.PodTemplateSpec{"uninstall": job, "test": {ObjectMeta: test.ObjectMeta, Spec: test.Spec}} {
 		require.Equal(t, operator.Spec.NodeSelector, hook.Spec.NodeSelector, name)
 		require.Equal(t, operator.Spec.Affinity, hook.Spec.Affinity, name)
-		require.Equal(t, operator.Spec.Tolerations, hook.Spec.Tolerations, name)
+		require.Subset(t, hook.Spec.Tolerations, operator.Spec.Tolerations, name)
 		require.Equal(t, operator.Spec.ImagePullSecrets, hook.Spec.ImagePullSecrets, name)
 		require.Equal(t, operator.Spec.Containers[0].Image, hook.Spec.Containers[0].Image, name)
 		require.Equal(t, operator.Labels["team"], hook.Labels["team"], name)

