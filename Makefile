@@ -33,8 +33,13 @@ conformance: ## Prove that every case of NetworkPolicy is enforced (QUICK=1: a s
 	@hack/conformance.sh
 
 .PHONY: chaos
-chaos: ## Break what Moat depends on, and prove that no packet leaks or is lost (QUICK=1: fewer faults)
+chaos: ## Break what Moat depends on, and prove that no packet leaks or is lost; then play all roads (QUICK=1: fewer faults, no roads)
 	@hack/chaos.sh
+	@test -n "$(QUICK)" || hack/roads.sh
+
+.PHONY: roads
+roads: ## Install, update and remove Moat on the local cluster in every way, with packets all the while (QUICK=1: fewer ways)
+	@hack/roads.sh
 
 .PHONY: bench
 bench: ## Measure the agent on clusters of up to 10,000 pods; SCENARIO=100k: of 100,000

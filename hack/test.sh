@@ -37,5 +37,5 @@ if $whole; then
   export MOAT_BINARY=$work/moat
   go build -o "$MOAT_BINARY" ./cmd/moat
   cd test
-  go test "${flags[@]}" ./cluster/... ./status/... ./recipes/... ./oracles/... ./bench/...
+  go test "${flags[@]}" ./cluster/... ./status/... ./recipes/... ./roads/... ./oracles/... ./bench/...
 fi

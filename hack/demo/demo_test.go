@@ -77,12 +77,6 @@ func TestFirstSight(t *testing.T) {
 	require.Equal(t, "the watcher ended early", firstSight(sightings, blocked, changed))
 }
 
-func TestTypedIsWhatAUserTypes(t *testing.T) {
-	require.Equal(t, "kubectl label pod busybox role=frontend", typed([]string{"kubectl", "label", "pod", "busybox", "role=frontend"}))
-	require.Equal(t, "go run ./hack/cluster exec world -- ping 10.244.1.4", typed([]string{"exec", "world", "--", "ping", "10.244.1.4"}))
-	require.Equal(t, `kubectl patch -p '[{"op": "remove"}]'`, typed([]string{"kubectl", "patch", "-p", `[{"op": "remove"}]`}))
-}
-
 // The checksum of ICMP makes the sum of all words 0xffff (RFC 1071).
 func TestEchoRequestHasItsChecksum(t *testing.T) {
 	var sum uint32

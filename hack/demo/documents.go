@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"github.com/moat-dev/moat/hack/localcluster"
 )
 
 // errDocument says that a document isn't true.
@@ -44,7 +46,7 @@ func (d *demo) provideMoat() {
 	d.heading("A cluster with Moat")
 	d.show("up")
 	d.show("hack/image/build.sh", imageTag)
-	d.show("load-image", filepath.Join(cacheDir(), "images", "moat-"+imageTag+".tar"))
+	d.show("load-image", localcluster.ImageFile(imageTag))
 	d.show("helm", "upgrade", "--install", "moat", "charts/moat", "-n", systemNamespace, "--create-namespace",
 		"--wait", "--timeout", "180s", "--set", "image.tag="+imageTag, "--set", "image.pullPolicy=Never")
 	// The tag stays the same when the image changes.
@@ -56,7 +58,7 @@ func (d *demo) provideMoat() {
 // programsForReaders makes a folder with a kubectl and a helm that speak to the
 // cluster.
 func programsForReaders() (string, error) {
-	cluster, err := filepath.Abs(clusterProgram)
+	cluster, err := filepath.Abs(localcluster.Program)
 	if err != nil {
 		return "", fmt.Errorf("finding the cluster program: %w", err)
 	}

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/moat-dev/moat/hack/localcluster"
 )
 
 // outcome is the fate of a probe's packets.
@@ -142,7 +144,7 @@ func (d *demo) check(expectations ...expectation) {
 		if results[i].seen != string(e.want) {
 			verdict = fmt.Sprintf("BUT EXPECTED: %s", e.want)
 		}
-		d.say("\n$ %s\n%s\n  -> %s, %s", typed(e.command), results[i].evidence, results[i].seen, verdict)
+		d.say("\n$ %s\n%s\n  -> %s, %s", localcluster.Typed(e.command), results[i].evidence, results[i].seen, verdict)
 		rows[i] = row{what: e.what, want: string(e.want), seen: results[i].seen}
 	}
 	d.enter(rows...)

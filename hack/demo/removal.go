@@ -8,6 +8,8 @@ import (
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/moat-dev/moat/hack/localcluster"
 )
 
 // tokenFile is where the kubelet puts a pod's token.
@@ -36,7 +38,7 @@ func (d *demo) withForgedReport() {
 
 // writeKubeconfig is the cluster's kubeconfig for somebody else.
 func (d *demo) writeKubeconfig(path, token string) {
-	admin := d.output(clusterProgram, "kubeconfig")
+	admin := d.output(localcluster.Program, "kubeconfig")
 	if d.err != nil {
 		return
 	}
@@ -69,7 +71,7 @@ func (d *demo) forge(dir, kubeconfig, node string) string {
 		if strings.Contains(text, changedMeanwhile) {
 			continue
 		}
-		d.say("\n$ %s\n%s", typed(command), text)
+		d.say("\n$ %s\n%s", localcluster.Typed(command), text)
 		switch {
 		case err == nil:
 			return "accepted"
@@ -91,7 +93,7 @@ func (d *demo) withUninstall() {
 
 	d.show("helm", "uninstall", "moat", "-n", systemNamespace)
 	for _, node := range []string{"node-1", "node-2", "node-3"} {
-		d.compare("rules and sets of Moat on "+node, "none", leftOf(d.traces(node)))
+		d.compare("rules and sets of Moat on "+node, "none", leftOf(localcluster.Traces(d.output(localcluster.TracesCommand(node)...))))
 	}
 	d.check(d.everythingOpen()...)
 	d.compare("Enforced of db", "Unknown", d.conditionOfDB("Enforced"))
@@ -101,16 +103,4 @@ func (d *demo) withUninstall() {
 	// The policy stays as long as its AppIsolation, and no longer.
 	d.show("kubectl", "delete", "appisolation", "db")
 	d.output("kubectl", "wait", "--for=delete", "networkpolicy/appiso-db", "--timeout=30s")
-}
-
-// traces returns the lines about Moat of all that the node's packet filter holds.
-func (d *demo) traces(node string) string {
-	dump := d.output("exec", node, "--", "sh", "-ec", "iptables-nft-save; ip6tables-nft-save; iptables-legacy-save; ip6tables-legacy-save; ipset save")
-	var lines []string
-	for line := range strings.Lines(dump) {
-		if strings.Contains(line, "MOAT-") || strings.Contains(line, "moat-") {
-			lines = append(lines, line)
-		}
-	}
-	return strings.Join(lines, "")
 }

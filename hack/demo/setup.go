@@ -8,6 +8,8 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+
+	"github.com/moat-dev/moat/hack/localcluster"
 )
 
 const (
@@ -46,7 +48,7 @@ func (d *demo) setUp() {
 
 	d.heading("Moat, from its image and its chart")
 	d.show("hack/image/build.sh", imageTag)
-	d.show("load-image", filepath.Join(cacheDir(), "images", "moat-"+imageTag+".tar"))
+	d.show("load-image", localcluster.ImageFile(imageTag))
 	d.installPrevious()
 
 	d.heading("The walk-through's pods")
@@ -143,11 +145,4 @@ func (d *demo) ensurePing() {
 	}
 	d.say("\nInstalling ping (Debian package iputils-ping)")
 	d.output("sh", "-c", "apt-get install -y iputils-ping || { apt-get update && apt-get install -y iputils-ping; }")
-}
-
-func cacheDir() string {
-	if dir := os.Getenv("MOAT_CACHE"); dir != "" {
-		return dir
-	}
-	return filepath.Join(os.Getenv("HOME"), ".cache", "moat")
 }

@@ -9,12 +9,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"time"
-)
 
-// clusterProgram is hack/cluster, compiled: the walk-through starts it often.
-const clusterProgram = "bin/moat-cluster"
+	"github.com/moat-dev/moat/hack/localcluster"
+)
 
 // shell runs commands and shows them as a user would type them. Its first
 // failure is kept in err, and nothing is run after it.
@@ -33,7 +31,7 @@ func newShell(ctx context.Context) (*shell, error) {
 	}
 	s := &shell{ctx: ctx, begun: time.Now()}
 	fmt.Println("Compiling the cluster program")
-	s.visibly("go", "build", "-o", clusterProgram, "./hack/cluster")
+	s.visibly(localcluster.Compile()...)
 	return s, s.err
 }
 
@@ -55,7 +53,7 @@ func (s *shell) show(command ...string) {
 	if s.err != nil {
 		return
 	}
-	fmt.Println("\n$ " + typed(command))
+	fmt.Println("\n$ " + localcluster.Typed(command))
 	s.visibly(command...)
 }
 
@@ -127,35 +125,9 @@ func (s *shell) fail(command []string, err error, output string) {
 	case s.err != nil || err == nil:
 	case s.interrupted():
 	default:
-		s.err = fmt.Errorf("running %s: %w\n%s", typed(command), err, output)
+		s.err = fmt.Errorf("running %s: %w\n%s", localcluster.Typed(command), err, output)
 	}
 }
 
-// command prepares what a user types. kubectl, helm and "exec" are
-// hack/cluster's: they run in the cluster's network.
-func (s *shell) command(args []string) *exec.Cmd {
-	switch args[0] {
-	case "kubectl", "helm", "exec", "up", "load-image":
-		args = append([]string{clusterProgram}, args...)
-	}
-	cmd := exec.CommandContext(s.ctx, args[0], args[1:]...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
-	cmd.WaitDelay = 10 * time.Second
-	return cmd
-}
-
-// typed is the command line for a user to type.
-func typed(args []string) string {
-	words := make([]string, len(args))
-	for i, arg := range args {
-		words[i] = arg
-		if arg == "" || strings.ContainsAny(arg, " \"'{}[]$*|&;<>()") {
-			words[i] = "'" + arg + "'"
-		}
-	}
-	switch args[0] {
-	case "exec", "up", "load-image":
-		words = append([]string{"go", "run", "./hack/cluster"}, words...)
-	}
-	return strings.Join(words, " ")
-}
+// command prepares what a user types.
+func (s *shell) command(args []string) *exec.Cmd { return localcluster.Command(s.ctx, args) }

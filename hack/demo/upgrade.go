@@ -7,6 +7,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+
+	"github.com/moat-dev/moat/hack/localcluster"
 )
 
 // The chart that is upgraded and the one of this checkout. Both are given the image of
@@ -48,7 +50,7 @@ func (d *demo) withUpgrade() {
 func (d *demo) withHelmTest() {
 	d.step("helm test: the chart proves that policies are enforced")
 	command := []string{"helm", "test", "moat", "-n", systemNamespace, "--logs", "--timeout", "150s"}
-	d.say("\n$ %s", typed(command))
+	d.say("\n$ %s", localcluster.Typed(command))
 	output := d.output(command...)
 	d.say("%s", output)
 	verdict := "no word of it"
