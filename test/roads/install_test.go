@@ -122,7 +122,7 @@ const clusterKinds = "clusterroles,clusterrolebindings,validatingadmissionpolici
 // Objects that the suite didn't make stay.
 func (s *scene) removeMoat() {
 	s.t.Helper()
-	s.repairNodes()
+	_, _ = s.try("kubectl", "delete", "-f", manifest("foreign-nodes.yaml"), "--ignore-not-found")
 	for _, namespace := range []string{systemNamespace, otherNamespace} {
 		s.do("kubectl", "delete", "namespace", namespace, "--ignore-not-found", "--timeout=120s")
 	}
@@ -133,6 +133,7 @@ func (s *scene) removeMoat() {
 		s.await("the end of the agent on "+node, settlesWithin, func() bool { return agentOn(node) == 0 })
 		s.do("exec", node, "--", "bin/moat", "agent", "cleanup")
 	}
+	s.repairNodes()
 }
 
 // absentTaint is what the operator gives to a node whose agent stays away.
@@ -141,7 +142,6 @@ const absentTaint = "isolation.moat.dev/agent-absent"
 // repairNodes takes away what roads do to nodes.
 func (s *scene) repairNodes() {
 	s.t.Helper()
-	_, _ = s.try("kubectl", "delete", "-f", manifest("foreign-nodes.yaml"), "--ignore-not-found")
 	_, _ = s.try("kubectl", "taint", "node", "--all", absentTaint+"-") // fails where there is none
 	s.do("kubectl", "label", "node", "--all", agentLabel+"-")
 	s.do(append([]string{"kubectl", "uncordon"}, nodes...)...)

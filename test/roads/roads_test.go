@@ -54,7 +54,7 @@ func TestRoads(t *testing.T) {
 		scene.say("  %s", seen[i])
 	}
 	scene.removeMoat()
-	print(chosen, seen, time.Since(begun))
+	printTable(chosen, seen, time.Since(begun))
 	report(t, filepath.Join(results, "junit.xml"), chosen, seen)
 }
 
@@ -83,7 +83,7 @@ func (r result) String() string {
 	return fmt.Sprintf("as it shall be: nodes within %.0f s, new pods within %.1f s (%.0f s)", r.settled.Seconds(), r.network.Seconds(), r.took.Seconds())
 }
 
-func print(chosen []road, seen []result, took time.Duration) {
+func printTable(chosen []road, seen []result, took time.Duration) {
 	table := tabwriter.NewWriter(os.Stdout, 0, 0, 3, ' ', 0)
 	_, _ = fmt.Fprintln(table, "\nROAD\tRULES\tISOLATED POD\tNEW POD\tSEEN")
 	leaked, lost, wrong := 0, 0, 0

@@ -99,8 +99,8 @@ func evict(r *run) {
 		pod := r.agentPod(node)
 		eviction := `{"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "` + pod + `", "namespace": "` + systemNamespace + `"}}`
 		r.input(eviction, "kubectl", "create", "--raw", "/api/v1/namespaces/"+systemNamespace+"/pods/"+pod+"/eviction", "-f", "-")
+		r.await("another agent on "+node, 90*time.Second, func() bool { return r.agentPod(node) != pod && !strings.Contains(r.agentPod(node), " ") })
 	}
-	r.do("kubectl", "-n", systemNamespace, "wait", "--for=create", "pod", "-l", "app.kubernetes.io/component=agent", "--timeout=30s")
 	r.awaitRollout()
 }
 
@@ -133,7 +133,7 @@ func (r *run) onAPIServer(verb string) {
 	r.check(err == nil, "iptables %s: %v", verb, err)
 }
 
-// secondInstall is refused, by whatever tool it is tried, and says who was first.
+// secondInstall is refused, and the refusal says who was first.
 func secondInstall(r *run) {
 	out := r.refused(append([]string{"helm", "install", "second", presentChart, "-n", otherNamespace, "--create-namespace"}, withImage(imageTag)...)...)
 	r.check(strings.Contains(out, "moat") && strings.Contains(out, systemNamespace), "the refusal doesn't name the release moat in %s: %s", systemNamespace, out)
