@@ -279,7 +279,7 @@ func (a *Agent) holdStarts(ctx context.Context) (end func()) {
 		a.model.guardFromNowOn()
 	case GuardAuto:
 		if a.enforcer.findsGuard() {
-			a.model.guardFromNowOn()
+			a.starts.keepGuard()
 		}
 	}
 	return func() {

@@ -52,7 +52,7 @@ func podCIDRsOf(node *corev1.Node) []netip.Prefix {
 	return cidrs
 }
 
-// guardFromNowOn switches the guard on. It is never switched off again.
+// guardFromNowOn switches the guard on, and guardNoMore off.
 func (m *model) guardFromNowOn() {
 	m.change(func() {
 		if !m.guard.on {
@@ -68,6 +68,15 @@ func (m *model) guarded() (bool, []netip.Prefix) {
 	defer m.mu.Unlock()
 	return m.guard.on, m.guard.podCIDRs
 }
+func (m *model) guardNoMore() {
+	m.change(func() {
+		if m.guard.on {
+			m.guard.on = false
+			m.revision++
+		}
+	})
+}
+
 
 // guardOf returns the guard for these pods of the node.
 func (g *startGuard) guardOf(local []*policy.Pod) compile.Guard {

@@ -8,6 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/podstart"
@@ -79,6 +80,12 @@ func TestTheGuardClosesAPodUntilItIsProgrammed(t *testing.T) {
 		s.sync()
 		s.requirePings(false, s.hosts["project"], fresh)
 		s.requirePings(true, remote, old)
+
+		s.model.guardNoMore() // the runtime tells no addresses any more
+		s.sync()
+		s.requirePings(true, remote, fresh)
+		s.requirePings(true, remote, old)
+		require.NotContains(t, s.dump(), compile.GuardChain)
 	})
 }
 

@@ -26,7 +26,7 @@ type PodStartGuard string
 // The values of PodStartGuard. The zero value is GuardOff.
 const (
 	// GuardAuto guards from the first time on that the container runtime's NRI is
-	// connected.
+	// connected, unless the runtime tells no addresses of pods.
 	GuardAuto PodStartGuard = "Auto"
 
 	// GuardAlways guards from the start, with NRI or without.
@@ -116,12 +116,15 @@ func (s *starts) Replace(running []podstart.Sandbox) { s.model.replaceSandboxes(
 // Connection implements podstart.Keeper.
 func (s *starts) Connection(err error) {
 	s.mu.Lock()
-	changed := s.connected != (err == nil) || s.reason == nil && err != nil
+	changed := s.connected != (err == nil) || s.reason == nil && err != nil || isSilent(s.reason) != isSilent(err)
 	s.connected, s.reason = err == nil, err
-	s.mu.Unlock()
-	if err == nil && s.guards() {
+	switch {
+	case err == nil && s.guards():
 		s.model.guardFromNowOn()
+	case s.mode == GuardAuto && isSilent(err):
+		s.model.guardNoMore()
 	}
+	s.mu.Unlock()
 	s.once.Do(func() { close(s.settled) })
 	if !changed {
 		return
@@ -131,6 +134,24 @@ func (s *starts) Connection(err error) {
 		s.log.Info("The container runtime doesn't hold the starts of pods", "reason", err.Error())
 	} else {
 		s.log.Info("The container runtime holds the starts of pods until their rules are in force")
+	}
+}
+
+// isSilent reports whether an error of Connection says that the runtime is there and
+// tells no addresses of pods.
+func isSilent(err error) bool {
+	var silent *podstart.SilentError
+	return errors.As(err, &silent)
+}
+
+// keepGuard keeps a guard that an agent before this one has left, whether or not the
+// runtime answers. Where it answers without addresses, Auto guards no more: each new
+// pod would be closed for seconds.
+func (s *starts) keepGuard() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !isSilent(s.reason) {
+		s.model.guardFromNowOn()
 	}
 }
 
@@ -246,6 +267,9 @@ func (s *starts) condition() metav1.Condition {
 		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly
 		c.Message = message(fmt.Errorf("a new pod's address is closed until the API shows it: %w", s.why()))
 	default:
+	case isSilent(s.reason):
+		c.Reason = v1alpha1.NodeReasonRuntimeTellsNoAddresses
+		c.Message = message(fmt.Errorf("a pod is open from its start until its rules are in force: %w", s.why()))
 		c.Reason = v1alpha1.NodeReasonNRIUnavailable
 		c.Message = message(fmt.Errorf("a pod is open from its start until its rules are in force: %w", s.why()))
 	}

@@ -13,6 +13,7 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/podstart"
 )
 
 func newTestStarts(mode PodStartGuard) (*starts, *model) {
@@ -77,6 +78,7 @@ func TestLateStartsGetFewEvents(t *testing.T) {
 func TestThePodStartCondition(t *testing.T) {
 	withCIDR := func(m *model) { m.guard.podCIDRs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")} }
 	lost := errors.New("connection refused")
+	silent := &podstart.SilentError{Runtime: "containerd", Version: "v2.0.5"}
 	for _, row := range []struct {
 		mode   PodStartGuard
 		do     func(s *starts, m *model)
@@ -90,10 +92,21 @@ func TestThePodStartCondition(t *testing.T) {
 		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); s.Connection(lost) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
 		{GuardAuto, func(s *starts, m *model) { s.Connection(nil) }, metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs},
 		{GuardAlways, func(s *starts, m *model) { withCIDR(m); m.guardFromNowOn() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(silent); s.Connection(nil) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(silent); s.keepGuard() }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.keepGuard(); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(lost); s.keepGuard() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAlways, func(s *starts, m *model) { withCIDR(m); m.guardFromNowOn(); s.Connection(silent) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardOff, func(s *starts, m *model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
 	} {
 		s, m := newTestStarts(row.mode)
 		row.do(s, m)
 		condition := s.condition()
+		if isSilent(s.reason) && s.guards() {
+			require.Contains(t, condition.Message, "containerd v2.0.5", row.reason)
+		}
 		require.Equal(t, row.reason, condition.Reason)
 		require.Equal(t, row.status, condition.Status, row.reason)
 		require.NotEmpty(t, condition.Message)

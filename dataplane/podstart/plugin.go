@@ -54,7 +54,8 @@ type Keeper interface {
 	// called again for the same sandbox.
 	Stop(ctx context.Context, sandbox Sandbox)
 
-	// Connection says that the runtime's connection is there (nil) or why not.
+	// Connection says that the runtime holds the starts of pods (nil) or why not: a
+	// SilentError where it is connected and tells no addresses of pods.
 	Connection(err error)
 }
 

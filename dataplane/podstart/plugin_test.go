@@ -2,6 +2,7 @@ package podstart
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/netip"
@@ -22,6 +23,7 @@ type keeper struct {
 	sandboxes map[string]Sandbox
 	connected bool
 	hold      bool
+	reason    error // what Connection said last
 }
 
 func (k *keeper) do(change func()) {
@@ -48,7 +50,17 @@ func (k *keeper) Start(ctx context.Context, s Sandbox) {
 }
 
 func (k *keeper) Stop(_ context.Context, s Sandbox) { k.do(func() { delete(k.sandboxes, s.ID) }) }
-func (k *keeper) Connection(err error)              { k.do(func() { k.connected = err == nil }) }
+func (k *keeper) Connection(err error)              { k.do(func() { k.connected, k.reason = err == nil, err }) }
+
+// silent returns what the runtime is called that tells no addresses, empty for none.
+func (k *keeper) silent() (text string) {
+	k.do(func() {
+		if silent := (*SilentError)(nil); errors.As(k.reason, &silent) {
+			text = silent.Error()
+		}
+	})
+	return text
+}
 
 func (k *keeper) isConnected() (is bool) {
 	k.do(func() { is = k.connected })
@@ -63,7 +75,13 @@ func (k *keeper) has(id string) (has bool) {
 // startRuntime serves NRI as a container runtime that runs the given pods.
 func startRuntime(t *testing.T, socket string, pods ...*api.PodSandbox) *adaptation.Adaptation {
 	t.Helper()
-	runtime, err := adaptation.New("test", "v1",
+	return startVersion(t, socket, "test", "v1", pods...)
+}
+
+// startVersion is startRuntime for a runtime of this name and version.
+func startVersion(t *testing.T, socket, name, version string, pods ...*api.PodSandbox) *adaptation.Adaptation {
+	t.Helper()
+	runtime, err := adaptation.New(name, version,
 		func(ctx context.Context, tell adaptation.SyncCB) error {
 			_, err := tell(ctx, pods, nil)
 			return err
@@ -74,6 +92,15 @@ func startRuntime(t *testing.T, socket string, pods ...*api.PodSandbox) *adaptat
 	require.NoError(t, runtime.Start())
 	t.Cleanup(runtime.Stop)
 	return runtime
+}
+
+// startPod starts a pod as a runtime does: not while a plugin is being registered, which
+// would not hear of it.
+func startPod(t *testing.T, runtime *adaptation.Adaptation, pod *api.PodSandbox) {
+	t.Helper()
+	block := runtime.BlockPluginSync()
+	defer block.Unblock()
+	require.NoError(t, runtime.RunPodSandbox(t.Context(), &api.RunPodSandboxRequest{Pod: pod}))
 }
 
 // forward leads connections to one socket on to another. A runtime that is made in
@@ -155,7 +182,7 @@ func TestPluginFollowsTheRuntime(t *testing.T) {
 	require.True(t, k.has("old"))
 
 	fresh := pod("fresh", "10.0.0.2", "fd00::2")
-	require.NoError(t, runtime.RunPodSandbox(t.Context(), &api.RunPodSandboxRequest{Pod: fresh}))
+	startPod(t, runtime, fresh)
 	require.Equal(t, Sandbox{
 		ID: "fresh", UID: "uid-fresh", Namespace: "default", Name: "fresh", Labels: map[string]string{"app": "web"},
 		Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")},
@@ -180,10 +207,10 @@ func TestAHeldStartGoesOnInTime(t *testing.T) {
 	eventually(t, k.isConnected, "connected")
 	k.do(func() { k.hold = true })
 	begun := time.Now()
-	require.NoError(t, runtime.RunPodSandbox(t.Context(), &api.RunPodSandboxRequest{Pod: pod("a", "10.0.0.1")}))
+	startPod(t, runtime, pod("a", "10.0.0.1"))
 	require.Greater(t, time.Since(begun), holdAtMost/2)
 	k.do(func() { k.hold = false })
-	require.NoError(t, runtime.RunPodSandbox(t.Context(), &api.RunPodSandboxRequest{Pod: pod("b", "10.0.0.2")}))
+	startPod(t, runtime, pod("b", "10.0.0.2"))
 	require.True(t, k.has("b"), "still connected")
 }
 
@@ -207,8 +234,8 @@ func TestLivingSandboxes(t *testing.T) {
 		{PodSandboxId: "again", State: api.ContainerState_CONTAINER_RUNNING},
 	}
 	var ids []string
-	for _, s := range living(pods, containers) {
-		ids = append(ids, s.ID)
+	for _, pod := range living(pods, containers) {
+		ids = append(ids, pod.GetId())
 	}
 	require.Equal(t, []string{"again", "alone"}, ids)
 }
@@ -230,4 +257,72 @@ func TestARuntimeThatGoesDuringRegistration(t *testing.T) {
 	require.NoError(t, listener.Close())
 	startRuntime(t, socket)
 	eventually(t, k.isConnected, "connected")
+}
+
+// hostPod is a pod that uses its node's network.
+func hostPod(id string) *api.PodSandbox {
+	p := pod(id)
+	p.Linux.Namespaces[0].Type = "ipc"
+	return p
+}
+
+// A runtime that is connected and tells no addresses of pods doesn't hold their starts.
+// What it tells decides; its version does only while it has told of no pod that has a
+// network of its own.
+func TestARuntimeThatTellsNoAddresses(t *testing.T) {
+	const containerd20 = "the container runtime containerd v2.0.5 tells NRI plugins no addresses of pods; containerd does from 2.1 on"
+	const crio131 = "the container runtime cri-o 1.31.4 tells NRI plugins no addresses of pods; cri-o does from 1.32 on"
+	const unknown = "the container runtime test v1 tells NRI plugins no addresses of pods"
+	for name, row := range map[string]struct {
+		runtime, version string
+		pods             []*api.PodSandbox
+		silent           string // empty: it holds the starts
+	}{
+		"containerd 2.0 with pods":           {"containerd", "v2.0.5", []*api.PodSandbox{hostPod("proxy"), pod("a"), pod("b")}, containerd20},
+		"containerd 2.0 without pods":        {"containerd", "v2.0.5", nil, containerd20},
+		"containerd 2.0 with a backport":     {"containerd", "v2.0.5", []*api.PodSandbox{hostPod("proxy"), pod("a", "10.0.0.1")}, ""},
+		"containerd 2.1 without pods":        {"containerd", "v2.1.0-rc.1", []*api.PodSandbox{hostPod("proxy")}, ""},
+		"containerd 2.1 with pods":           {"containerd", "2.1.0+unknown", []*api.PodSandbox{pod("a", "10.0.0.1")}, ""},
+		"one pod of several has no address":  {"containerd", "v2.2.0", []*api.PodSandbox{pod("a"), pod("b", "10.0.0.1"), pod("c")}, ""},
+		"CRI-O 1.31 without pods":            {"cri-o", "1.31.4", nil, crio131},
+		"CRI-O 1.32 without pods":            {"cri-o", "1.32.0", nil, ""},
+		"an unknown runtime without pods":    {"test", "v1", nil, ""},
+		"an unknown runtime without address": {"test", "v1", []*api.PodSandbox{pod("a")}, unknown},
+		"an unreadable version":              {"containerd", "main", nil, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			socket := filepath.Join(t.TempDir(), "nri.sock")
+			startVersion(t, socket, row.runtime, row.version, row.pods...)
+			k := startPlugin(t, socket)
+			if row.silent == "" {
+				eventually(t, k.isConnected, "it holds the starts")
+				return
+			}
+			eventually(t, func() bool { return k.silent() == row.silent }, row.silent)
+			require.False(t, k.isConnected())
+		})
+	}
+}
+
+// What a runtime tells of the first pods that start corrects what its version let
+// expect, and its starts aren't held in vain.
+func TestARuntimeIsJudgedByThePodsThatStart(t *testing.T) {
+	socket := filepath.Join(t.TempDir(), "nri.sock")
+	runtime := startVersion(t, socket, "containerd", "v2.1.0")
+	k := startPlugin(t, socket)
+	eventually(t, k.isConnected, "it may tell addresses")
+	k.do(func() { k.hold = true })
+	starts := func(p *api.PodSandbox) { startPod(t, runtime, p) }
+	starts(hostPod("proxy"))
+	require.True(t, k.isConnected(), "a pod without a network of its own says nothing")
+	begun := time.Now()
+	starts(pod("a"))
+	require.Less(t, time.Since(begun), holdAtMost/2, "nothing is known that could be waited for")
+	require.Contains(t, k.silent(), "containerd v2.1.0 tells NRI plugins no addresses")
+	k.do(func() { k.hold = false })
+	starts(pod("b", "10.0.0.2"))
+	require.True(t, k.isConnected(), "it does tell them")
+	require.True(t, k.has("b"))
+	starts(pod("c"))
+	require.True(t, k.isConnected(), "one pod without is no proof against it")
 }

@@ -69,7 +69,7 @@ func ownsNetwork(pod *api.PodSandbox) bool {
 // living returns the sandboxes that still run. The runtime also lists those that
 // have ended, until they are removed: their address may be another pod's. One lives
 // if a container in it does, and one without any if it is its pod's only one.
-func living(pods []*api.PodSandbox, containers []*api.Container) []Sandbox {
+func living(pods []*api.PodSandbox, containers []*api.Container) []*api.PodSandbox {
 	inhabited := map[string]bool{}
 	for _, c := range containers {
 		switch c.GetState() {
@@ -81,10 +81,16 @@ func living(pods []*api.PodSandbox, containers []*api.Container) []Sandbox {
 	for _, pod := range pods {
 		ofPod[pod.GetUid()]++
 	}
+	return slices.DeleteFunc(slices.Clone(pods), func(pod *api.PodSandbox) bool {
+		return !inhabited[pod.GetId()] && ofPod[pod.GetUid()] != 1
+	})
+}
+
+// parseAll returns the sandboxes in which there is something to guard.
+func parseAll(pods []*api.PodSandbox) []Sandbox {
 	var sandboxes []Sandbox
 	for _, pod := range pods {
-		s, ok := parse(pod)
-		if ok && (inhabited[s.ID] || ofPod[pod.GetUid()] == 1) {
+		if s, ok := parse(pod); ok {
 			sandboxes = append(sandboxes, s)
 		}
 	}

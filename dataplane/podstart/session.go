@@ -13,23 +13,37 @@ import (
 // session answers the runtime's requests on one connection. It never returns an
 // error: that would fail a pod's start.
 type session struct {
-	plugin *Plugin
-	synced atomic.Bool
+	plugin  *Plugin
+	synced  atomic.Bool
+	hearing hearing
 }
 
 func (s *session) accepted() bool { return s.synced.Load() }
 
-// Synchronize comes first on each connection, with all that the runtime has. No
-// pod starts meanwhile.
+// Configure comes first on each connection and says who the runtime is. Without events
+// of its own choice the plugin gets all that it has methods for.
+func (s *session) Configure(_ context.Context, _, runtime, version string) (api.EventMask, error) {
+	s.hearing.configure(runtime, version)
+	return 0, nil
+}
+
+// Synchronize comes next, with all that the runtime has. No pod starts meanwhile.
 func (s *session) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
-	s.plugin.keeper.Replace(living(pods, containers))
+	running := living(pods, containers)
+	for _, pod := range running {
+		s.hearing.hear(pod)
+	}
+	s.plugin.keeper.Replace(parseAll(running))
 	s.synced.Store(true)
-	s.plugin.keeper.Connection(nil)
+	s.plugin.keeper.Connection(s.hearing.answer())
 	return nil, nil
 }
 
 // RunPodSandbox comes before a pod's first container is made.
 func (s *session) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
+	if s.hearing.hear(pod) {
+		s.plugin.keeper.Connection(s.hearing.answer())
+	}
 	if sandbox, ok := parse(pod); ok {
 		ctx, cancel := bounded(ctx, holdAtMost)
 		defer cancel()
