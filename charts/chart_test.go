@@ -138,6 +138,7 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"ClusterRole/moat-operator", "ClusterRole/moat-agent",
 		"ClusterRoleBinding/moat-operator", "ClusterRoleBinding/moat-agent",
 		"Role/moat-operator-leader-election", "RoleBinding/moat-operator-leader-election",
+		"Role/moat-agent", "RoleBinding/moat-agent", "ConfigMap/moat-release",
 		"ClusterRole/moat-view", "ClusterRole/moat-edit", "ClusterRole/moat-admin",
 		"Deployment/moat-operator", "PodDisruptionBudget/moat-operator", "DaemonSet/moat-agent",
 		// The hooks of helm test.

@@ -28,9 +28,13 @@ func TestRights(t *testing.T) {
 				{verb: "list", group: net, resource: "networkpolicies"},
 				{verb: "update", group: moat, resource: "nodeenforcements/status"},
 				{verb: "create", group: "events.k8s.io", resource: "events"},
+				{verb: "watch", resource: "configmaps", namespace: namespace, name: "moat-release"},
+				{verb: "get", group: apps, resource: "daemonsets", namespace: namespace, name: "moat-agent"},
 			},
 			mayNot: []right{
 				{verb: "get", resource: "secrets"}, {verb: "list", resource: "configmaps"}, {verb: "create", resource: "pods/exec"},
+				{verb: "list", resource: "configmaps", namespace: namespace}, {verb: "delete", resource: "configmaps", namespace: namespace, name: "moat-release"},
+				{verb: "watch", group: apps, resource: "daemonsets", namespace: namespace}, {verb: "patch", group: apps, resource: "daemonsets", namespace: namespace, name: "moat-agent"},
 				{verb: "patch", resource: "pods"}, {verb: "patch", resource: "nodes"},
 				{verb: "create", group: net, resource: "networkpolicies"}, {verb: "delete", group: net, resource: "networkpolicies"},
 				{verb: "list", group: moat, resource: "appisolations"}, {verb: "patch", group: moat, resource: "appisolations/status"},

@@ -192,12 +192,20 @@ that is there twice is refused, since server-side apply refuses it too.
 {{- toYaml $env }}
 {{- end }}
 
-{{/* moat.rules prints the rules of a generated role: a list of the context and the file's name. */}}
+{{/*
+moat.rules prints the rules of a role in files/rbac: a list of the context, the file's
+name and the kind, ClusterRole or Role.
+*/}}
 {{- define "moat.rules" -}}
 {{- $root := index . 0 -}}
+{{- $kind := index . 2 -}}
 {{- $path := printf "files/rbac/%s" (index . 1) -}}
-{{- $role := $root.Files.Get $path | fromYaml -}}
-{{- required (printf "%s has no rules: run charts/sync.sh" $path) $role.rules | toYaml }}
+{{- $rules := list -}}
+{{- range $document := $root.Files.Get $path | splitList "\n---\n" -}}
+{{- $role := fromYaml $document -}}
+{{- if eq $kind ($role.kind | default "") }}{{ $rules = $role.rules }}{{ end -}}
+{{- end -}}
+{{- required (printf "%s has no rules of a %s: run charts/sync.sh" $path $kind) $rules | toYaml }}
 {{- end }}
 
 {{- /* The objects of a file of config/, as (list $ path), labelled. config/ installs Moat in
