@@ -76,8 +76,8 @@ type Options struct {
 	// NRISocket is the container runtime's NRI socket.
 	NRISocket string
 
-	// HealthAddress is where /healthz and /readyz are served.
-	HealthAddress string
+	// Namespace is the one that Moat is installed in; empty where it isn't known.
+	Namespace string
 }
 
 // Agent enforces policies on one node. It runs in the node's network namespace
@@ -91,6 +91,7 @@ type Agent struct {
 	storage  *storageCheck
 	health   *health
 	starts   *starts
+	home     home
 	informed []informer
 
 	// event is when the first event came that is not in the kernel yet.
@@ -120,20 +121,19 @@ type informer struct {
 	registration toolscache.ResourceEventHandlerRegistration
 }
 
-// Setup adds an agent to a manager. Until the context ends it says what the
-// agent waits for.
-func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
+// Setup adds an agent to a manager and returns it. Until the context ends it says what
+// the agent waits for.
+func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Agent, error) {
 	a, err := newAgent(ctx, mgr, options)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := ctrlmetrics.Registry.Register(a.enforcer.metrics); err != nil {
-		return fmt.Errorf("registering the metrics: %w", err)
+		return nil, fmt.Errorf("registering the metrics: %w", err)
 	}
 	// The manager starts the agent only once the caches are full.
 	go a.sayWhatIsMissing(ctx)
-	return errors.Join(
-		mgr.Add(a.health.server(options.HealthAddress)),
+	return a, errors.Join(
 		mgr.Add(a.reporter),
 		mgr.Add(a.storage),
 		mgr.Add(a),
@@ -151,6 +151,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 		reporter: newReporter(mgr.GetClient(), mgr.GetAPIReader(), options.NodeName, log),
 		storage:  newStorageCheck(mgr.GetAPIReader(), options.NodeName),
 	}
+	a.home.name = options.Namespace
 	a.health = &health{unsynced: a.unsynced}
 	a.enforcer.progress = a.health.begin
 	a.starts = newStarts(options.PodStartGuard, a.model, mgr.GetEventRecorder("moat-agent"), log)
@@ -166,7 +167,7 @@ func (a *Agent) watch(ctx context.Context, informers cache.Cache) error {
 		handler  toolscache.ResourceEventHandler
 	}{
 		{"pods", &slimPod{}, handlerOf(a.model.setPod, a.model.deletePod)},
-		{"namespaces", &corev1.Namespace{}, handlerOf(a.model.setNamespace, a.model.deleteNamespace)},
+		{"namespaces", &corev1.Namespace{}, handlerOf(a.setNamespace, a.deleteNamespace)},
 		{"networkpolicies", &networkingv1.NetworkPolicy{}, handlerOf(a.model.setPolicy, a.model.deletePolicy)},
 		{"nodes", &corev1.Node{}, a.model.nodeHandler()},
 	}
@@ -221,7 +222,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		rest := restAfter(synced.Sub(start))
 		select {
 		case <-ctx.Done():
-			a.log.Info("Stopping; the rules stay in the kernel")
+			a.log.Info("Stopping to enforce; the kernel holds the rules")
 			return nil
 		case <-a.model.changed:
 			if retry.waiting() {

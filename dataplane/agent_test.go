@@ -236,7 +236,7 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 	go func() { ended <- s.node.Do(func() error { return agent.Start(ctx) }) }()
 	time.Sleep(200 * time.Millisecond)
 	answer := httptest.NewRecorder()
-	agent.health.server("").Server.Handler.ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	agent.health.handler(Holder{}).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 	require.Equal(t, http.StatusServiceUnavailable, answer.Code)
 	require.Equal(t, "waiting for the API server to list pods, namespaces, networkpolicies, nodes\n", answer.Body.String())
 	require.NotContains(t, runIn(t, s.node.Host, "iptables-nft-save", "-t", "mangle"), "MOAT-", "nothing is written before the caches are synced")

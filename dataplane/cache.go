@@ -3,6 +3,7 @@ package dataplane
 import (
 	"net/http"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -48,7 +49,7 @@ func cacheOptions(nodeName string, interner *policy.Interner) cache.Options {
 				return keepPod(object)
 			}},
 			&corev1.Namespace{}: {Transform: keep(func(object *corev1.Namespace) *namespace {
-				return &namespace{name: object.Name, labels: interner.Labels(object.Labels)}
+				return &namespace{name: object.Name, labels: interner.Labels(object.Labels), ends: object.DeletionTimestamp != nil}
 			})},
 			&networkingv1.NetworkPolicy{}: {Transform: keep(func(np *networkingv1.NetworkPolicy) *policy.Policy {
 				return interner.Policy(policy.ParseNetworkPolicy(np))
@@ -81,7 +82,10 @@ func knownKinds(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 	for _, kind := range []string{"Node", "Namespace"} {
 		mapper.Add(corev1.SchemeGroupVersion.WithKind(kind), meta.RESTScopeRoot)
 	}
-	mapper.Add(corev1.SchemeGroupVersion.WithKind("Pod"), meta.RESTScopeNamespace)
+	for _, kind := range []string{"Pod", "ConfigMap"} {
+		mapper.Add(corev1.SchemeGroupVersion.WithKind(kind), meta.RESTScopeNamespace)
+	}
+	mapper.Add(appsv1.SchemeGroupVersion.WithKind("DaemonSet"), meta.RESTScopeNamespace)
 	mapper.Add(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"), meta.RESTScopeNamespace)
 	mapper.Add(v1alpha1.GroupVersion.WithKind("NodeEnforcement"), meta.RESTScopeRoot)
 	return mapper, nil
@@ -104,6 +108,7 @@ type keyed interface{ Key() types.NamespacedName }
 type namespace struct {
 	name   string
 	labels labels.Set
+	ends   bool // it is being deleted
 }
 
 // Key identifies the namespace as informers do.

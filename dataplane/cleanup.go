@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -43,9 +42,15 @@ var errAgentRuns = errors.New("an agent still runs on this node and would put th
 // So once all sets are gone no rule of Moat's filters anything, not even in a table
 // that can't be read.
 func Cleanup(ctx context.Context, healthAddress string, out io.Writer) error {
-	if agentAnswers(ctx, healthAddress) {
-		return fmt.Errorf("asking http://%s/healthz: %w", healthAddress, errAgentRuns)
+	if _, answered := askHealth(ctx, healthAddress); answered {
+		return fmt.Errorf("asking http://%s/healthz: %w: it is %s", healthAddress, errAgentRuns, heldBy(ctx, healthAddress))
 	}
+	return Remove(ctx, out)
+}
+
+// Remove is Cleanup for an agent that cleans its own node: it holds the health port and
+// has stopped to enforce.
+func Remove(ctx context.Context, out io.Writer) error {
 	sets, err := ipset.Open(compile.SetPrefix)
 	if err != nil {
 		return err
@@ -79,33 +84,6 @@ func Stay(ctx context.Context, healthAddress string) error {
 		return fmt.Errorf("answering the kubelet's probes: %w", err)
 	}
 	return nil
-}
-
-// agentAnswers reports whether there is an agent's health check at the address. It
-// dials by itself since an http.Client does so on a thread of its own, which may be
-// in another network namespace.
-func agentAnswers(ctx context.Context, address string) bool {
-	ctx, cancel := context.WithTimeout(ctx, healthWait)
-	defer cancel()
-	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return false
-	}
-	defer func() { _ = conn.Close() }()
-	deadline, _ := ctx.Deadline()
-	if conn.SetDeadline(deadline) != nil {
-		return false
-	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address+"/healthz", http.NoBody)
-	if err != nil || request.Write(conn) != nil {
-		return false
-	}
-	response, err := http.ReadResponse(bufio.NewReader(conn), request)
-	if err != nil {
-		return false
-	}
-	_ = response.Body.Close()
-	return response.StatusCode == http.StatusOK || response.StatusCode == http.StatusServiceUnavailable
 }
 
 // cleanup is one run of Cleanup.

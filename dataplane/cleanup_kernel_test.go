@@ -2,12 +2,13 @@ package dataplane
 
 import (
 	"io"
-	"net"
+	"net/http"
 	"os/exec"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
@@ -145,22 +146,26 @@ func TestCleanupRefusesBesideAnAgent(t *testing.T) {
 	s := walkThroughScene(t, iptables.NFT)
 	s.sync()
 	before := s.everything()
-	server := (&health{}).server("127.0.0.1:9471").Server
-	require.NoError(t, s.node.Do(func() error {
-		listener, err := net.Listen("tcp", server.Addr)
-		if err == nil {
-			go func() { _ = server.Serve(listener) }()
-		}
-		return err
-	}))
+	const address = "127.0.0.1:9471"
 	cleanUp := func() error {
-		return s.node.Do(func() error { return Cleanup(t.Context(), server.Addr, io.Discard) })
+		return s.node.Do(func() error { return Cleanup(t.Context(), address, io.Discard) })
 	}
-	require.ErrorIs(t, cleanUp(), errAgentRuns)
-	server.Handler = answer(func() error { return io.ErrUnexpectedEOF })
-	require.ErrorIs(t, cleanUp(), errAgentRuns)
+	for name, handler := range map[string]http.Handler{
+		"moat-system/moat-agent-x":     (&health{}).handler(Holder{Namespace: "moat-system", Pod: "moat-agent-x"}),
+		"an agent of an older version": answer(func() error { return io.ErrUnexpectedEOF }),
+	} {
+		var port *HealthPort
+		require.NoError(t, s.node.Do(func() (err error) {
+			port, err = ClaimHealthPort(t.Context(), address, Holder{}, logr.Discard())
+			return err
+		}))
+		port.serve(handler)
+		err := cleanUp()
+		require.ErrorIs(t, err, errAgentRuns)
+		require.ErrorContains(t, err, "it is "+name)
+		port.Close()
+	}
 	require.Equal(t, before, s.everything())
-	require.NoError(t, server.Close())
 	require.NoError(t, cleanUp())
 	require.NotContains(t, s.everything(), "MOAT-")
 }
@@ -213,4 +218,56 @@ func TestCleanupWaitsForSetsInUse(t *testing.T) {
 	})
 	require.NoError(t, s.cleanUp(io.Discard))
 	require.NoError(t, <-released)
+}
+
+// killedAt is a cleanup's output. The process dies when the given line is written, counted
+// from 1; with 0 never.
+type killedAt struct{ line, written int }
+
+func (k *killedAt) Write(text []byte) (int, error) {
+	k.written++
+	if k.written == k.line {
+		panic(k)
+	}
+	return len(text), nil
+}
+
+// A cleanup that is killed anywhere goes on where it stopped, when it is started again.
+func TestAnInterruptedCleanupGoesOn(t *testing.T) {
+	t.Parallel()
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := walkThroughScene(t, backend)
+		s.label("test-np", map[string]string{"role": "db"})
+		s.apply(walkThrough)
+		s.sync()
+		remove := func(out io.Writer) {
+			require.NoError(t, s.node.Do(func() (err error) {
+				defer func() {
+					if died := recover(); died != nil && died != out {
+						panic(died)
+					}
+				}()
+				return Remove(t.Context(), out)
+			}))
+		}
+		whole := &killedAt{}
+		remove(whole)
+		empty := s.everything()
+		require.NotContains(t, empty, "MOAT-")
+		require.Greater(t, whole.written, 4, "each table, then the sets")
+		rests := map[string]bool{}
+		for line := 1; line <= whole.written; line++ {
+			s.enforcer.distrust()
+			s.sync()
+			s.requirePing(false, "neighbour", "test-np")
+			out := &killedAt{line: line}
+			remove(out)
+			require.Equal(t, line, out.written, "it died there")
+			rests[s.everything()] = true
+			remove(&killedAt{})
+			require.Equal(t, empty, s.everything())
+			s.requirePing(true, "neighbour", "test-np")
+		}
+		require.GreaterOrEqual(t, len(rests), 3, "it died in the middle, too")
+	})
 }

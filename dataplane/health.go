@@ -8,8 +8,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 )
 
 // Bounds of the health checks.
@@ -33,6 +31,14 @@ type health struct {
 	err     error     // of the last pass
 
 	unreachable error // why the API server doesn't answer, while the model lacks something
+	leaving     bool  // the agent was told to end
+}
+
+// leave notes that the agent was told to end. It stays alive until it has.
+func (h *health) leave() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.leaving = true
 }
 
 // waiting notes why the model isn't complete yet.
@@ -61,16 +67,19 @@ func (h *health) end(err error) (recovered bool) {
 	return recovered
 }
 
-// server serves /healthz and /readyz. They answer 200 and "ok", or 503 and what
-// is wrong: controller-runtime's own server withholds the reason.
-func (h *health) server(address string) *manager.Server {
+// handler serves /healthz and /readyz. They answer 200 and "ok", or 503 and what
+// is wrong: controller-runtime's own server withholds the reason. Every answer names
+// the agent's pod.
+func (h *health) handler(holder Holder) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/healthz", answer(h.alive))
-	mux.HandleFunc("/readyz", answer(h.ready))
-	return &manager.Server{
-		Name:   "health",
-		Server: &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 10 * time.Second},
-	}
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
+		answer(func() error { return errors.Join(holder.isAsked(r), h.ready()) })(w, r)
+	})
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set(holderHeader, holder.String())
+		mux.ServeHTTP(w, r)
+	})
 }
 
 func answer(check func() error) http.HandlerFunc {
@@ -89,6 +98,8 @@ func (h *health) ready() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
+	case h.leaving:
+		return errors.New("the agent was told to end")
 	case len(missing) > 0 && h.unreachable != nil:
 		return fmt.Errorf("waiting for the API server to list %s: %w", strings.Join(missing, ", "), h.unreachable)
 	case len(missing) > 0:

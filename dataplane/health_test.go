@@ -33,6 +33,12 @@ func TestReady(t *testing.T) {
 	h.unsynced = func() []string { return []string{"pods", "networkpolicies"} }
 	h.end(nil)
 	require.ErrorContains(t, h.ready(), "waiting for the API server to list pods, networkpolicies")
+
+	h = syncedHealth()
+	h.end(nil)
+	h.leave()
+	require.ErrorContains(t, h.ready(), "the agent was told to end")
+	require.NoError(t, h.alive(), "and goes on enforcing until it has")
 }
 
 func TestAlive(t *testing.T) {
@@ -46,11 +52,31 @@ func TestAlive(t *testing.T) {
 	require.NoError(t, h.alive(), "a failure is no reason for a restart either")
 }
 
+// The node has one port for the agents of all installs. The kubelet asks it for each of
+// them, and names the namespace that it means.
+func TestReadinessIsOfOneInstall(t *testing.T) {
+	h := syncedHealth()
+	h.end(nil)
+	ask := func(path, namespace string) *httptest.ResponseRecorder {
+		w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, path, nil)
+		r.Header.Set(namespaceHeader, namespace)
+		h.handler(Holder{Namespace: "moat-system", Pod: "moat-agent-x"}).ServeHTTP(w, r)
+		require.Equal(t, "moat-system/moat-agent-x", w.Header().Get(holderHeader))
+		return w
+	}
+	require.Equal(t, http.StatusOK, ask("/readyz", "moat-system").Code)
+	require.Equal(t, http.StatusOK, ask("/readyz", "").Code)
+	other := ask("/readyz", "another")
+	require.Equal(t, http.StatusServiceUnavailable, other.Code)
+	require.Contains(t, other.Body.String(), "moat-system/moat-agent-x")
+	require.Equal(t, http.StatusOK, ask("/healthz", "another").Code, "to wait is no reason for a restart")
+}
+
 func TestHealthServerSaysWhatIsWrong(t *testing.T) {
 	h := syncedHealth()
 	get := func(path string) *httptest.ResponseRecorder {
 		w := httptest.NewRecorder()
-		h.server("").Server.Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		h.handler(Holder{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		return w
 	}
 	require.Equal(t, http.StatusOK, get("/healthz").Code)

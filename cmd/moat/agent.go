@@ -12,11 +12,14 @@ import (
 	"os"
 	"runtime"
 
+	"github.com/go-logr/logr"
 	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/moat-dev/moat/dataplane"
+	"github.com/moat-dev/moat/dataplane/departure/lookout"
 	"github.com/moat-dev/moat/dataplane/iptables"
 )
 
@@ -26,6 +29,7 @@ const defaultHealthAddress = "127.0.0.1:9471"
 // agentOptions are the agent's flags.
 type agentOptions struct {
 	nodeName       string
+	pod            dataplane.Holder // the agent's own
 	backend        string
 	sysctlDir      string
 	podStartGuard  string
@@ -39,6 +43,8 @@ type agentOptions struct {
 func agentFlags() (*flag.FlagSet, *agentOptions) {
 	flags, o := flag.NewFlagSet("agent", flag.ContinueOnError), &agentOptions{}
 	flags.StringVar(&o.nodeName, "node-name", os.Getenv("NODE_NAME"), "`name` of this node's Node object (default $NODE_NAME)")
+	flags.StringVar(&o.pod.Namespace, "pod-namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of this agent's pod (default $POD_NAMESPACE); without it the agent's rules always stay when it ends")
+	flags.StringVar(&o.pod.Pod, "pod-name", os.Getenv("POD_NAME"), "`name` of this agent's pod (default $POD_NAME)")
 	flags.StringVar(&o.backend, "iptables-backend", "auto", "auto, nft or legacy; auto uses the one that kubelet and kube-proxy use")
 	flags.StringVar(&o.sysctlDir, "proc-sys-net", "/proc/sys/net", "`directory` where the node's /proc/sys/net can be written")
 	flags.StringVar(&o.podStartGuard, "pod-start-guard", string(dataplane.GuardAuto),
@@ -85,7 +91,8 @@ func validateLoopback(flag, address string) error {
 	return nil
 }
 
-// runAgent runs the agent until ctx ends. The node's rules stay then.
+// runAgent runs the agent until ctx ends. Whether the node's rules stay then is decided
+// while the agent still enforces.
 func runAgent(ctx context.Context, args []string) error {
 	flags, options := agentFlags()
 	if err := parseFlags(flags, args); err != nil {
@@ -104,15 +111,29 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	dataplane.GatherEvents(kubeconfig)
 	useOneCore()
-	mgr, err := newAgent(ctx, kubeconfig, options)
+	port, err := dataplane.ClaimHealthPort(ctx, options.healthAddress, options.pod, logger)
+	if ctx.Err() != nil { // it was told to end before it began
+		return nil
+	}
 	if err != nil {
 		return err
 	}
+	defer port.Close()
+	// The agent's manager outlives ctx: the agent enforces until it is decided what
+	// happens to its rules.
+	running, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	a, err := newAgent(running, kubeconfig, options)
+	if err != nil {
+		return err
+	}
+	port.Serve(a.dataplane)
 	logger.Info("starting the agent", "version", versionString(), "node", options.nodeName, "apiServer", kubeconfig.Host)
-	if err := startManager(ctx, mgr); err != nil {
+	decided := a.decideAtEnd(ctx, running, stop)
+	if err := startManager(running, a.manager); err != nil {
 		return fmt.Errorf("running the agent: %w", err)
 	}
-	return nil
+	return carryOut(<-decided, logger.WithName("agent"))
 }
 
 // useOneCore makes Go run the agent on one core at a time, unless GOMAXPROCS says
@@ -125,8 +146,16 @@ func useOneCore() {
 	}
 }
 
+// agent is the parts of a running agent.
+type agent struct {
+	manager   manager.Manager
+	dataplane *dataplane.Agent
+	lookout   *lookout.Lookout // nil where the agent doesn't know its namespace
+	log       logr.Logger
+}
+
 // newAgent wires the dataplane to a manager.
-func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOptions) (manager.Manager, error) {
+func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOptions) (*agent, error) {
 	scheme, err := newScheme()
 	if err != nil {
 		return nil, err
@@ -138,13 +167,23 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 	if err != nil {
 		return nil, fmt.Errorf("setting up the agent: %w", err)
 	}
-	err = dataplane.Setup(ctx, mgr, dataplane.Options{
+	a := &agent{manager: mgr, log: mgr.GetLogger().WithName("agent").WithValues("node", options.nodeName)}
+	a.dataplane, err = dataplane.Setup(ctx, mgr, dataplane.Options{
 		NodeName:      options.nodeName,
 		Backend:       backends[options.backend],
 		SysctlDir:     options.sysctlDir,
 		PodStartGuard: dataplane.PodStartGuard(options.podStartGuard),
 		NRISocket:     options.nriSocket,
-		HealthAddress: options.healthAddress,
+		Namespace:     options.pod.Namespace,
 	})
-	return mgr, err
+	if err != nil || options.pod.Namespace == "" {
+		return a, err
+	}
+	reader, err := client.NewWithWatch(kubeconfig, client.Options{Scheme: scheme, Mapper: mgr.GetRESTMapper()})
+	if err != nil {
+		return nil, fmt.Errorf("setting up the agent: %w", err)
+	}
+	self := lookout.Self{Namespace: options.pod.Namespace, Pod: options.pod.Pod, Node: options.nodeName}
+	a.lookout = lookout.New(reader, self, a.log)
+	return a, nil
 }

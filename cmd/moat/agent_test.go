@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/moat-dev/moat/dataplane"
 	"github.com/moat-dev/moat/dataplane/iptables"
 )
 
@@ -59,7 +60,10 @@ func TestAgentWithoutClusterConfiguration(t *testing.T) {
 
 func TestAgentFlags(t *testing.T) {
 	t.Setenv("NODE_NAME", "from-environment")
+	t.Setenv("POD_NAMESPACE", "moat-system")
+	t.Setenv("POD_NAME", "moat-agent-x")
 	flags, options := agentFlags()
+	require.Equal(t, dataplane.Holder{Namespace: "moat-system", Pod: "moat-agent-x"}, options.pod)
 	require.NoError(t, parseFlags(flags, nil))
 	require.NoError(t, options.validate())
 	require.Equal(t, "from-environment", options.nodeName)

@@ -61,8 +61,8 @@ func newClient(logger logr.Logger) (client.Client, error) {
 	return connected, nil
 }
 
-// stopWithin is how long a manager may take to stop: well under the 30 seconds
-// that a pod is given.
+// stopWithin is how long a manager may take to stop: well under what a pod is given, 30
+// seconds for the operator's and 60 for an agent's.
 const stopWithin = 5 * time.Second
 
 // startManager runs a manager until the context ends. A manager whose caches are

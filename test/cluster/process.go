@@ -13,8 +13,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// stopWithin is how long a process may take to stop when it is asked to.
-const stopWithin = 20 * time.Second
+// stopWithin is how long a process may take to stop when it is asked to: the grace
+// period of an agent's pod.
+const stopWithin = 60 * time.Second
 
 // Process is a program that runs in a node.
 type Process struct {
@@ -96,12 +97,17 @@ func (p *Process) Kill(t testing.TB) {
 	p.end(t, syscall.SIGKILL)
 }
 
+// Signal sends the process a signal and returns at once.
+func (p *Process) Signal(signal syscall.Signal) {
+	_ = p.process.Signal(signal) // It may end in this moment.
+}
+
 func (p *Process) end(t testing.TB, signal syscall.Signal) {
 	t.Helper()
 	if !p.Running() {
 		return
 	}
-	_ = p.process.Signal(signal) // It may end in this moment.
+	p.Signal(signal)
 	select {
 	case <-p.ended:
 	case <-time.After(stopWithin):

@@ -1,0 +1,36 @@
+package dataplane
+
+import (
+	"sync/atomic"
+
+	"k8s.io/apimachinery/pkg/types"
+)
+
+// home is what the watch of namespaces says of the one that Moat is installed in. The
+// informer writes it, others read it.
+type home struct {
+	name string
+	ends atomic.Bool
+}
+
+// NamespaceEnds reports whether the namespace that Moat is installed in is being deleted,
+// as far as the agent has seen. It is safe for concurrent use.
+func (a *Agent) NamespaceEnds() bool { return a.home.ends.Load() }
+
+// Ending makes the agent say that it isn't ready any more, since it was told to end. It
+// goes on enforcing until its manager stops.
+func (a *Agent) Ending() { a.health.leave() }
+
+func (a *Agent) setNamespace(n *namespace) {
+	if n.name == a.home.name {
+		a.home.ends.Store(n.ends)
+	}
+	a.model.setNamespace(n)
+}
+
+func (a *Agent) deleteNamespace(key types.NamespacedName) {
+	if key.Name == a.home.name {
+		a.home.ends.Store(true)
+	}
+	a.model.deleteNamespace(key)
+}
