@@ -62,12 +62,6 @@ func (m *model) guardFromNowOn() {
 	})
 }
 
-// guarded returns whether the guard is on and for which addresses.
-func (m *model) guarded() (bool, []netip.Prefix) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.guard.on, m.guard.podCIDRs
-}
 func (m *model) guardNoMore() {
 	m.change(func() {
 		if m.guard.on {
@@ -77,6 +71,12 @@ func (m *model) guardNoMore() {
 	})
 }
 
+// guarded returns whether the guard is on and for which addresses.
+func (m *model) guarded() (bool, []netip.Prefix) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.guard.on, m.guard.podCIDRs
+}
 
 // guardOf returns the guard for these pods of the node.
 func (g *startGuard) guardOf(local []*policy.Pod) compile.Guard {

@@ -266,10 +266,10 @@ func (s *starts) condition() metav1.Condition {
 	case on:
 		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly
 		c.Message = message(fmt.Errorf("a new pod's address is closed until the API shows it: %w", s.why()))
-	default:
 	case isSilent(s.reason):
 		c.Reason = v1alpha1.NodeReasonRuntimeTellsNoAddresses
 		c.Message = message(fmt.Errorf("a pod is open from its start until its rules are in force: %w", s.why()))
+	default:
 		c.Reason = v1alpha1.NodeReasonNRIUnavailable
 		c.Message = message(fmt.Errorf("a pod is open from its start until its rules are in force: %w", s.why()))
 	}
