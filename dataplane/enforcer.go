@@ -42,6 +42,7 @@ type enforcer struct {
 
 	view    *view
 	links   compile.Links
+	uplinks []string      // lead to other nodes' pods
 	judged  compile.Links // those by which connections are judged
 	outputs []compile.Output
 	desired map[ruleset.Family]iptables.Table // the rules of outputs, rendered
@@ -174,16 +175,20 @@ func (e *enforcer) look(m *model) bool {
 	return v != nil
 }
 
-// followLinks looks where the isolated pods are and reports whether the links
-// differ. Those that can't be found for an error stay as they were.
+// followLinks looks where the isolated pods and those of other nodes are and reports
+// whether the links differ. Those that can't be found for an error stay as they were.
 func (e *enforcer) followLinks() (bool, error) {
 	links, err := linksOf(e.quarantine.close(e.view.endpoints))
 	if err != nil {
 		links = joinLinks(e.links, links)
 	}
-	same := slices.EqualFunc(links[:], e.links[:], slices.Equal)
-	e.links = links
-	return !same, err
+	uplinks, upErr := uplinksOf(e.view.guard.Foreign, e.view.guard.Local)
+	if upErr != nil {
+		uplinks = e.uplinks
+	}
+	same := slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks)
+	e.links, e.uplinks = links, uplinks
+	return !same, errors.Join(err, upErr)
 }
 
 // compile makes the desired state of each family from the view and the links.
@@ -192,10 +197,11 @@ func (e *enforcer) compile() {
 	if len(e.view.guard.PodCIDRs) > 0 {
 		e.metrics.guardDrops.follow(e.runners)
 	}
-	endpoints := e.quarantine.close(e.view.endpoints)
+	endpoints, guard := e.quarantine.close(e.view.endpoints), e.view.guard
+	guard.Uplinks = e.uplinks
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			output := compile.Compile(family, endpoints, e.links, e.view.guard)
+			output := compile.Compile(family, endpoints, e.links, guard)
 			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -18,6 +19,10 @@ import (
 type startGuard struct {
 	on       bool
 	podCIDRs []netip.Prefix // of the agent's Node
+
+	// foreign are the addresses of podCIDRs that pods of other nodes show, and none of
+	// this one. They pass the guard.
+	foreign map[netip.Addr]struct{}
 }
 
 // setNode takes the agent's Node.
@@ -26,6 +31,7 @@ func (m *model) setNode(object *corev1.Node) {
 	m.change(func() {
 		if object.Name == m.node && !slices.Equal(cidrs, m.guard.podCIDRs) {
 			m.guard.podCIDRs = cidrs
+			m.findForeign()
 			m.revision++
 		}
 	})
@@ -87,6 +93,7 @@ func (g *startGuard) guardOf(local []*policy.Pod) compile.Guard {
 	for _, pod := range local {
 		known.Local = append(known.Local, pod.Addrs...)
 	}
+	known.Foreign = slices.Collect(maps.Keys(g.foreign))
 	return known
 }
 
@@ -123,42 +130,47 @@ func (m *model) sandboxState(sandbox *podstart.Sandbox) (revision uint64, known 
 	return m.revision, m.sandboxes.knows(sandbox)
 }
 
-// localChanges are the changes of the sets of known pods.
+// localChanges are the changes of the sets of known pods, and of other nodes' pods.
 type localChanges struct {
 	remove []ipset.Change
-	early  []ipset.Change // of families that aren't guarded yet
+	early  []ipset.Change // those of other nodes, and of families that aren't guarded yet
 	late   []ipset.Change
 }
 
-// takeLocal takes the changes of the sets of known pods out of a plan. Where the
-// guard doesn't stand yet, pods that are known enter before it comes: they are
-// never interrupted. Later a pod enters once all of its rules are in force.
+// takeLocal takes the changes of the sets of known pods, and of other nodes' pods, out
+// of a plan. Where the guard doesn't stand yet, pods that are known enter before it
+// comes: they are never interrupted. Later a pod enters once all of its rules are in
+// force. A pod of another node has no rules here to wait for.
 func takeLocal(plan *ipset.Plan, stands func(ruleset.Family) bool) localChanges {
 	var local localChanges
 	plan.Delete = slices.DeleteFunc(plan.Delete, func(c ipset.Change) bool {
-		if _, is := localFamily(c.Set); is {
+		_, is := setFamily(c.Set, compile.LocalSet, compile.ForeignSet)
+		if is {
 			local.remove = append(local.remove, c)
-			return true
-		}
-		return false
-	})
-	plan.Add = slices.DeleteFunc(plan.Add, func(c ipset.Change) bool {
-		family, is := localFamily(c.Set)
-		switch {
-		case is && stands(family):
-			local.late = append(local.late, c)
-		case is:
-			local.early = append(local.early, c)
 		}
 		return is
+	})
+	plan.Add = slices.DeleteFunc(plan.Add, func(c ipset.Change) bool {
+		family, isLocal := setFamily(c.Set, compile.LocalSet)
+		_, isForeign := setFamily(c.Set, compile.ForeignSet)
+		switch {
+		case isLocal && stands(family):
+			local.late = append(local.late, c)
+		case isLocal || isForeign:
+			local.early = append(local.early, c)
+		}
+		return isLocal || isForeign
 	})
 	return local
 }
 
-func localFamily(set string) (ruleset.Family, bool) {
+// setFamily returns the family of a set that has one of the names.
+func setFamily(set string, names ...func(ruleset.Family) string) (ruleset.Family, bool) {
 	for _, family := range ruleset.Families() {
-		if set == compile.LocalSet(family) {
-			return family, true
+		for _, name := range names {
+			if set == name(family) {
+				return family, true
+			}
 		}
 	}
 	return 0, false

@@ -101,7 +101,8 @@ func (e *enforcer) sizesAsLeft() bool {
 // linksAsLeft looks whether the routes lead to the pods by the same links.
 func (e *enforcer) linksAsLeft() bool {
 	links, err := linksOf(e.quarantine.close(e.view.endpoints))
-	return err == nil && slices.EqualFunc(links[:], e.links[:], slices.Equal)
+	uplinks, upErr := uplinksOf(e.view.guard.Foreign, e.view.guard.Local)
+	return err == nil && upErr == nil && slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks)
 }
 
 // close gives up what the enforcer holds open. The kernel's rules stay.

@@ -95,9 +95,11 @@ func (m *model) setPod(pod *policy.Pod) {
 // enter adds a pod or replaces the one of that name.
 func (m *model) enter(pod *policy.Pod) {
 	defer m.releasing(pod.Key())()
+	before := m.addresses.Get(pod.Key())
 	for _, affected := range m.addresses.Set(pod) {
 		m.place(affected)
 	}
+	m.followForeign(before, pod)
 }
 
 func (m *model) deletePod(key types.NamespacedName) {
@@ -114,12 +116,14 @@ func (m *model) put(key types.NamespacedName) {
 		return
 	}
 	defer m.releasing(key)()
+	before := m.addresses.Get(key)
 	affected := m.addresses.Delete(key)
 	m.index.DeletePod(key)
 	m.setLocal(key, nil)
 	for _, pod := range affected {
 		m.place(pod)
 	}
+	m.followForeign(before)
 }
 
 // place puts a pod where it belongs, with the addresses that it owns.

@@ -93,8 +93,9 @@ func memberOf(element policy.Element) ruleset.Member {
 }
 
 // isolatedState returns the sets of isolated pods, of cut connections and, where
-// there is a guard, of all known pods, with their members. Whoever enters one of the
-// first two is closed and whoever leaves it is opened; of known pods the contrary holds.
+// there is a guard, of all known pods and of those of other nodes, with their members.
+// Whoever enters one of the first two is closed and whoever leaves it is opened; of the
+// last two the contrary holds.
 func isolatedState(outputs []compile.Output) ipset.State {
 	state := ipset.State{}
 	for i := range outputs {
@@ -103,9 +104,10 @@ func isolatedState(outputs []compile.Output) ipset.State {
 			name := compile.IsolatedSet(family, policy.Direction(d))
 			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: members}
 		}
-		if known := outputs[i].Local; known != nil {
-			name := compile.LocalSet(family)
-			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: known}
+		if outputs[i].Local != nil {
+			local, foreign := compile.LocalSet(family), compile.ForeignSet(family)
+			state[local] = ruleset.Set{Name: local, Type: ruleset.HashIP, Family: family, Members: outputs[i].Local}
+			state[foreign] = ruleset.Set{Name: foreign, Type: ruleset.HashIP, Family: family, Members: outputs[i].Foreign}
 		}
 		for cause, cuts := range outputs[i].Cuts {
 			if cuts != nil {

@@ -252,6 +252,7 @@ func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
 // condition says whether pods' starts are guarded.
 func (s *starts) condition() metav1.Condition {
 	on, cidrs := s.model.guarded()
+	spares := s.model.sparesForeign()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := metav1.Condition{Type: v1alpha1.NodeConditionPodStartGuarded, Status: metav1.ConditionFalse}
@@ -273,8 +274,14 @@ func (s *starts) condition() metav1.Condition {
 		c.Reason = v1alpha1.NodeReasonNRIUnavailable
 		c.Message = message(fmt.Errorf("a pod is open from its start until its rules are in force: %w", s.why()))
 	}
+	if spares && c.Status == metav1.ConditionTrue {
+		c.Message = message(errors.New(sharedCIDRs + c.Message))
+	}
 	return c
 }
+
+// sharedCIDRs begins the message of a condition on a node whose guard spares addresses.
+const sharedCIDRs = "Pods of other nodes have addresses of this Node's podCIDRs and pass the guard until a pod of this node has them. "
 
 // why returns why the runtime isn't connected.
 func (s *starts) why() error {

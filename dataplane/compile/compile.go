@@ -44,6 +44,10 @@ type Output struct {
 	// that LocalSet names. Nil where the family isn't guarded.
 	Local ruleset.Members
 
+	// Foreign holds the addresses of other nodes' pods that the guard spares. They live
+	// in the set that ForeignSet names. Nil where the family isn't guarded.
+	Foreign ruleset.Members
+
 	// Cuts are the members of the sets that CutSet names: see Cut.
 	Cuts Cuts
 }
@@ -62,7 +66,7 @@ func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, gu
 		profiles: map[profileKey]string{},
 		origins:  map[string][]*policy.Policy{},
 	}
-	out := Output{Peers: c.peers, Local: c.local(), Origins: c.origins}
+	out := Output{Peers: c.peers, Local: c.local(), Foreign: c.foreign(), Origins: c.origins}
 	for d := range policy.Direction(policy.Directions) {
 		out.Isolated[d] = c.direction(d, endpoints)
 	}

@@ -17,8 +17,16 @@ type Guard struct {
 	PodCIDRs []netip.Prefix
 
 	// Local are the addresses of the node's known pods, isolated or not. All other
-	// addresses of PodCIDRs are closed.
+	// addresses of PodCIDRs are closed, but for Foreign behind Uplinks.
 	Local []netip.Addr
+
+	// Foreign are addresses of PodCIDRs that pods of other nodes have, and none of this.
+	Foreign []netip.Addr
+
+	// Uplinks are the interfaces that lead to Foreign, and to no pod of this node. An
+	// address of Foreign behind another interface is closed: there it is that of a new pod
+	// of this node, which may have it sooner than the API can say so.
+	Uplinks []string
 }
 
 // guarded returns the pod CIDRs of the family, sorted.
@@ -36,11 +44,21 @@ func (c *compiler) guarded() []netip.Prefix {
 // local returns the members of the set of known pods. The set exists where the
 // guard does.
 func (c *compiler) local() ruleset.Members {
+	return c.guardMembers(c.guard.Local)
+}
+
+// foreign returns the members of the set of addresses of other nodes' pods. It exists
+// where the guard does, so that it can be emptied before the rules change.
+func (c *compiler) foreign() ruleset.Members {
+	return c.guardMembers(c.guard.Foreign)
+}
+
+func (c *compiler) guardMembers(addrs []netip.Addr) ruleset.Members {
 	if len(c.guarded()) == 0 {
 		return nil
 	}
 	members := ruleset.Members{}
-	for _, addr := range c.guard.Local {
+	for _, addr := range addrs {
 		if c.family.Holds(addr) {
 			members[ruleset.Address(addr)] = struct{}{}
 		}
@@ -53,7 +71,10 @@ func (c *compiler) local() ruleset.Members {
 // They stand behind neighbour discovery: an address that was looked for in vain
 // would stay unknown for a second after its pod is programmed.
 func (c *compiler) guardJumps(d policy.Direction) []ruleset.Rule {
-	name, side := LocalSet(c.family), subjectSide(d)
+	name, side, target := LocalSet(c.family), subjectSide(d), GuardChain
+	if len(c.guard.Uplinks) > 0 {
+		target = spareChain(d)
+	}
 	var rules []ruleset.Rule
 	for _, prefix := range c.guarded() {
 		rules = append(rules, ruleset.Rule{
@@ -62,10 +83,19 @@ func (c *compiler) guardJumps(d policy.Direction) []ruleset.Rule {
 				ruleset.AbsentMatch{Set: name, Side: side},
 			},
 			Action: ruleset.Jump,
-			Target: GuardChain,
+			Target: target,
 		})
 	}
 	return rules
+}
+
+// spareChain is the chain that spares pods of other nodes in the direction's subject. Each
+// direction has its own: a packet from such a pod may go to an address that is closed.
+func spareChain(d policy.Direction) string {
+	if d == policy.Egress {
+		return GuardFromChain
+	}
+	return GuardToChain
 }
 
 // guardChain drops, so that the drop's counter says how many packets came too
@@ -75,8 +105,31 @@ func (c *compiler) guardChain() {
 	if len(c.guarded()) == 0 {
 		return
 	}
-	name := LocalSet(c.family)
-	c.sets[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: c.family}
+	for _, name := range []string{LocalSet(c.family), ForeignSet(c.family)} {
+		c.sets[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: c.family}
+	}
+	if len(c.guard.Uplinks) > 0 {
+		for d := range policy.Direction(policy.Directions) {
+			c.addChain(spareChain(d), c.spare(d)...)
+		}
+	}
 	loopback := ruleset.InterfaceMatch{Side: ruleset.Source, Name: "lo"}
 	c.addChain(GuardChain, ruleset.Rule{Match: []ruleset.Match{loopback}, Action: ruleset.Return}, drop)
+}
+
+// spare lets pass what comes from (Egress) or goes to (Ingress) a pod of another node, by
+// an interface that leads to no pod of this one.
+func (c *compiler) spare(d policy.Direction) []ruleset.Rule {
+	side := subjectSide(d)
+	var rules []ruleset.Rule
+	for _, link := range c.guard.Uplinks {
+		rules = append(rules, ruleset.Rule{
+			Match: []ruleset.Match{
+				ruleset.InterfaceMatch{Side: side, Name: link},
+				ruleset.SetMatch{Set: ForeignSet(c.family), Type: ruleset.HashIP, Side: side},
+			},
+			Action: ruleset.Return,
+		})
+	}
+	return append(rules, ruleset.Rule{Action: ruleset.Goto, Target: GuardChain})
 }

@@ -51,6 +51,43 @@ func TestTheGuardClosesUnknownAddressesOfTheNode(t *testing.T) {
 	}
 }
 
+// A pod of another node that has an address of the node's pod CIDRs passes by the
+// interfaces that lead to other nodes, and by no other: there the address is a new pod's
+// of this node. Who may pass still reaches no address that is closed.
+func TestTheGuardSparesPodsOfOtherNodes(t *testing.T) {
+	for family, addrs := range map[ruleset.Family]struct{ cidr, local, foreign, fresh, outside string }{
+		ruleset.IPv4: {"10.244.1.0/24", "10.244.1.3", "10.244.1.77", "10.244.1.9", "192.0.2.7"},
+		ruleset.IPv6: {"fd00:1::/64", "fd00:1::3", "fd00:1::77", "fd00:1::9", "2001:db8::7"},
+	} {
+		guard := compile.Guard{
+			PodCIDRs: []netip.Prefix{netip.MustParsePrefix(addrs.cidr)},
+			Local:    []netip.Addr{netip.MustParseAddr(addrs.local)},
+			Foreign:  []netip.Addr{netip.MustParseAddr(addrs.foreign)},
+			Uplinks:  []string{"eth0", "vxlan.calico"},
+		}
+		out := compile.Compile(family, nil, compile.Links{}, guard)
+		tr := newTracer(t, &out.Ruleset, contents(&out, &policy.Cluster{}))
+		dropped := func(chain, from, to, in, link string) bool {
+			return tr.dropped(chain, &packet{
+				source: netip.MustParseAddr(from), destination: netip.MustParseAddr(to), protocol: policy.TCP, port: 80, in: in, out: link,
+			})
+		}
+		for _, uplink := range guard.Uplinks {
+			for _, peer := range []string{addrs.local, addrs.outside} {
+				require.False(t, dropped(compile.ForwardChain, addrs.foreign, peer, uplink, "cali1"), "to %s", peer)
+				require.False(t, dropped(compile.ForwardChain, peer, addrs.foreign, "cali1", uplink), "from %s", peer)
+			}
+			require.False(t, dropped(compile.InputChain, addrs.foreign, addrs.outside, uplink, ""), "to the node")
+			require.True(t, dropped(compile.ForwardChain, addrs.foreign, addrs.fresh, uplink, "cali2"), "to an address that is closed")
+			require.True(t, dropped(compile.ForwardChain, addrs.fresh, addrs.foreign, "cali2", uplink), "from an address that is closed")
+			require.True(t, dropped(compile.ForwardChain, addrs.fresh, addrs.outside, uplink, "eth1"), "nobody's, by an uplink")
+		}
+		require.True(t, dropped(compile.ForwardChain, addrs.foreign, addrs.outside, "cali3", "eth0"), "the address at a new pod of this node")
+		require.True(t, dropped(compile.ForwardChain, addrs.outside, addrs.foreign, "eth0", "cali3"), "the address at a new pod of this node")
+		require.True(t, dropped(compile.InputChain, addrs.foreign, addrs.outside, "cali3", ""), "the address at a new pod of this node")
+	}
+}
+
 // The neighbours of an address that is still closed find it all the same: else it
 // would be looked for in vain for a second more.
 func TestTheGuardLetsNeighboursBeFound(t *testing.T) {

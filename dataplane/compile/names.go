@@ -23,6 +23,11 @@ const (
 	AnswerChain  = ChainPrefix + "LINK-ANSWER"
 	GuardChain   = ChainPrefix + "GUARD"
 
+	// GuardFromChain and GuardToChain spare pods of other nodes ahead of GuardChain, by
+	// the packet's source and by its destination.
+	GuardFromChain = GuardChain + "-FROM"
+	GuardToChain   = GuardChain + "-TO"
+
 	SetPrefix = "moat-"
 )
 
@@ -59,6 +64,12 @@ func IsolatedSet(family ruleset.Family, d policy.Direction) string {
 // LocalSet is the name of the set of all known pods of the node.
 func LocalSet(family ruleset.Family) string {
 	return fmt.Sprintf("%s%d-local", SetPrefix, family)
+}
+
+// ForeignSet is the name of the set of addresses of the node's pod CIDRs that pods of
+// other nodes have.
+func ForeignSet(family ruleset.Family) string {
+	return fmt.Sprintf("%s%d-foreign", SetPrefix, family)
 }
 
 func peerSetName(family ruleset.Family, peers *policy.PeerSet) string {

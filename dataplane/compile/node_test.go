@@ -91,6 +91,7 @@ func contents(out *compile.Output, c *policy.Cluster) map[string]ruleset.Members
 	}
 	if out.Local != nil {
 		sets[compile.LocalSet(out.Ruleset.Family)] = out.Local
+		sets[compile.ForeignSet(out.Ruleset.Family)] = out.Foreign
 	}
 	for name, peers := range out.Peers {
 		sets[name] = membersOf(&peers, out.Ruleset.Family, c)

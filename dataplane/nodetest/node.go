@@ -33,6 +33,14 @@ const (
 	routerAddr6 = "fd00:77::1"
 )
 
+// The router's addresses on the host's side. They aren't those of the node: the router
+// would not answer the node when it asks for a neighbour under an address of the router's
+// own.
+var (
+	innerAddr4 = netip.MustParseAddr("169.254.2.1")
+	innerAddr6 = netip.MustParseAddr("fe80::2")
+)
+
 // Node is a host that forwards between pods on a bridge, like Flannel's cni0, and
 // others that it routes to, like pods of other nodes and the rest of the world.
 //
@@ -194,14 +202,14 @@ func (n *Node) AddBehindRouter(t testing.TB, mtu int, addrs ...string) *Host {
 				return err
 			}
 		}
-		return errors.Join(netlink.LinkSetMTU(link, mtu), addAddr(name, linkAddr4, 32), addAddr(name, linkAddr6, 64))
+		return errors.Join(netlink.LinkSetMTU(link, mtu), addAddr(name, innerAddr4, 32), addAddr(name, innerAddr6, 64))
 	})
 	for _, text := range addrs {
 		addr := netip.MustParseAddr(text)
 		h.Addrs = append(h.Addrs, addr)
-		here, gateway, via := netip.PrefixFrom(addr, addr.BitLen()), linkAddr4, router.Addrs[0]
+		here, gateway, via := netip.PrefixFrom(addr, addr.BitLen()), innerAddr4, router.Addrs[0]
 		if addr.Is6() {
-			gateway, via = linkAddr6, router.Addrs[1]
+			gateway, via = innerAddr6, router.Addrs[1]
 		}
 		require.NoError(t, router.Do(func() error { return addRoute(name, here, netip.Addr{}) }))
 		require.NoError(t, h.Do(func() error {

@@ -1,6 +1,8 @@
 package selector
 
 import (
+	"iter"
+	"maps"
 	"net/netip"
 	"slices"
 
@@ -57,6 +59,12 @@ func (a *Addresses) Delete(key types.NamespacedName) []*policy.Pod {
 func (a *Addresses) Owners(addr netip.Addr) []*policy.Pod {
 	return policy.Owners(addr, a.showing.all(addr))
 }
+
+// Showing returns the pods that show an address, whoever owns it.
+func (a *Addresses) Showing(addr netip.Addr) []*policy.Pod { return a.showing.all(addr) }
+
+// Shown returns every address that a pod shows, in no order.
+func (a *Addresses) Shown() iter.Seq[netip.Addr] { return maps.Keys(a.showing.first) }
 
 // Subject returns the pod with the addresses at which its policies hold.
 func (a *Addresses) Subject(pod *policy.Pod) *policy.Pod {

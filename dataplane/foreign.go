@@ -1,0 +1,139 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+)
+
+// A network with an IPAM of its own may give pods of other nodes addresses of this
+// Node's podCIDRs. The guard spares them, since no policy closes them here: the model
+// says which addresses they are, and the node's routes say by which interfaces they are
+// reached. Behind any other interface such an address is closed as before. So it is at
+// once where the network gives it to a new pod of this node, which the API still shows
+// elsewhere: that pod is behind an interface of its own.
+
+// followForeign looks again at the addresses of pods that came, changed or went. Some of
+// them may be nil.
+func (m *model) followForeign(pods ...*policy.Pod) {
+	for _, pod := range pods {
+		if pod == nil {
+			continue
+		}
+		for _, addr := range pod.Addrs {
+			if m.guard.covers(addr) {
+				m.setForeign(addr)
+			}
+		}
+	}
+}
+
+// findForeign looks at all addresses, after the Node got other podCIDRs.
+func (m *model) findForeign() {
+	m.guard.foreign = map[netip.Addr]struct{}{}
+	for addr := range m.addresses.Shown() {
+		if m.guard.covers(addr) {
+			m.setForeign(addr)
+		}
+	}
+}
+
+// setForeign notes whether an address of the podCIDRs is one of other nodes' pods alone.
+// A pod of this node has it until the API or the runtime says that it is gone, whoever
+// else shows it.
+func (m *model) setForeign(addr netip.Addr) {
+	pods := m.addresses.Showing(addr)
+	is := len(pods) > 0 && !slices.ContainsFunc(pods, func(pod *policy.Pod) bool { return pod.Node == m.node || pod.Node == "" })
+	if _, was := m.guard.foreign[addr]; was == is {
+		return
+	}
+	if is {
+		m.guard.foreign[addr] = struct{}{}
+	} else {
+		delete(m.guard.foreign, addr)
+	}
+	if m.guard.on {
+		m.revision++
+	}
+}
+
+// covers reports whether the address is one of the Node's podCIDRs.
+func (g *startGuard) covers(addr netip.Addr) bool {
+	return slices.ContainsFunc(g.podCIDRs, func(cidr netip.Prefix) bool { return cidr.Contains(addr) })
+}
+
+// sparesForeign reports whether pods of other nodes pass the guard.
+func (m *model) sparesForeign() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.guard.on && len(m.guard.foreign) > 0
+}
+
+// tunnels are the kinds of interfaces that lead to other machines, whatever their routes
+// look like.
+var tunnels = []string{"geneve", "gre", "gretap", "ip6tnl", "ipip", "sit", "vxlan", "wireguard"}
+
+// uplinksOf returns the interfaces by which the node reaches pods of other nodes, sorted:
+// by a gateway, a tunnel, or the way to the rest of the world. An interface that leads to
+// a pod of this node is none of them. With an error it returns none.
+func uplinksOf(foreign, local []netip.Addr) ([]string, error) {
+	if len(foreign) == 0 {
+		return nil, nil
+	}
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, fmt.Errorf("opening a route netlink socket: %w", err)
+	}
+	defer handle.Close()
+	r := routes{handle: handle}
+	world, worldErr := r.indexes(outside)
+	pods, podsErr := r.indexes(local)
+	ways, waysErr := r.indexes(foreign)
+	if err := errors.Join(worldErr, podsErr, waysErr); err != nil {
+		return nil, err
+	}
+	var names []string
+	for index, direct := range ways {
+		if _, leadsToPods := pods[index]; leadsToPods {
+			continue
+		}
+		link, err := handle.LinkByIndex(index)
+		if err != nil {
+			return nil, fmt.Errorf("finding the interface %d: %w", index, err)
+		}
+		_, toWorld := world[index]
+		if direct && !toWorld && !slices.Contains(tunnels, link.Type()) {
+			continue
+		}
+		if name := link.Attrs().Name; plainName.MatchString(name) {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// indexes returns the interfaces that lead to the addresses, each with whether all of its
+// routes are direct ones, without a gateway. Addresses without a route to a neighbour lead
+// nowhere.
+func (r *routes) indexes(addrs []netip.Addr) (map[int]bool, error) {
+	indexes := map[int]bool{}
+	for _, addr := range addrs {
+		route, err := r.to(addr)
+		if err != nil {
+			return nil, err
+		}
+		if route == nil || route.Type != unix.RTN_UNICAST {
+			continue
+		}
+		direct, seen := indexes[route.LinkIndex]
+		indexes[route.LinkIndex] = (direct || !seen) && route.Gw == nil && route.Via == nil
+	}
+	return indexes, nil
+}
