@@ -97,13 +97,8 @@ type Agent struct {
 	// event is when the first event came that is not in the kernel yet.
 	event time.Time
 
-	degraded string // as it was reported last
-
-	// bridge is what bridgeFilter said last, and when.
-	bridge struct {
-		at  time.Time
-		err error
-	}
+	news *nodeNews
+	look nodeLook
 
 	// complete is when the model was complete; zero once that is in the kernel.
 	complete time.Time
@@ -154,7 +149,9 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	a.home.name = options.Namespace
 	a.health = &health{unsynced: a.unsynced}
 	a.enforcer.progress = a.health.begin
-	a.starts = newStarts(options.PodStartGuard, a.model, mgr.GetEventRecorder("moat-agent"), log)
+	recorder := mgr.GetEventRecorder("moat-agent")
+	a.starts = newStarts(options.PodStartGuard, a.model, recorder, log)
+	a.news = newNodeNews(options.NodeName, recorder, a.enforcer.metrics, log)
 	return a, a.watch(ctx, mgr.GetCache())
 }
 
@@ -331,7 +328,7 @@ func (a *Agent) sync(ctx context.Context) error {
 	if now := a.enforcer.backend; before != "" && now != before {
 		a.log.Info("The node changed its iptables backend, and the rules moved", "from", before, "to", now)
 	}
-	degraded := errors.Join(a.bridged(start), a.storage.failure(), a.enforcer.cutter.failure())
+	degraded := a.degradations(start)
 	if a.health.end(err) {
 		a.log.Info("The kernel holds the rules of all policies", "backend", a.enforcer.backend, "policies", len(a.enforcer.view.selecting))
 	}
@@ -342,10 +339,9 @@ func (a *Agent) sync(ctx context.Context) error {
 		a.starts.synced(a.enforcer.view.revision)
 	}
 	// Where only elements of sets moved, the report and the sizes are what they were.
-	said := fmt.Sprint(degraded)
-	news := a.reporter.setPodStart(a.starts.condition()) || said != a.degraded
-	if !a.enforcer.same || err != nil || news {
-		a.degraded = said
+	podStart := a.starts.condition()
+	a.enforcer.metrics.podStart(&podStart)
+	if newStart := a.reporter.setPodStart(podStart); a.news.tell(degraded) || newStart || !a.enforcer.same || err != nil {
 		a.sayWhatIsWrong()
 		a.reporter.beside(a.enforcer.engines)
 		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)

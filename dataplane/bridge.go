@@ -5,23 +5,35 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/vishvananda/netlink"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// bridgeEvery is the least time between two looks at the switches of bridges, which
-// a sync that moves an element of a set need not wait for.
-const bridgeEvery = time.Second
+// nodeLookEvery is the least time between two looks at what of the node lets packets
+// pass by the rules, which a sync that moves an element of a set need not wait for.
+const nodeLookEvery = time.Second
 
-// bridged is bridgeFilter, or what it said less than bridgeEvery ago if that was
-// nothing.
-func (a *Agent) bridged(now time.Time) error {
-	if a.bridge.err != nil || now.Sub(a.bridge.at) >= bridgeEvery {
-		a.bridge.at, a.bridge.err = now, a.bridgeFilter()
+// nodeLook is what byPasses found last, and when.
+type nodeLook struct {
+	at    time.Time
+	found []degradation
+}
+
+// byPasses returns the ways around the rules that the node has, or what was found less
+// than nodeLookEvery ago if that was nothing.
+func (a *Agent) byPasses(now time.Time) []degradation {
+	if len(a.look.found) > 0 || now.Sub(a.look.at) >= nodeLookEvery {
+		a.look = nodeLook{now, slices.Concat(
+			degradedBy(v1alpha1.NodeReasonBridgeNetfilterOff, a.bridgeFilter()),
+			degradedBy(v1alpha1.NodeReasonProxyModeIPVS, servesByIPVS()),
+		)}
 	}
-	return a.bridge.err
+	return a.look.found
 }
 
 // bridgeFilter makes bridged packets pass the FORWARD chain: traffic between two
@@ -40,8 +52,11 @@ func (a *Agent) bridgeFilter() error {
 	}
 	// A node without bridge does without the switch.
 	bridged, listErr := hasBridgePort()
-	if listErr != nil || !bridged {
-		return listErr
+	if listErr != nil {
+		return fmt.Errorf("whether traffic between pods of this node is filtered can't be told: %w", errors.Join(listErr, err))
+	}
+	if !bridged {
+		return nil
 	}
 	return fmt.Errorf("traffic between pods of this node is not filtered: "+
 		"load the kernel module br_netfilter and set net.bridge.bridge-nf-call-iptables and -ip6tables to 1: %w", err)

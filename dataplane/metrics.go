@@ -1,10 +1,13 @@
 package dataplane
 
 import (
+	"slices"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -56,6 +59,8 @@ type metrics struct {
 	quarantined  prometheus.Gauge
 	lockFailures prometheus.Counter
 	conflict     prometheus.Gauge
+	degraded     *prometheus.GaugeVec
+	unguarded    prometheus.Gauge
 }
 
 func newMetrics() *metrics {
@@ -102,6 +107,11 @@ func newMetrics() *metrics {
 			Help: "1 while rules of another NetworkPolicy engine are on the node, otherwise 0.",
 		}),
 	}
+	m.degraded = gauges("degraded", "1 while the node can't enforce everything for this reason, otherwise 0.", "reason")
+	m.unguarded = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: metricNamespace, Name: "pod_starts_unguarded",
+		Help: "1 while a new pod is open until its rules are in force although podStartGuard isn't Off, otherwise 0.",
+	})
 	m.cutFlows = prometheus.NewCounter(prometheus.CounterOpts{
 		Namespace: metricNamespace, Name: "cut_flows_total",
 		Help: "Established connections that were cut since a policy forbids them now.",
@@ -127,6 +137,7 @@ func (m *metrics) beginAtZero() {
 	for _, kind := range []string{repairChain, repairHook, repairSet} {
 		m.repairs.WithLabelValues(kind)
 	}
+	m.degradedBy(nil)
 }
 
 // metricNamespace is what the names of all metrics begin with.
@@ -152,7 +163,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.firstSync, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
-		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict,
+		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded,
 	}
 }
 
@@ -233,11 +244,31 @@ func (m *metrics) syncedFirst(complete time.Time) {
 	}
 }
 
+// degradedBy takes the reasons for which the node can't enforce everything.
+func (m *metrics) degradedBy(reasons []string) {
+	for _, reason := range degradedReasons {
+		m.degraded.WithLabelValues(reason).Set(oneIf(slices.Contains(reasons, reason)))
+	}
+}
+
+// podStart takes the condition PodStartGuarded.
+func (m *metrics) podStart(condition *metav1.Condition) {
+	m.unguarded.Set(oneIf(condition.Status == metav1.ConditionFalse && condition.Reason != v1alpha1.NodeReasonOff))
+}
+
+// oneIf is a condition as the value of a gauge.
+func oneIf(holds bool) float64 {
+	if holds {
+		return 1
+	}
+	return 0
+}
+
 // show tells what the enforcer has in the kernel, and how many policies failed.
 func (m *metrics) show(e *enforcer, failed int) {
 	m.failed.Set(float64(failed))
 	m.quarantined.Set(float64(len(e.quarantine)))
-	m.conflict.Set(min(1, float64(len(e.engines))))
+	m.conflict.Set(oneIf(len(e.engines) > 0))
 	for family, table := range e.tables {
 		rules := 0
 		for _, chain := range table.Chains {

@@ -69,9 +69,10 @@ func (r *reporter) beside(engines []string) {
 	r.engines = engines
 }
 
-// observe takes the outcome of a sync and returns how many policies failed. The
-// view is nil if the sync failed before it could look at the model.
-func (r *reporter) observe(backend iptables.Backend, v *view, syncErr, degraded error) (failed int) {
+// observe takes the outcome of a sync, and what the node can't enforce, the gravest
+// first. It returns how many policies failed. The view is nil if the sync failed before
+// it could look at the model.
+func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, degraded []degradation) (failed int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	var selecting []*policy.Policy
@@ -135,7 +136,7 @@ func addFailure(status *v1alpha1.NodeEnforcementStatus, p *policy.Policy, reason
 	status.Failures = append(status.Failures, v1alpha1.PolicyFailure{UID: p.UID, Reason: reason, Message: message(err)})
 }
 
-func conditionsOf(syncErr, degraded error) []metav1.Condition {
+func conditionsOf(syncErr error, degraded []degradation) []metav1.Condition {
 	synced := metav1.Condition{
 		Type:    v1alpha1.NodeConditionDataplaneSynced,
 		Status:  metav1.ConditionTrue,
@@ -145,18 +146,7 @@ func conditionsOf(syncErr, degraded error) []metav1.Condition {
 	if syncErr != nil {
 		synced.Status, synced.Reason, synced.Message = metav1.ConditionFalse, reasonOf(syncErr), message(syncErr)
 	}
-	degradedCondition := metav1.Condition{
-		Type:    v1alpha1.NodeConditionDegraded,
-		Status:  metav1.ConditionFalse,
-		Reason:  v1alpha1.NodeReasonHealthy,
-		Message: "Everything on this node can be enforced",
-	}
-	if degraded != nil {
-		degradedCondition.Status = metav1.ConditionTrue
-		degradedCondition.Reason = degradedReason(degraded)
-		degradedCondition.Message = message(degraded)
-	}
-	return []metav1.Condition{synced, degradedCondition}
+	return []metav1.Condition{synced, degradedCondition(degraded)}
 }
 
 // conflictOf is a condition of its own: Moat's rules are in force beside those of
@@ -178,14 +168,6 @@ func conflictOf(engines []string) metav1.Condition {
 		Reason:  v1alpha1.NodeReasonOtherEngineFound,
 		Message: message(errors.New(text)),
 	}
-}
-
-func degradedReason(degraded error) string {
-	var unreadable *storageError
-	if errors.As(degraded, &unreadable) {
-		return v1alpha1.NodeReasonStorageUnreadable
-	}
-	return v1alpha1.NodeReasonBridgeNetfilterOff
 }
 
 func reasonOf(err error) string {

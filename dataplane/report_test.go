@@ -107,7 +107,8 @@ func TestReportIsBounded(t *testing.T) {
 func TestReportConditions(t *testing.T) {
 	for _, test := range []struct {
 		name               string
-		syncErr, degraded  error
+		syncErr            error
+		degraded           []degradation
 		synced, isDegraded metav1.ConditionStatus
 		reason             string
 	}{
@@ -117,7 +118,7 @@ func TestReportConditions(t *testing.T) {
 		{"iptables not permitted", &iptables.Error{Stderr: "Permission denied (you must be root)"}, nil, "False", "False", v1alpha1.NodeReasonPermissionDenied},
 		{"ipset not permitted", fmt.Errorf("a: %w", unix.EPERM), nil, "False", "False", v1alpha1.NodeReasonPermissionDenied},
 		{"restore fails", fmt.Errorf("a: %w", &iptables.Error{Stderr: "line 3 failed"}), nil, "False", "False", v1alpha1.NodeReasonRestoreFailed},
-		{"bridge unfiltered", nil, errors.New("load br_netfilter"), "True", "True", v1alpha1.NodeReasonSynced},
+		{"bridge unfiltered", nil, degradedBy(v1alpha1.NodeReasonBridgeNetfilterOff, errors.New("load br_netfilter")), "True", "True", v1alpha1.NodeReasonSynced},
 	} {
 		conditions := conditionsOf(test.syncErr, test.degraded)
 		synced := apimeta.FindStatusCondition(conditions, v1alpha1.NodeConditionDataplaneSynced)
@@ -125,10 +126,12 @@ func TestReportConditions(t *testing.T) {
 		require.Equal(t, test.synced, synced.Status, test.name)
 		require.Equal(t, test.reason, synced.Reason, test.name)
 		require.Equal(t, test.isDegraded, degraded.Status, test.name)
-		for _, c := range []error{test.syncErr, test.degraded} {
-			if c != nil {
-				require.Contains(t, synced.Message+degraded.Message, c.Error(), test.name)
-			}
+		if test.syncErr != nil {
+			require.Contains(t, synced.Message, test.syncErr.Error(), test.name)
+		}
+		for _, d := range test.degraded {
+			require.Equal(t, d.reason, degraded.Reason, test.name)
+			require.Contains(t, degraded.Message, d.err.Error(), test.name)
 		}
 	}
 }

@@ -16,7 +16,9 @@ const (
 	NodeConditionDataplaneSynced = "DataplaneSynced"
 
 	// NodeConditionDegraded is True while the node can't enforce something that
-	// the API server holds: its message says what, and what to do.
+	// the API server holds, though its agent works: its message says what, and what to
+	// do. Of several reasons it has the gravest, and the message names all. No policy
+	// counts as enforced on the node meanwhile.
 	NodeConditionDegraded = "Degraded"
 
 	// NodeConditionPodStartGuarded is True while an address of one of the node's
@@ -28,15 +30,33 @@ const (
 	NodeConditionPolicyEngineConflict = "PolicyEngineConflict"
 )
 
-// Reasons of NodeEnforcement conditions and failures.
+// Reasons of NodeConditionDegraded. Each is also the reason of an event of the Node
+// when it comes, and a value of the label reason of the metric moat_degraded.
+const (
+	// NodeReasonBridgeNetfilterOff: packets between two pods of the node don't pass
+	// iptables, since the node doesn't show it what its bridges forward.
+	NodeReasonBridgeNetfilterOff = "BridgeNetfilterOff"
+
+	// NodeReasonProxyModeIPVS: Services are served by IPVS. What goes through a Service
+	// to a pod of the same node doesn't pass FORWARD, where ingress rules are.
+	NodeReasonProxyModeIPVS = "ProxyModeIPVS"
+
+	// NodeReasonStorageUnreadable: the API server can't decode an object that it
+	// stores, and so tells of no change of that kind.
+	NodeReasonStorageUnreadable = "StorageUnreadable"
+
+	// NodeReasonConnectionsUncut: the kernel's table of connections can't be read.
+	// Connections from before a policy that forbids them go on.
+	NodeReasonConnectionsUncut = "ConnectionsUncut"
+)
+
+// Reasons of other NodeEnforcement conditions, and of failures.
 const (
 	NodeReasonSynced                  = "Synced"
 	NodeReasonSyncFailed              = "SyncFailed"
 	NodeReasonHealthy                 = "Healthy"
 	NodeReasonIptablesMissing         = "IptablesMissing"
 	NodeReasonPermissionDenied        = "PermissionDenied"
-	NodeReasonBridgeNetfilterOff      = "BridgeNetfilterOff"
-	NodeReasonStorageUnreadable       = "StorageUnreadable"
 	NodeReasonRestoreFailed           = "RestoreFailed"
 	NodeReasonPolicyUnreadable        = "PolicyUnreadable"
 	NodeReasonRuntimeConnected        = "RuntimeConnected"
@@ -64,6 +84,10 @@ const (
 // EventReasonPodNotProgrammed is the reason of the event on a pod whose start
 // could not be held until its rules were in force.
 const EventReasonPodNotProgrammed = "PodNotProgrammed"
+
+// EventReasonRecovered is the reason of the event of a Node when a reason of
+// NodeConditionDegraded is over, which its note names.
+const EventReasonRecovered = "Recovered"
 
 // NodeEnforcement says what the dataplane of one node enforces. It is named
 // after its Node and owned by it, and written by that node's agent alone, only

@@ -77,6 +77,7 @@ func TestJudgeNode(t *testing.T) {
 		"another policy failed":        {agentReady, report(listing("uid-db", 2), failing("other", "RestoreFailed", "why")), nodeCurrent, ""},
 		"not synced":                   {agentReady, report(listing("uid-db", 2), condition("DataplaneSynced", "False", "RestoreFailed", "why")), nodeFailed, "RestoreFailed"},
 		"no bridge netfilter":          {agentReady, report(listing("uid-db", 2), condition("Degraded", "True", "BridgeNetfilterOff", "why")), nodeFailed, "BridgeNetfilterOff"},
+		"kube-proxy works by IPVS":     {agentReady, report(listing("uid-db", 2), condition("Degraded", "True", "ProxyModeIPVS", "why")), nodeFailed, "ProxyModeIPVS"},
 		"degraded by another policy":   {agentReady, report(listing("uid-db", 2), condition("Degraded", "True", "PolicyUnreadable", "why")), nodeCurrent, ""},
 		"truncated, listed":            {agentReady, report(listing("uid-db", 2), truncated), nodeCurrent, ""},
 		"truncated, not listed":        {agentReady, report(truncated), nodeFailed, "ReportTruncated"},
