@@ -126,6 +126,8 @@ func TestTooOldKubernetesIsRefused(t *testing.T) {
 func TestWrongCombinationsAreRefused(t *testing.T) {
 	for _, test := range []struct{ set, wantError string }{
 		{`enabled=false`, "enabled: false removes nothing: it is for a parent chart, whose dependency names it (condition: moat.enabled)"},
+		{`agent.maxUnavailable="20%",agent.updateStrategy.rollingUpdate.maxUnavailable="5%"`,
+			"agent.maxUnavailable is 20% and agent.updateStrategy.rollingUpdate.maxUnavailable 5%: they are one value, of which the first is the old name. Leave it out"},
 		{`agent.ports.metrics=9471`, "agent.ports: metrics and health are both 9471: give each a port of its own"},
 		{`operator.ports={"metrics":9000,"health":9000}`, "operator.ports: metrics and health are both 9000"},
 		{`agent.extraArgs=["--log-level=debug"]`, "agent.extraArgs: --log-level is there already"},
