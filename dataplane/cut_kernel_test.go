@@ -55,6 +55,8 @@ func (s *scene) runAgent() (stop func()) {
 				case <-ctx.Done():
 					return nil
 				case <-s.model.changed:
+				case <-s.inspects:
+					s.enforcer.inspect()
 				}
 			}
 		})

@@ -39,7 +39,7 @@ type cut struct {
 }
 
 // adopt takes over what an agent before this one cut.
-func adopt(sets ipset.State, now time.Time) *cuts {
+func adopt(sets ipset.State, ports conntrack.Ports, now time.Time) *cuts {
 	c := &cuts{classes: map[conntrack.Class]cut{}, lastLook: now, last: map[string]time.Time{}}
 	for _, family := range ruleset.Families() {
 		for cause := range compile.CutCauses {
@@ -52,7 +52,46 @@ func adopt(sets ipset.State, now time.Time) *cuts {
 			}
 		}
 	}
+	for _, picked := range pickedUp(c.classes, ports) {
+		c.classes[picked] = cut{seen: now}
+	}
 	return c
+}
+
+// pickedUp returns the classes that the kernel had picked up, of which a set has two
+// members: one for the connections as the kernel sees them, and one for those that
+// the real client would open.
+func pickedUp(classes map[conntrack.Class]cut, ports conntrack.Ports) []conntrack.Class {
+	type ends struct {
+		client, server netip.Addr
+		protocol       policy.Protocol
+	}
+	served := map[ends][]uint16{}
+	for class := range classes {
+		between := ends{class.Client, class.Server, class.Protocol}
+		served[between] = append(served[between], class.Port)
+	}
+	var picked []conntrack.Class
+	for class := range classes {
+		for _, from := range served[ends{class.Server, class.Client, class.Protocol}] {
+			if class.Opener = ports.Opener(from, class.Port); class.Opener == conntrack.Second {
+				class.From = from
+				picked = append(picked, class)
+			}
+		}
+	}
+	return picked
+}
+
+// cutPickedUp returns the picked-up classes that are cut.
+func (c *cuts) cutPickedUp() map[conntrack.Class]struct{} {
+	picked := map[conntrack.Class]struct{}{}
+	for class := range c.classes {
+		if class.Opener != conntrack.First {
+			picked[class] = struct{}{}
+		}
+	}
+	return picked
 }
 
 // follow takes in what a look found, nil for none, and forgets what is over or
@@ -116,11 +155,25 @@ func (c *cuts) membersBy(cause compile.CutCause, family ruleset.Family) ruleset.
 		if !cut.by[cause] || !family.Holds(class.Client) {
 			continue
 		}
-		for _, port := range [...]uint16{class.Port, class.Answer} {
-			members[cutMember(class.Client, class.Server, class.Protocol, port)] = struct{}{}
+		for _, cut := range packetsOf(class) {
+			for _, port := range [...]uint16{cut.Port, cut.Answer} {
+				members[cutMember(cut.Client, cut.Server, cut.Protocol, port)] = struct{}{}
+			}
 		}
 	}
 	return members
+}
+
+// packetsOf returns the classes to which the kernel counts the packets of a class that
+// is cut. Once it has forgotten an entry that it picked up, the server's next packet
+// makes another one unless the class that is forbidden is cut as well. Where either end may have
+// opened the connections, that one may have others, which are allowed.
+func packetsOf(class conntrack.Class) []conntrack.Class {
+	classes := []conntrack.Class{class}
+	if class.Opener == conntrack.Second {
+		classes = append(classes, class.Readings()...)
+	}
+	return classes
 }
 
 func cutMember(client, server netip.Addr, protocol policy.Protocol, port uint16) ruleset.Member {
@@ -140,7 +193,7 @@ func (e *enforcer) followCuts(m *model) (bool, error) {
 		if err != nil {
 			return false, err
 		}
-		e.cuts = adopt(have, time.Now())
+		e.cuts = adopt(have, e.cutter.clientPorts(), time.Now())
 	}
 	now := time.Now()
 	e.metrics.cutFlows.Add(float64(e.cuts.follow(e.cutter.take(), m, e.enforced(), now)))
@@ -175,9 +228,12 @@ func (e *enforcer) enforced() *view {
 // become forbidden: the kernel is stricter than it was, or a pod is gone.
 func (e *enforcer) lookForCuts(m *model) {
 	enforced := e.enforced()
-	e.cutter.watch(len(e.cuts.classes) > 0, enforced)
+	e.cutter.watch(len(e.cuts.classes) > 0, enforced, e.cuts.cutPickedUp())
 	if released := m.takeReleased(); e.stricter || len(released) > 0 {
 		e.cutter.request(m, enforced, released)
 	}
-	e.stricter = false
+	if e.hooked {
+		e.cutter.resume()
+	}
+	e.stricter, e.hooked = false, false
 }

@@ -32,9 +32,19 @@ const (
 	pauseMost   = 750 * time.Millisecond
 	pauseFactor = 199
 
+	// looksPerGap: where the hooks were missing the kernel may have tracked nothing, and
+	// it picks up a connection of that time with the next packet, which may come late.
+	// With their pauses so many looks take four seconds at least.
+	looksPerGap = 16
+
 	// watchEvery is the time between looks while something is cut, to see what is
-	// over.
+	// over, and for gapWatch after the hooks were missing.
 	watchEvery = 5 * time.Second
+	gapWatch   = 2 * time.Minute
+
+	// idleEvery is the time between looks while nothing asks for one. A connection
+	// that was silent for long may be picked up at any time.
+	idleEvery = 2 * time.Minute
 
 	// judgedAtOnce is how many classes are judged without letting go of the model,
 	// which informers wait for.
@@ -50,12 +60,16 @@ type cutter struct {
 
 	mu       sync.Mutex
 	table    *conntrack.Table
+	ports    conntrack.Ports
 	routes   *netlink.Handle
 	model    *model
 	view     *view
 	released conntrack.Addresses
-	owed     int  // looks that were asked for
-	watching bool // something is cut
+	owed     int                          // looks that were asked for
+	watching bool                         // something is cut
+	cut      map[conntrack.Class]struct{} // what of it was picked up
+	gapLooks int                          // of the looks owed, those after the hooks were missing
+	gapUntil time.Time
 	found    *findings
 	err      error
 }
@@ -82,13 +96,25 @@ func (c *cutter) open() error {
 	if err != nil {
 		return fmt.Errorf("opening a route netlink socket: %w", err)
 	}
+	ports, err := conntrack.ClientPorts()
+	if err != nil {
+		routes.Close()
+		return err
+	}
 	table, err := conntrack.Open()
 	if err != nil {
 		routes.Close()
 		return err
 	}
-	c.table, c.routes = table, routes
+	c.table, c.routes, c.ports = table, routes, ports
 	return nil
+}
+
+// clientPorts returns the ports that clients use, once the cutter is open.
+func (c *cutter) clientPorts() conntrack.Ports {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.ports
 }
 
 // close ends the connection. Nothing may be running any more.
@@ -109,19 +135,27 @@ func (c *cutter) request(m *model, v *view, released conntrack.Addresses) {
 	if c.owed == 0 {
 		c.signal()
 	}
-	c.model, c.view, c.owed = m, v, looksPerChange
+	c.model, c.view, c.owed = m, v, max(c.owed, looksPerChange)
 	if c.released == nil {
 		c.released = conntrack.Addresses{}
 	}
 	maps.Copy(c.released, released)
 }
 
-// watch says whether something is cut.
-func (c *cutter) watch(cutting bool, v *view) {
+// resume asks for looks after the hooks were missing and are there again.
+func (c *cutter) resume() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.owed, c.gapLooks, c.gapUntil = looksPerGap, looksPerGap, time.Now().Add(gapWatch)
+	c.signal()
+}
+
+// watch says whether something is cut, and what of it the kernel had picked up.
+func (c *cutter) watch(cutting bool, v *view, pickedUp map[conntrack.Class]struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changed := c.watching != cutting
-	c.watching, c.view = cutting, v
+	c.watching, c.view, c.cut = cutting, v, pickedUp
 	if changed {
 		c.signal()
 	}
@@ -165,14 +199,14 @@ func (c *cutter) start(ctx context.Context) (stop func()) {
 
 // run looks until the context ends.
 func (c *cutter) run(ctx context.Context) {
-	var next, watch time.Time // when a look is due that was asked for, and one that wasn't
+	var next, last time.Time // when a look is due that was asked for, and when the last one ended
 	for {
 		c.mu.Lock()
 		due := next
 		if c.owed == 0 {
-			due = watch
+			due = last.Add(c.pause())
 		}
-		idle := c.table == nil || c.model == nil || c.owed == 0 && !c.watching
+		idle := c.table == nil || c.model == nil
 		c.mu.Unlock()
 		timer := time.NewTimer(time.Until(due))
 		if idle {
@@ -190,9 +224,17 @@ func (c *cutter) run(ctx context.Context) {
 			end := time.Now()
 			took := end.Sub(start)
 			next = end.Add(max(pauseLeast, min(pauseFactor*took, pauseMost-2*took)))
-			watch = end.Add(watchEvery)
+			last = end
 		}
 	}
+}
+
+// pause is the time between looks that nobody asked for. The lock has to be held.
+func (c *cutter) pause() time.Duration {
+	if c.watching || time.Now().Before(c.gapUntil) {
+		return watchEvery
+	}
+	return idleEvery
 }
 
 // look goes through the table once.
@@ -200,10 +242,12 @@ func (c *cutter) look(start time.Time) {
 	c.mu.Lock()
 	m, v, owed, watching := c.model, c.view, c.owed, c.watching
 	released := c.released
-	c.owed, c.released = max(0, owed-1), nil
+	scan := conntrack.Scan{ClientPorts: c.ports, Resumed: c.gapLooks > 0, Cut: c.cut}
+	c.owed, c.gapLooks, c.released = max(0, owed-1), max(0, c.gapLooks-1), nil
 	c.mu.Unlock()
 
-	found, err := c.search(m, v, m.unowned(released))
+	scan.Isolated, scan.Released = isolatedAddresses(v), m.unowned(released)
+	found, err := c.search(m, v, &scan)
 	if err == nil && watching && found.own.all == nil { // the sync loop judges by them
 		found.own, err = c.ownAddresses(v.links[policy.Egress])
 	}
@@ -236,8 +280,7 @@ func joinAddresses(a, b conntrack.Addresses) conntrack.Addresses {
 
 // search returns the forbidden classes, and forgets the entries of released
 // addresses.
-func (c *cutter) search(m *model, v *view, released conntrack.Addresses) (*findings, error) {
-	scan := conntrack.Scan{Isolated: isolatedAddresses(v), Released: released}
+func (c *cutter) search(m *model, v *view, scan *conntrack.Scan) (*findings, error) {
 	for d, links := range v.links {
 		scan.Links[d] = len(links) > 0
 	}

@@ -67,6 +67,7 @@ type enforcer struct {
 	cutter   *cutter
 	cuts     *cuts
 	stricter bool // something was written that may forbid what was allowed
+	hooked   bool // hooks were written that were missing
 
 	inspection inspection
 	quarantine quarantine
@@ -329,6 +330,7 @@ func (e *enforcer) restore(ctx context.Context, apply applier) error {
 			continue
 		}
 		e.stricter = true
+		e.hooked = e.hooked || slices.ContainsFunc(change.Rehook, func(builtin string) bool { return len(e.tables[family].Hooks[builtin]) == 0 })
 		if err := apply(ctx, family, change); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", family, err))
 			continue

@@ -31,6 +31,7 @@ type scene struct {
 	pods     map[string]*corev1.Pod
 	policies map[string]*networkingv1.NetworkPolicy
 	labels   policy.Namespaces
+	inspects chan struct{} // makes a running agent look at the kernel
 	// namespaces are those of labels, as objects.
 	namespaces []*corev1.Namespace
 }
@@ -52,6 +53,7 @@ func newScene(t *testing.T, backend iptables.Backend) *scene {
 		pods:     map[string]*corev1.Pod{},
 		policies: map[string]*networkingv1.NetworkPolicy{},
 		labels:   policy.Namespaces{},
+		inspects: make(chan struct{}),
 	}
 	t.Cleanup(func() { s.enforcer.close() })
 	return s

@@ -62,10 +62,16 @@ func (l *nodeLookup) Node(addr netip.Addr) string {
 	return ""
 }
 
-// forbids says what of this node forbids the class.
+// forbids says what of this node forbids the class. One that either end may have opened
+// is allowed only if both might.
 func (l *nodeLookup) forbids(class *conntrack.Class) causes {
-	verdict := policy.Judge(l, class.Flow())
-	return causes{compile.ByPolicy: !verdict.Allowed(), compile.ByLink: l.linkForbids(class)}
+	var by causes
+	for _, reading := range class.Readings() {
+		verdict := policy.Judge(l, reading.Flow())
+		by[compile.ByPolicy] = by[compile.ByPolicy] || !verdict.Allowed()
+		by[compile.ByLink] = by[compile.ByLink] || l.linkForbids(&reading)
+	}
+	return by
 }
 
 // linkForbids reports whether the class is forbidden on a link, if it goes by that:

@@ -84,8 +84,13 @@ func (o *Output) cut(cause CutCause, forth, back ruleset.Rule) {
 	// more would begin one from the server to the client.
 	late.Match = ofCut(name, ruleset.Destination, ruleset.ProtocolMatch{Protocol: uint8(policy.TCP)}, ruleset.MidStreamMatch{})
 	o.prepend(ForwardChain, forth, back, late)
-	// What the node answers goes through OUTPUT, where Moat has no hook.
-	o.prepend(InputChain, forth)
+	// What the node answers goes through OUTPUT, where Moat has no hook. A connection to
+	// it that the kernel picked up with its answer has the pod's packets as replies.
+	input := []ruleset.Rule{forth}
+	if cause == ByPolicy {
+		input = append(input, back)
+	}
+	o.prepend(InputChain, input...)
 }
 
 // ofCut matches packets whose client is on the given side.

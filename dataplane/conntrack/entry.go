@@ -17,8 +17,8 @@ import (
 // Class is all connections that no policy can tell apart: a NetworkPolicy doesn't
 // speak of the client's port.
 type Class struct {
-	// Client opened the connections. Server is who answers, behind a Service the
-	// pod: FORWARD sees both so.
+	// Client sent the first packets that the kernel saw. Server is who answers, behind
+	// a Service the pod: FORWARD sees both so.
 	Client, Server netip.Addr
 
 	Protocol policy.Protocol
@@ -29,6 +29,11 @@ type Class struct {
 
 	// Answer is the type and the code of the answers for ICMP, else it equals Port.
 	Answer uint16
+
+	// Opener says who opened the connections. It is First but for those that the kernel
+	// picked up: then From is the port of Client, else 0.
+	Opener Opener
+	From   uint16
 }
 
 // LinkLocal reports whether the end that sends (Egress) or receives (Ingress) has an
@@ -57,6 +62,21 @@ type Entry struct {
 
 	// original is CTA_TUPLE_ORIG; id and zone are CTA_ID and CTA_ZONE, nil for none.
 	original, id, zone []byte
+
+	// from is the port of Client.
+	from uint16
+
+	// translated says that Client sent to another address or port than the server's.
+	translated bool
+
+	// liberal says that the kernel has no window of either end. So it is with TCP
+	// connections that it picked up, and with those of a flowtable.
+	liberal bool
+
+	// assured says that both ends sent, and still did two seconds after the entry was
+	// made (nf_conntrack_udp_packet in net/netfilter/nf_conntrack_proto_udp.c; kernels
+	// before 5.16 don't wait).
+	assured bool
 }
 
 func isICMP(p policy.Protocol) bool { return p == policy.ICMP || p == policy.ICMPv6 }
@@ -79,14 +99,18 @@ const (
 	ctaICMPv6Type  = 8
 	ctaICMPv6Code  = 9
 	ctaProtoNumber = nl.CTA_PROTO_NUM
+
+	tcpLiberal    = 0x08 // IP_CT_TCP_FLAG_BE_LIBERAL
+	statusAssured = 1 << 2
 )
 
 // tuple is one direction of a connection.
 type tuple struct {
-	source         netip.Addr
-	protocol       policy.Protocol
-	sourcePort     uint16
-	icmpType, code uint8
+	source, destination netip.Addr
+	protocol            policy.Protocol
+	sourcePort          uint16
+	destinationPort     uint16
+	icmpType, code      uint8
 }
 
 // parse reads a message about a connection, without its struct nfgenmsg.
@@ -103,6 +127,10 @@ func (e *Entry) parse(message []byte) bool {
 			e.id = content
 		case nl.CTA_ZONE:
 			e.zone = content
+		case nl.CTA_STATUS:
+			e.assured = len(content) == 4 && binary.BigEndian.Uint32(content)&statusAssured != 0
+		case nl.CTA_PROTOINFO:
+			e.liberal = isLiberal(content)
 		}
 	}
 	e.Class = Class{Client: original.source, Server: reply.source, Protocol: original.protocol}
@@ -112,8 +140,28 @@ func (e *Entry) parse(message []byte) bool {
 		e.Answer = uint16(reply.icmpType)<<8 | uint16(reply.code)
 	case hasPorts(original.protocol):
 		e.Port, e.Answer = reply.sourcePort, reply.sourcePort
+		e.from = original.sourcePort
+		e.translated = original.destination != reply.source || original.destinationPort != reply.sourcePort
 	}
 	return e.Client.IsValid() && e.Server.IsValid()
+}
+
+// isLiberal reads a CTA_PROTOINFO: whether both ends have the flag (struct
+// nf_ct_tcp_flags: flags, mask).
+func isLiberal(content []byte) bool {
+	both := 0
+	for kind, tcp := range nlattr.All(content) {
+		if kind != nl.CTA_PROTOINFO_TCP {
+			continue
+		}
+		for kind, flags := range nlattr.All(tcp) {
+			isFlags := kind == nl.CTA_PROTOINFO_TCP_FLAGS_ORIGINAL || kind == nl.CTA_PROTOINFO_TCP_FLAGS_REPLY
+			if isFlags && len(flags) > 0 && flags[0]&tcpLiberal != 0 {
+				both++
+			}
+		}
+	}
+	return both == 2
 }
 
 func parseTuple(content []byte) tuple {
@@ -122,8 +170,11 @@ func parseTuple(content []byte) tuple {
 		switch kind {
 		case ctaTupleIP:
 			for kind, ip := range nlattr.All(content) {
-				if kind == nl.CTA_IP_V4_SRC || kind == nl.CTA_IP_V6_SRC {
+				switch kind {
+				case nl.CTA_IP_V4_SRC, nl.CTA_IP_V6_SRC:
 					t.source, _ = netip.AddrFromSlice(ip)
+				case nl.CTA_IP_V4_DST, nl.CTA_IP_V6_DST:
+					t.destination, _ = netip.AddrFromSlice(ip)
 				}
 			}
 		case ctaTupleProto:
@@ -139,6 +190,8 @@ func (t *tuple) addProtocol(kind int, value []byte) {
 	switch {
 	case kind == nl.CTA_PROTO_SRC_PORT && len(value) == 2:
 		t.sourcePort = binary.BigEndian.Uint16(value)
+	case kind == nl.CTA_PROTO_DST_PORT && len(value) == 2:
+		t.destinationPort = binary.BigEndian.Uint16(value)
 	case len(value) != 1:
 	case kind == ctaProtoNumber:
 		t.protocol = policy.Protocol(value[0])

@@ -30,6 +30,16 @@ type Scan struct {
 	// Released are addresses that no pod has any more.
 	Released Addresses
 
+	// ClientPorts are those that clients use on this node.
+	ClientPorts Ports
+
+	// Resumed says that the kernel began to track connections only just now: an entry
+	// of UDP that isn't assured may have been picked up.
+	Resumed bool
+
+	// Cut are picked-up classes that are cut already.
+	Cut map[Class]struct{}
+
 	// Entries counts all entries seen.
 	Entries int
 
@@ -55,9 +65,9 @@ func (s *Scan) Add(e *Entry) {
 		s.forget(e)
 		return
 	}
-	sends, receives := s.Isolated[policy.Egress].Has(e.Client), s.Isolated[policy.Ingress].Has(e.Server)
+	s.read(e)
 	switch {
-	case !sends && !receives && !s.linkHasASay(e), e.Client == e.Server:
+	case !s.hasASayAnyhow(&e.Class), e.Client == e.Server:
 	case e.Protocol == 0:
 		// No set can hold protocol 0 (IPv6 hop-by-hop options, and nothing that is in
 		// use). Its next packet is judged as a new connection.
@@ -70,13 +80,26 @@ func (s *Scan) Add(e *Entry) {
 	}
 }
 
-// linkHasASay reports whether a link may be closed for the entry. What goes to a
+// hasASayAnyhow reports whether a policy of the node, or one of its links, may forbid
+// the class, whoever opened it.
+func (s *Scan) hasASayAnyhow(c *Class) bool {
+	if c.Opener == First { // nearly all, and Readings takes memory
+		return s.hasASay(c)
+	}
+	return slices.ContainsFunc(c.Readings(), func(reading Class) bool { return s.hasASay(&reading) })
+}
+
+func (s *Scan) hasASay(c *Class) bool {
+	return s.Isolated[policy.Egress].Has(c.Client) || s.Isolated[policy.Ingress].Has(c.Server) || s.linkHasASay(c)
+}
+
+// linkHasASay reports whether a link may be closed for the class. What goes to a
 // multicast address has no answer, so it is never established and always judged as
 // new.
-func (s *Scan) linkHasASay(e *Entry) bool {
+func (s *Scan) linkHasASay(c *Class) bool {
 	for d, closed := range s.Links {
-		if closed && e.LinkLocal(policy.Direction(d)) {
-			return !e.Server.IsMulticast()
+		if closed && c.LinkLocal(policy.Direction(d)) {
+			return !c.Server.IsMulticast()
 		}
 	}
 	return false

@@ -248,10 +248,10 @@ func (h *Host) UDP(to netip.Addr, port uint16, within time.Duration) bool {
 	}) == nil
 }
 
-// Source ports of datagrams.
+// Source ports of datagrams: those that the kernel gives to clients.
 const (
-	firstSource = 10000
-	sources     = 50000
+	firstSource = 32768
+	sources     = 28000
 )
 
 var lastSource atomic.Uint32

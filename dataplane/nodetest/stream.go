@@ -107,6 +107,21 @@ func makeRoom(t testing.TB, conn any) {
 // on, and both sides write. Streams to the same target are made one after the other.
 func StreamTCP(t testing.TB, client, server *Host, to, target netip.AddrPort) *Stream {
 	t.Helper()
+	s, opened, answered := streamTCP(t, client, server, to, target)
+	go s.Up.write(opened.Write)
+	go s.Up.read(answered.Read)
+	return s
+}
+
+// StreamTCPDown is StreamTCP with a client that says nothing.
+func StreamTCPDown(t testing.TB, client, server *Host, to, target netip.AddrPort) *Stream {
+	t.Helper()
+	s, _, _ := streamTCP(t, client, server, to, target)
+	return s
+}
+
+func streamTCP(t testing.TB, client, server *Host, to, target netip.AddrPort) (s *Stream, opened, answered net.Conn) {
+	t.Helper()
 	listener := server.listenTCP(t, target)
 	accepted := make(chan net.Conn, 1)
 	go func() {
@@ -117,21 +132,18 @@ func StreamTCP(t testing.TB, client, server *Host, to, target netip.AddrPort) *S
 		})
 		accepted <- conn
 	}()
-	var opened net.Conn
 	require.NoError(t, client.Do(func() (err error) {
 		opened, err = net.DialTimeout("tcp", to.String(), dialWithin)
 		return err
 	}))
-	answered := <-accepted
+	answered = <-accepted
 	require.NotNil(t, answered)
 	client.atClose(func() { _ = opened.Close() })
 	server.atClose(func() { _ = answered.Close() })
-	s := &Stream{}
-	go s.Up.write(opened.Write)
-	go s.Up.read(answered.Read)
+	s = &Stream{}
 	go s.Down.write(answered.Write)
 	go s.Down.read(opened.Read)
-	return s
+	return s, opened, answered
 }
 
 // listenTCP returns the listener of an address. It is made once and is open until the

@@ -1,0 +1,101 @@
+package conntrack
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+)
+
+// Opener says which end opened the connections of a class: the one that sent the
+// first packet that the kernel saw, or the other one.
+//
+// The kernel tracks connections only while a rule asks for it. After all tables were
+// flushed nothing does. A connection that is opened then has no entry until somebody's
+// rules are back, and the next packet of either end makes one: the kernel picks the
+// connection up in the middle (tcp_new in net/netfilter/nf_conntrack_proto_tcp.c).
+type Opener uint8
+
+// The openers.
+const (
+	First  Opener = iota // the kernel saw the connection from its first packet on
+	Second               // the first packet that the kernel saw was an answer
+	Either               // nobody can tell
+)
+
+// Ports are those that clients use: from a first one up to the last port that there is.
+// Clients of other systems go beyond the end of the node's own range.
+type Ports struct{ First uint16 }
+
+// portRange is the range of ports that the kernel gives to clients, for both families
+// (ip_local_port_range in the kernel's ip-sysctl documentation).
+const portRange = "/proc/sys/net/ipv4/ip_local_port_range"
+
+// ClientPorts returns the ports that clients use in the network namespace of the
+// calling thread.
+func ClientPorts() (Ports, error) {
+	content, err := os.ReadFile(portRange)
+	if err != nil {
+		return Ports{}, fmt.Errorf("reading the range of client ports: %w", err)
+	}
+	return parsePorts(string(content))
+}
+
+func parsePorts(content string) (Ports, error) {
+	first, _, _ := strings.Cut(strings.TrimSpace(content), "\t")
+	number, err := strconv.ParseUint(first, 10, 16)
+	if err != nil {
+		return Ports{}, fmt.Errorf("reading the range of client ports %q: %w", content, err)
+	}
+	return Ports{uint16(number)}, nil
+}
+
+// Opener says who opened a picked-up connection whose first packet that was seen came
+// from a port to another. The end whose port no client uses is the server.
+func (p Ports) Opener(from, to uint16) Opener {
+	switch fromClient, toClient := from >= p.First, to >= p.First; {
+	case fromClient && !toClient:
+		return First
+	case !fromClient && toClient:
+		return Second
+	}
+	return Either
+}
+
+// Readings lists the connections, each with the end as client that opened it, as which
+// the class has to be allowed: two where nobody can tell who did.
+func (c *Class) Readings() []Class {
+	seen := *c
+	seen.Opener, seen.From = First, 0
+	answered := seen
+	answered.Client, answered.Server, answered.Port, answered.Answer = c.Server, c.Client, c.From, c.From
+	switch c.Opener {
+	case Second:
+		return []Class{answered}
+	case Either:
+		return []Class{seen, answered}
+	}
+	return []Class{seen}
+}
+
+// read sets Opener and From of an entry that the kernel may have picked up.
+func (s *Scan) read(e *Entry) {
+	opener := s.ClientPorts.Opener(e.from, e.Port)
+	if e.translated || opener == First {
+		// A server's answer goes to no Service: only clients know its address.
+		return
+	}
+	picked := e.Class
+	picked.Opener, picked.From = opener, e.from
+	switch {
+	case e.Protocol == policy.TCP && e.liberal:
+		e.Class = picked
+	case e.Protocol == policy.UDP && opener == Second:
+		_, cut := s.Cut[picked]
+		if cut || s.Resumed && !e.assured {
+			e.Class = picked
+		}
+	}
+}
