@@ -121,7 +121,7 @@ func TestADegradedAgentIsReady(t *testing.T) {
 	require.Contains(t, s.nodeEvent(v1alpha1.NodeReasonProxyModeIPVS).Note, "kube-ipvs0")
 	for _, path := range []string{"/readyz", "/healthz"} {
 		w := httptest.NewRecorder()
-		s.agent.health.server("").Server.Handler.ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		s.agent.health.handler(Holder{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		require.Equal(t, http.StatusOK, w.Code, "%s: %s", path, w.Body)
 	}
 

@@ -80,8 +80,8 @@ func (m *model) sparesForeign() bool {
 var tunnels = []string{"geneve", "gre", "gretap", "ip6tnl", "ipip", "sit", "vxlan", "wireguard"}
 
 // uplinksOf returns the interfaces by which the node reaches pods of other nodes, sorted:
-// by a gateway, a tunnel, or the way to the rest of the world. An interface that leads to
-// a pod of this node is none of them. With an error it returns none.
+// by gateways alone, a tunnel, or the way to the rest of the world. An interface that leads
+// directly to a pod of this node is none of them. With an error it returns none.
 func uplinksOf(foreign, local []netip.Addr) ([]string, error) {
 	if len(foreign) == 0 {
 		return nil, nil
@@ -100,7 +100,8 @@ func uplinksOf(foreign, local []netip.Addr) ([]string, error) {
 	}
 	var names []string
 	for index, direct := range ways {
-		if _, leadsToPods := pods[index]; leadsToPods {
+		// The route to a pod that has gone may be the one to the rest of the world.
+		if pods[index] {
 			continue
 		}
 		link, err := handle.LinkByIndex(index)
@@ -119,8 +120,8 @@ func uplinksOf(foreign, local []netip.Addr) ([]string, error) {
 	return names, nil
 }
 
-// indexes returns the interfaces that lead to the addresses, each with whether all of its
-// routes are direct ones, without a gateway. Addresses without a route to a neighbour lead
+// indexes returns the interfaces that lead to the addresses, each with whether one of its
+// routes is a direct one, without a gateway. Addresses without a route to a neighbour lead
 // nowhere.
 func (r *routes) indexes(addrs []netip.Addr) (map[int]bool, error) {
 	indexes := map[int]bool{}
@@ -132,8 +133,7 @@ func (r *routes) indexes(addrs []netip.Addr) (map[int]bool, error) {
 		if route == nil || route.Type != unix.RTN_UNICAST {
 			continue
 		}
-		direct, seen := indexes[route.LinkIndex]
-		indexes[route.LinkIndex] = (direct || !seen) && route.Gw == nil && route.Via == nil
+		indexes[route.LinkIndex] = indexes[route.LinkIndex] || route.Gw == nil && route.Via == nil
 	}
 	return indexes, nil
 }

@@ -167,6 +167,8 @@ func TestUplinksLeadToOtherNodes(t *testing.T) {
 		"the rest of the world":                  {[]string{"172.16.0.1", "10.244.7.7"}, nil, []string{"veth2", "veth3"}},
 		"next to the node, as its own pods are":  {[]string{"10.244.9.1", "10.244.1.10"}, nil, nil},
 		"the node itself, and nowhere":           {[]string{"10.244.1.1", "fd00:10:244:77::1"}, nil, nil},
+		"a neighbour, and others behind it":      {[]string{"10.244.9.2", "10.244.7.7"}, nil, nil},
+		"a pod here that has gone":               {[]string{"172.16.0.1"}, []string{"172.16.0.2"}, []string{"veth3"}},
 		"a gateway that leads to a pod here too": {[]string{"10.244.6.1"}, []string{"10.244.9.4"}, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
