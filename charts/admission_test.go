@@ -1,6 +1,7 @@
 package charts_test
 
 import (
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -22,15 +23,21 @@ import (
 // server has the policies of config/admission in force.
 var server = apiservertest.Server{Admission: true}
 
+// releases is an API server into which Helm installs. No controller acts there: the
+// tests play the controller of Jobs, and no pod ever starts.
+var releases apiservertest.Server
+
 func TestMain(m *testing.M) {
-	os.Exit(server.Run(m))
+	code := server.Run(m)
+	releases.Stop()
+	os.Exit(code)
 }
 
 var admissionPolicies = []string{"moat-agent-reports", "moat-operator-policies"}
 
 func TestAdmissionPoliciesAreThoseOfConfig(t *testing.T) {
 	objects := render(t)
-	installed := kustomize(t)
+	installed := kustomize(t, "default")
 	for _, name := range admissionPolicies {
 		key := "ValidatingAdmissionPolicy/" + name
 		require.Equal(t, decode[admissionv1.ValidatingAdmissionPolicy](t, installed, key).Spec,
@@ -63,7 +70,8 @@ func TestKustomizeInstallsWhatTheChartInstalls(t *testing.T) {
 		}
 		return keys
 	}
-	installed := kustomize(t)
+	installed := kustomize(t, "default")
+	maps.Copy(installed, kustomize(t, "crd"))
 	require.Len(t, shared(installed), 10)
 	require.ElementsMatch(t, shared(render(t)), shared(installed))
 	for _, key := range shared(installed) {
@@ -71,14 +79,14 @@ func TestKustomizeInstallsWhatTheChartInstalls(t *testing.T) {
 	}
 }
 
-// kustomize builds config/default with kubectl.
-func kustomize(t *testing.T) map[string]object {
+// kustomize builds a folder of config with kubectl.
+func kustomize(t *testing.T, folder string) map[string]object {
 	t.Helper()
 	kubectl := filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl")
 	if testing.Short() {
 		t.Skip("short mode: config is not built")
 	}
-	out, err := exec.Command(kubectl, "kustomize", filepath.Join("..", "config", "default")).Output()
+	out, err := exec.Command(kubectl, "kustomize", filepath.Join("..", "config", folder)).Output()
 	require.NoError(t, err)
 	return objectsOf(t, string(out))
 }

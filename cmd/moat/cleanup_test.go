@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/dataplane/nodetest"
@@ -136,21 +137,22 @@ func TestCleanupLooksForAnAgent(t *testing.T) {
 	}
 }
 
-// The DaemonSet of the documentation is one, and its command is one.
-func TestTheDocumentedCleanup(t *testing.T) {
-	text, err := os.ReadFile("../../docs/operations.md")
+// What config/uninstall runs on each node is a command of this program, with what it
+// needs, and says by its readiness that the node is clean.
+func TestConfigUninstallCleans(t *testing.T) {
+	text, err := os.ReadFile("../../config/uninstall/cleanup.yaml")
 	require.NoError(t, err)
-	_, text, found := bytes.Cut(text, []byte("```yaml\n"))
-	require.True(t, found)
-	text, _, _ = bytes.Cut(text, []byte("```"))
 	daemonSet := &appsv1.DaemonSet{}
 	require.NoError(t, yaml.UnmarshalStrict(text, daemonSet))
 	pod := daemonSet.Spec.Template.Spec
 	require.True(t, pod.HostNetwork)
-	require.Equal(t, daemonSet.Spec.Selector.MatchLabels, daemonSet.Spec.Template.Labels)
-	container := pod.InitContainers[0]
+	require.Equal(t, []corev1.Toleration{{Operator: corev1.TolerationOpExists}}, pod.Tolerations)
+	container := pod.Containers[0]
 	require.EqualValues(t, 0, *container.SecurityContext.RunAsUser, "the image's user may not change netfilter")
 	require.Equal(t, "/run/xtables.lock", container.VolumeMounts[0].MountPath)
+	require.Contains(t, container.Args, "--stay")
+	probe := container.ReadinessProbe.HTTPGet
+	require.Equal(t, defaultHealthAddress, net.JoinHostPort(probe.Host, probe.Port.String()))
 
 	code, stdout, stderr := runMoat(t, append(container.Args, "--help")...)
 	require.Equal(t, exitOK, code, stderr)
