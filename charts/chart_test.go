@@ -276,7 +276,7 @@ func TestTheTestHookIsRestricted(t *testing.T) {
 	role := decode[rbacv1.Role](t, objects, "Role/moat-test")
 	require.Equal(t, namespace, role.Namespace)
 	require.Equal(t, []rbacv1.PolicyRule{
-		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "create", "delete"}},
+		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "create"}},
 		{APIGroups: []string{"isolation.moat.dev"}, Resources: []string{"appisolations"}, Verbs: []string{"get", "create", "delete"}},
 	}, role.Rules)
 	for _, key := range []string{"ServiceAccount/moat-test", "Role/moat-test", "RoleBinding/moat-test", "Pod/moat-test"} {

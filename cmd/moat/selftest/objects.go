@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"strconv"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -24,6 +25,10 @@ var ServeCommand = []string{"selftest", "serve"}
 
 // serverPort is where the servers answer.
 const serverPort = 8080
+
+// serverLife is how long a server runs at most. It is longer than any test: where one
+// failed, its pod stays to be looked at, and the servers with it.
+const serverLife = 10 * time.Minute
 
 // role says what becomes of connections to a server.
 type role string
@@ -66,6 +71,7 @@ func serverPod(self *corev1.Pod, s server) *corev1.Pod {
 			EnableServiceLinks:            new(false),
 			RestartPolicy:                 corev1.RestartPolicyNever,
 			TerminationGracePeriodSeconds: new(int64(1)),
+			ActiveDeadlineSeconds:         new(int64(serverLife.Seconds())),
 			ImagePullSecrets:              self.Spec.ImagePullSecrets,
 			SecurityContext:               self.Spec.SecurityContext,
 			NodeSelector:                  self.Spec.NodeSelector,

@@ -218,19 +218,17 @@ func (t *Test) poll(ctx context.Context, within time.Duration, look func(context
 	return fmt.Errorf("not within %s: %w", within, last)
 }
 
-// cleanUp removes what was made. Where it can't, the garbage collector does once the
-// test's own pod, which owns it all, is deleted.
+// cleanUp removes the AppIsolations. The servers go with the test's own pod, which owns
+// them: a right to delete pods would be one to delete the agents, too. The garbage
+// collector then also removes what cleanUp couldn't.
 func (t *Test) cleanUp(ctx context.Context, servers []server) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpWithin)
 	defer cancel()
 	var wrong []error
 	for _, s := range servers {
-		for _, object := range []client.Object{&v1alpha1.AppIsolation{}, &corev1.Pod{}} {
-			object.SetNamespace(t.Pod.Namespace)
-			object.SetName(s.name)
-			if err := client.IgnoreNotFound(t.Client.Delete(ctx, object)); err != nil {
-				wrong = append(wrong, fmt.Errorf("removing %s: %w", s.name, err))
-			}
+		isolation := &v1alpha1.AppIsolation{ObjectMeta: metav1.ObjectMeta{Namespace: t.Pod.Namespace, Name: s.name}}
+		if err := client.IgnoreNotFound(t.Client.Delete(ctx, isolation)); err != nil {
+			wrong = append(wrong, fmt.Errorf("removing the AppIsolation %s: %w", s.name, err))
 		}
 	}
 	return errors.Join(wrong...)
