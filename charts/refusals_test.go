@@ -44,6 +44,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 
 		{`uninstall.timeout="3m"`, "at '/uninstall/timeout': got string, want integer"},
 		{`uninstall.timeout=0`, "at '/uninstall/timeout'"},
+		{`uninstall.cleanup=false`, "uninstall.cleanup is gone since 0.3.0: agents clean their nodes themselves"},
 		{`uninstall.clean=false`, "at '/uninstall': additional properties 'clean' not allowed"},
 		{`operator.replicas="two"`, "at '/operator/replicas': got string, want integer"},
 		{`operator.replicas=-1`, "at '/operator/replicas': minimum: got -1, want 0"},

@@ -24,7 +24,7 @@ func TestANewChartAloneReplacesNoPod(t *testing.T) {
 	require.NoError(t, os.CopyFS(folder, os.DirFS(chart)))
 	about, err := os.ReadFile(filepath.Join(folder, "Chart.yaml"))
 	require.NoError(t, err)
-	version, app := metadata(t)
+	version, app := aboutChart(t)
 	newer := bytes.Replace(about, []byte("version: "+version), []byte("version: 99.0.0"), 1)
 	newer = bytes.Replace(newer, []byte("appVersion: "+app), []byte("appVersion: v99.0.0"), 1)
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "Chart.yaml"), newer, 0o644))

@@ -75,8 +75,8 @@ func TestPullSecretsComeFromEverywhere(t *testing.T) {
 	require.Equal(t, []corev1.LocalObjectReference{{Name: "a"}, {Name: "b"}, {Name: "c"}, {Name: "d"}}, pod.ImagePullSecrets)
 }
 
-// metadata is what Chart.yaml says.
-func metadata(t *testing.T) (version, app string) {
+// aboutChart returns the versions of Chart.yaml.
+func aboutChart(t *testing.T) (version, app string) {
 	t.Helper()
 	text, err := os.ReadFile(filepath.Join(chart, "Chart.yaml"))
 	require.NoError(t, err)
@@ -85,5 +85,5 @@ func metadata(t *testing.T) (version, app string) {
 	return about.Version, about.AppVersion
 }
 
-func chartVersion(t *testing.T) string { version, _ := metadata(t); return version }
-func appVersion(t *testing.T) string   { _, app := metadata(t); return app }
+func chartVersion(t *testing.T) string { version, _ := aboutChart(t); return version }
+func appVersion(t *testing.T) string   { _, app := aboutChart(t); return app }

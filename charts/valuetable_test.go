@@ -123,15 +123,14 @@ var valueTests = map[string]valueTest{
 		require.NotContains(t, w.objects, "ClusterRole/moat-edit")
 		require.NotContains(t, w.objects, "ClusterRole/moat-admin")
 	}},
-	"uninstall.cleanup": {`false`, func(t *testing.T, w workloads) {
+	"uninstall.check": {`false`, func(t *testing.T, w workloads) {
 		for key := range w.objects {
 			require.NotContains(t, key, "moat-uninstall")
 		}
 	}},
 	"uninstall.timeout": {`77`, func(t *testing.T, w workloads) {
 		job := decode[batchv1.Job](t, w.objects, "Job/moat-uninstall")
-		require.Contains(t, job.Spec.Template.Spec.Containers[0].Args, "--timeout=77s")
-		require.EqualValues(t, 137, *job.Spec.ActiveDeadlineSeconds)
+		require.EqualValues(t, 77, *job.Spec.ActiveDeadlineSeconds)
 	}},
 	"operator.replicas": {`3`, func(t *testing.T, w workloads) {
 		require.EqualValues(t, 3, *w.operator.Spec.Replicas)

@@ -2,9 +2,12 @@ package main
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
@@ -85,22 +88,60 @@ func (d *demo) forge(dir, kubeconfig, node string) string {
 
 // withUninstall is the last act: Moat goes, and every node is as it was before.
 func (d *demo) withUninstall() {
-	d.step("helm uninstall: every node is emptied, and what was forbidden passes")
+	d.step("helm uninstall: every agent cleans its node, and what was forbidden passes")
 	d.show("kubectl", "label", "pod", "busybox", "role-")
 	d.show("kubectl", "apply", "-f", manifest("appisolation.yaml"))
 	d.waitEnforced()
 	d.check(d.pingFromClient().isBlocked(), d.toOtherPort().isBlocked())
 
 	d.show("helm", "uninstall", "moat", "-n", systemNamespace)
-	for _, node := range []string{"node-1", "node-2", "node-3"} {
-		d.compare("rules and sets of Moat on "+node, "none", leftOf(localcluster.Traces(d.output(localcluster.TracesCommand(node)...))))
+	left := d.waitForCleanNodes("node-1", "node-2", "node-3")
+	for _, node := range slices.Sorted(maps.Keys(left)) {
+		d.compare("rules and sets of Moat on "+node, "none", leftOf(left[node]))
 	}
 	d.check(d.everythingOpen()...)
 	d.compare("Enforced of db", "Unknown", d.conditionOfDB("Enforced"))
 	d.show("kubectl", "get", "appisolation,networkpolicy")
-	d.compare("reports of nodes", "none", leftOf(d.output("kubectl", "get", "nodeenforcements", "-o", "name")))
+	d.show("kubectl", "delete", "nodeenforcements", "--all") // the last words of the agents
 
 	// The policy stays as long as its AppIsolation, and no longer.
 	d.show("kubectl", "delete", "appisolation", "db")
 	d.output("kubectl", "wait", "--for=delete", "networkpolicy/appiso-db", "--timeout=30s")
+}
+
+const (
+	// cleanWithin is how long the agents may take: they watch for some 15 seconds whether
+	// Moat comes back, and have 60 seconds to end.
+	cleanWithin = time.Minute
+	lookAgain   = 2 * time.Second
+)
+
+// waitForCleanNodes waits until nothing of Moat is on the nodes, and says so meanwhile.
+// It returns what each node has in the end.
+func (d *demo) waitForCleanNodes(nodes ...string) map[string]string {
+	d.say("\nwaiting for the agents, which make sure that Moat doesn't come back and then clean their nodes")
+	begun, left := time.Now(), map[string]string{}
+	for d.err == nil {
+		var unclean []string
+		for _, node := range nodes {
+			if left[node] = localcluster.Traces(d.output(localcluster.TracesCommand(node)...)); left[node] != "" {
+				unclean = append(unclean, node)
+			}
+		}
+		waited := time.Since(begun)
+		if len(unclean) == 0 {
+			d.say("  nothing of Moat is left on any node after %.0f s", waited.Seconds())
+			return left
+		}
+		if waited > cleanWithin {
+			return left
+		}
+		d.say("  %.0f s: rules are left on %s", waited.Seconds(), strings.Join(unclean, ", "))
+		select {
+		case <-d.ctx.Done():
+		case <-time.After(lookAgain):
+		}
+		d.interrupted()
+	}
+	return left
 }
