@@ -17,7 +17,7 @@ import (
 func TestAgentsCanSeeMoatGo(t *testing.T) {
 	out, err := helm(t, "template", "moat", chart, "--namespace", "elsewhere")
 	require.NoError(t, err)
-	for home, objects := range map[string]map[string]object{namespace: kustomize(t), "elsewhere": objectsOf(t, out)} {
+	for home, objects := range map[string]map[string]object{namespace: kustomize(t, "default"), "elsewhere": objectsOf(t, out)} {
 		t.Run(home, func(t *testing.T) {
 			marker := decode[corev1.ConfigMap](t, objects, "ConfigMap/moat-release")
 			require.Equal(t, home, marker.Namespace)

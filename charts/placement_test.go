@@ -49,7 +49,7 @@ func TestAgentsRunOnEveryNodeThatRunsContainers(t *testing.T) {
 	for name, test := range nodes {
 		require.Equal(t, test.runs, wants(t, agent.Spec.Template.Spec, test.node), name)
 	}
-	installed := decode[appsv1.DaemonSet](t, kustomize(t), "DaemonSet/moat-agent")
+	installed := decode[appsv1.DaemonSet](t, kustomize(t, "default"), "DaemonSet/moat-agent")
 	for name, test := range nodes {
 		require.Equal(t, test.runs, wants(t, installed.Spec.Template.Spec, test.node), "kustomize: %s", name)
 	}

@@ -54,7 +54,7 @@ func TestTheRolloutStartsWithOneNodeAndCanBeMadeFaster(t *testing.T) {
 
 // Each program learns of the limit that its container has, by the field that knows it.
 func TestProgramsKnowTheirMemoryLimit(t *testing.T) {
-	for _, template := range append(templates(t, render(t)), templates(t, kustomize(t))...) {
+	for _, template := range append(templates(t, render(t)), templates(t, kustomize(t, "default"))...) {
 		container := template.Spec.Containers[0]
 		require.Equal(t, resource.MustParse("512Mi"), container.Resources.Limits[corev1.ResourceMemory])
 		require.Contains(t, container.Env, corev1.EnvVar{Name: "MEMORY_LIMIT", ValueFrom: &corev1.EnvVarSource{

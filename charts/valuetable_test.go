@@ -152,7 +152,7 @@ var valueTests = map[string]valueTest{
 		require.Equal(t, map[string]string{"disk": "ssd", "kubernetes.io/os": "linux"}, w.operator.Spec.Template.Spec.NodeSelector)
 	}},
 	"operator.tolerations": {`[{"key":"infra","operator":"Exists"}]`, func(t *testing.T, w workloads) {
-		require.Len(t, w.operator.Spec.Template.Spec.Tolerations, 2, "the control plane's taint and the one given")
+		require.Len(t, w.operator.Spec.Template.Spec.Tolerations, 3, "those for the control plane and for nodes without an agent, and the one given")
 	}},
 	"operator.affinity": {`{"nodeAffinity":{}}`, func(t *testing.T, w workloads) {
 		require.NotNil(t, w.operator.Spec.Template.Spec.Affinity.NodeAffinity)

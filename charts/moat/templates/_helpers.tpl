@@ -83,21 +83,26 @@ imagePullSecrets:
 
 {{/*
 moat.operatorPlacement prints where the operator's pods run, and so those of the hooks and
-of helm test: nodeSelector, affinity and tolerations of a pod.
+of helm test: nodeSelector, affinity and tolerations of a pod. Its arguments are a list of
+the context and of further taints that are tolerated. A node whose agent is away is one of
+the nodes: an operator that runs there can end that.
 */}}
 {{- define "moat.operatorPlacement" -}}
+{{- $values := (index . 0).Values.operator -}}
 tolerations:
-  - key: node-role.kubernetes.io/control-plane
+  {{- range concat (list "node-role.kubernetes.io/control-plane" "isolation.moat.dev/agent-absent") (index . 1) }}
+  - key: {{ . }}
     operator: Exists
     effect: NoSchedule
-  {{- with .Values.operator.tolerations }}
+  {{- end }}
+  {{- with $values.tolerations }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
-{{- with .Values.operator.nodeSelector }}
+{{- with $values.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
 {{- end }}
-{{- with .Values.operator.affinity }}
+{{- with $values.affinity }}
 affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
