@@ -31,6 +31,8 @@ import (
 //  4. Pods that are newly isolated enter the isolated sets, even after an error:
 //     such a pod is closed rather than open. Without an error, addresses of newly
 //     known pods enter the sets of known pods: until then the guard closes them.
+//     Those of pods that nothing isolates enter even after an error: they have no
+//     rules that could be missing.
 //  5. Elements leave the sets, and sets that no rule names go.
 type enforcer struct {
 	requested iptables.Backend // empty: detect
@@ -274,7 +276,7 @@ func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (b
 	}
 	wantIsolated := isolatedState(e.outputs)
 	isolated := ipset.Diff(e.isolated, wantIsolated)
-	local := takeLocal(&isolated, e.guardStands)
+	local := takeLocal(&isolated, wantIsolated, e.guardStands)
 	e.stricter = e.stricter || len(isolated.Add) > 0
 	errs := []error{
 		e.sets.Grow(&plan),
@@ -286,7 +288,7 @@ func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (b
 		errs = append(errs, e.restore(ctx, apply))
 	}
 	if err := errors.Join(append(errs, e.sets.Add(isolated.Add))...); err != nil {
-		return false, errors.Join(err, e.sets.Delete(plan.Delete))
+		return false, errors.Join(err, e.sets.Add(local.open), e.sets.Delete(plan.Delete))
 	}
 	if err := e.sets.Add(local.late); err != nil {
 		return false, err

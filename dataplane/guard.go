@@ -135,13 +135,14 @@ type localChanges struct {
 	remove []ipset.Change
 	early  []ipset.Change // those of other nodes, and of families that aren't guarded yet
 	late   []ipset.Change
+	open   []ipset.Change // of late, those of pods that nothing isolates
 }
 
 // takeLocal takes the changes of the sets of known pods, and of other nodes' pods, out
 // of a plan. Where the guard doesn't stand yet, pods that are known enter before it
 // comes: they are never interrupted. Later a pod enters once all of its rules are in
-// force. A pod of another node has no rules here to wait for.
-func takeLocal(plan *ipset.Plan, stands func(ruleset.Family) bool) localChanges {
+// force. One that nothing isolates has none to wait for, nor has a pod of another node.
+func takeLocal(plan *ipset.Plan, want ipset.State, stands func(ruleset.Family) bool) localChanges {
 	var local localChanges
 	plan.Delete = slices.DeleteFunc(plan.Delete, func(c ipset.Change) bool {
 		_, is := setFamily(c.Set, compile.LocalSet, compile.ForeignSet)
@@ -156,12 +157,25 @@ func takeLocal(plan *ipset.Plan, stands func(ruleset.Family) bool) localChanges 
 		switch {
 		case isLocal && stands(family):
 			local.late = append(local.late, c)
+			if !isIsolated(want, family, c.Member) {
+				local.open = append(local.open, c)
+			}
 		case isLocal || isForeign:
 			local.early = append(local.early, c)
 		}
 		return isLocal || isForeign
 	})
 	return local
+}
+
+// isIsolated reports whether an address is isolated in either direction.
+func isIsolated(want ipset.State, family ruleset.Family, addr ruleset.Member) bool {
+	for d := range policy.Directions {
+		if _, is := want[compile.IsolatedSet(family, policy.Direction(d))].Members[addr]; is {
+			return true
+		}
+	}
+	return false
 }
 
 // setFamily returns the family of a set that has one of the names.

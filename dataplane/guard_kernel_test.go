@@ -89,6 +89,23 @@ func TestTheGuardClosesAPodUntilItIsProgrammed(t *testing.T) {
 	})
 }
 
+// Where rules can't be written, a new pod that nothing isolates has its network all the
+// same: none of the rules is its own.
+func TestAFailedRestoreDarkensNobody(t *testing.T) {
+	s := walkThroughScene(t, iptables.NFT)
+	s.guardNode()
+	s.label("test-np", map[string]string{"role": "db"})
+	s.apply(walkThrough)
+	s.sync()
+	fresh := s.node.AddPod(t, "10.244.1.40", "fd00:10:244:1::40")
+	s.breakRestore(true)
+	s.remove("test-network-policy") // another pod's
+	s.model.startSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "fresh", Addrs: fresh.Addrs})
+	require.Error(t, s.trySync())
+	s.requirePings(true, s.hosts["busybox"], fresh)
+	s.requirePings(true, fresh, s.hosts["busybox"])
+}
+
 // Where the rules of a new pod can't be written it stays closed.
 func TestAFailedRestoreKeepsTheGuardUp(t *testing.T) {
 	s := walkThroughScene(t, iptables.NFT)
