@@ -33,7 +33,7 @@ conformance: ## Prove that every case of NetworkPolicy is enforced (QUICK=1: a s
 	@hack/conformance.sh
 
 .PHONY: chaos
-chaos: ## Break what Moat depends on, and prove that no packet leaks or is lost; then play all roads (QUICK=1: fewer faults, no roads)
+chaos: ## Break what Moat depends on, and prove that no packet leaks or is lost, and no pod stays dark; then play all roads (QUICK=1: fewer faults, no roads)
 	@hack/chaos.sh
 	@test -n "$(QUICK)" || hack/roads.sh
 

@@ -4,7 +4,7 @@
 #
 #   hack/chaos.sh
 #
-#   QUICK=1               fewer of each fault, three minutes in all
+#   QUICK=1               fewer of each fault, four minutes in all
 #   SEED=N                the random moments of an earlier run
 #   FAULTS=kill,damage    these kinds alone
 #   APISERVERAWAY=30s     how long the API server is away (default 5m)

@@ -38,11 +38,15 @@ type agents struct {
 	running  []int    // which of them each node's agent is
 	programs []string // the folders
 	flags    [][]string
+	env      [][]string // further variables of their environment
+
+	now         func() time.Duration
+	attendances []*attendance // of each node
 }
 
 func newAgents(t *testing.T, on *scene) agents {
 	t.Helper()
-	a := agents{nodes: on.Nodes}
+	a := agents{nodes: on.Nodes, now: on.wire.now}
 	for _, variable := range []string{binaryVariable, upgradeVariable} {
 		binary := os.Getenv(variable)
 		require.NotEmpty(t, binary, "%s is not set: it names a build of cmd/moat", variable)
@@ -50,6 +54,8 @@ func newAgents(t *testing.T, on *scene) agents {
 	}
 	for i := range a.nodes {
 		a.running = append(a.running, 0)
+		a.attendances = append(a.attendances, &attendance{})
+		a.env = append(a.env, nil)
 		a.programs = append(a.programs, t.TempDir())
 		a.flags = append(a.flags, []string{"--nri-socket=" + on.runtimes[i].socket, "--pod-start-guard=Auto"})
 		a.restoreWorks(t, i)
@@ -59,20 +65,47 @@ func newAgents(t *testing.T, on *scene) agents {
 
 func (a *agents) start(t *testing.T, i int) {
 	t.Helper()
-	path := "PATH=" + a.programs[i] + ":" + os.Getenv("PATH")
-	a.nodes[i].StartAgentOf(t, a.binaries[a.running[i]], []string{path}, backends[i], a.flags[i]...)
+	env := append([]string{"PATH=" + a.programs[i] + ":" + os.Getenv("PATH")}, a.env[i]...)
+	a.nodes[i].StartAgentOf(t, a.binaries[a.running[i]], env, backends[i], a.flags[i]...)
+	a.attendances[i].comes(a.now())
 }
 
-func (a *agents) upgrade(t *testing.T, i int) {
+// upgrade stops an agent, does something, and starts the other build.
+func (a *agents) upgrade(t *testing.T, i int, meanwhile func()) {
 	t.Helper()
+	a.attendances[i].goes(a.now())
 	a.nodes[i].Agent.Stop(t)
+	meanwhile()
 	a.running[i] = 1 - a.running[i]
 	a.start(t, i)
+}
+
+// stop stops all agents as a kubelet does.
+func (a *agents) stop(t *testing.T) {
+	t.Helper()
+	for i, n := range a.nodes {
+		a.attendances[i].goes(a.now())
+		n.Agent.Stop(t)
+	}
+}
+
+// freeze stops an agent in its tracks, and thaw lets it go on.
+func (a *agents) freeze(t *testing.T, i int) {
+	t.Helper()
+	a.attendances[i].goes(a.now())
+	require.NoError(t, syscall.Kill(a.nodes[i].Agent.Pid(), syscall.SIGSTOP))
+}
+
+func (a *agents) thaw(t *testing.T, i int) {
+	t.Helper()
+	require.NoError(t, syscall.Kill(a.nodes[i].Agent.Pid(), syscall.SIGCONT))
+	a.attendances[i].comes(a.now())
 }
 
 func (a *agents) kill(t *testing.T, i int) {
 	t.Helper()
 	require.True(t, a.nodes[i].Agent.Running(), "the agent of %s ended by itself; its log is %s", a.nodes[i].Name, a.nodes[i].Agent.Log)
+	a.attendances[i].goes(a.now())
 	a.nodes[i].Agent.Kill(t)
 }
 

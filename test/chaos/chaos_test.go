@@ -20,7 +20,7 @@ import (
 	"github.com/moat-dev/moat/test/cluster"
 )
 
-// summary is printed as the last line, after go test's own.
+// summary is printed as the last lines, after go test's own.
 var summary string
 
 func TestMain(m *testing.M) {
@@ -59,6 +59,7 @@ func TestChaos(t *testing.T) {
 	s.whileChanging(kindKill, s.kills)
 	s.whileChanging(kindUpgrade, s.upgrades)
 	s.whileChanging(kindIPTables, s.iptablesFaults)
+	s.whileChanging(kindFrozen, s.freezes)
 	s.whileChanging(kindAPI, s.apiFaults)
 	s.awaitRecovery()
 	s.manyPolicies()
@@ -93,7 +94,7 @@ func (s *suite) close() {
 	s.lost, s.seen = s.disturbance(), s.positions()
 	s.make(fault{kind: kindControl, name: "nothing", do: func(*attempt) { s.sleep(2 * time.Second) }})
 	last := s.results[len(s.results)-1]
-	require.Zero(s.t, last.Leaked+last.Lost, "the rules aren't in force to begin with")
+	require.Zero(s.t, last.Leaked+last.Lost+last.Darkened, "the rules aren't in force to begin with")
 }
 
 // finish sums up, prints and writes what there is.
@@ -104,8 +105,8 @@ func (s *suite) finish(rep *report) {
 	rep.Skipped = s.wire.skipped.Load()
 	rep.sum()
 	for _, r := range rep.Results {
-		if r.Leaked+r.Lost > 0 {
-			s.t.Errorf("%s: %d leaked, %d lost: %v", r.Name, r.Leaked, r.Lost, r.Streams)
+		if r.Leaked+r.Lost+r.Darkened > 0 {
+			s.t.Errorf("%s: %d leaked, %d lost, %d darkened: %v", r.Name, r.Leaked, r.Lost, r.Darkened, r.Streams)
 		}
 	}
 	rep.Passed = s.ended && !s.t.Failed()
@@ -114,7 +115,8 @@ func (s *suite) finish(rep *report) {
 			s.t.Error(err)
 		}
 	}
-	summary = fmt.Sprintf("%d faults, %d leaked, %d lost", rep.Faults, rep.Leaked, rep.Lost)
+	summary = fmt.Sprintf("newcomers had their network after %.1fs at most beside an agent; %.1fs without network while there was none\n", rep.Network, rep.Absent)
+	summary += fmt.Sprintf("%d faults, %d leaked, %d lost, %d darkened", rep.Faults, rep.Leaked, rep.Lost, rep.Darkened)
 	if !s.ended {
 		summary += "; it ended early"
 	}

@@ -58,6 +58,7 @@ func (s *suite) controls() {
 		wrong, _ := st.wrong(from[st], to[st])
 		require.Equal(s.t, st.verdict == allowed, wrong > 0, "negative control: %s", st.name)
 	}
+	s.darkens()
 	s.unguarded()
 	for _, n := range s.Nodes {
 		n.RemoveRules(s.t)
@@ -65,11 +66,55 @@ func (s *suite) controls() {
 	s.requireOpen("negative control: without agents and rules")
 }
 
+// darkens proves that newcomers without network are counted. On one node a rule drops
+// what is theirs: from networkWithin on they are darkened. On the other there is no agent,
+// and the guard closes them: that is counted apart, but would be darkened as well if there
+// had been an agent. Once there is one the newcomer has its network in time.
+func (s *suite) darkens() {
+	s.t.Helper()
+	drop := []string{"PREROUTING", "!", "-i", "lo", "-j", "DROP"}
+	s.runner(0)(append([]string{"-A"}, drop...)...)
+	r := s.newcomerFor(0, networkWithin+lookLonger, func() {})
+	s.runner(0)(append([]string{"-D"}, drop...)...)
+	require.NotZero(s.t, r.Darkened, "negative control: newcomers whose packets are dropped aren't darkened")
+	require.Equal(s.t, r.Newcoming, r.Early+r.Darkened, "negative control: a probe of a newcomer was dropped and isn't missed")
+
+	s.agents.kill(s.t, 1)
+	r = s.newcomerFor(1, networkWithin+lookLonger, func() { s.agents.start(s.t, 1) })
+	require.Zero(s.t, r.Darkened+r.Lost, "negative control: a newcomer has no network after its agent came: %v", r.Streams)
+	require.NotZero(s.t, r.WithoutAgent, "negative control: a guard without an agent doesn't close newcomers")
+	always := &attendance{}
+	always.comes(0)
+	for _, w := range r.windows {
+		w.stream.network.agent = always
+	}
+	r.tally()
+	require.NotZero(s.t, r.Darkened, "negative control: newcomers that are closed beside an agent aren't darkened")
+}
+
+// newcomerFor starts a newcomer, does something after a while, waits until it has its
+// network, or should have had it, and returns what became of its probes.
+func (s *suite) newcomerFor(node int, d time.Duration, then func()) *result {
+	s.t.Helper()
+	a := &attempt{}
+	p := s.newcomer(a, node)
+	s.sleep(d)
+	then()
+	p.see(a)
+	s.settle(a.extra)
+	for _, do := range a.after {
+		do()
+	}
+	r := &result{attempt: a, windows: a.extra}
+	r.tally()
+	return r
+}
+
 // unguarded proves that pods which start without guard are reached before their rules
 // are there. It leaves no agents.
 func (s *suite) unguarded() {
 	s.t.Helper()
-	s.StopAgents(s.t)
+	s.agents.stop(s.t)
 	for i := range s.Nodes {
 		s.agents.flags[i] = append(s.agents.flags[i], "--pod-start-guard=Off")
 		s.agents.start(s.t, i)
@@ -90,5 +135,5 @@ func (s *suite) unguarded() {
 		}
 	}
 	require.NotZero(s.t, reached, "negative control: pods that start without guard aren't reached either")
-	s.StopAgents(s.t)
+	s.agents.stop(s.t)
 }

@@ -41,7 +41,9 @@ func (s *suite) damages() {
 			for i, n := range s.Nodes {
 				d.do(n, s.runner(i))
 			}
+			see := s.welcomeEverywhere(a)
 			s.awaitRepair(a)
+			see()
 		}})
 	}
 	s.make(fault{kind: kindDamage, name: "somebody accepts everything before Moat's hook", harms: true, do: func(a *attempt) {

@@ -44,7 +44,7 @@ const (
 	portFreshUDP = 53
 	portUDP      = 54 // of the established flow
 
-	clientPort = 4000 // the other end of established ones
+	clientPort = 40000 // the other end of established ones: a port that clients use
 )
 
 // backends are those of the nodes, in their order: each fault meets both at once.
@@ -142,6 +142,10 @@ func (s *scene) addStreams(t *testing.T, about int) {
 	// On the bridge of one node.
 	s.fresh(forbidden, "udp", ruleset.IPv4, s.pod(prisoner, about), s.pod(open, about))
 	s.fresh(forbidden, "tcp", ruleset.IPv6, s.pod(prisoner, about), s.pod(open, about))
+
+	// Between pods of two nodes that nothing isolates.
+	s.fresh(allowed, "udp", ruleset.IPv6, s.pod(open, about), stranger)
+	s.fresh(allowed, "tcp", ruleset.IPv4, stranger, s.pod(open, about))
 }
 
 func (e *endpoint) addr(family ruleset.Family) netip.Addr {

@@ -34,13 +34,19 @@ func (s *suite) starts() {
 			p.end(a)
 		}})
 	}
+	for i := range s.size.newcomers {
+		s.make(fault{kind: kindStart, name: fmt.Sprintf("start %d of %d of a pod that nothing isolates", i+1, s.size.newcomers), do: func(a *attempt) {
+			s.welcome(a, i%len(s.Nodes))()
+		}})
+	}
 	for i := range max(1, s.size.starts/20) {
 		s.make(fault{kind: kindStart, name: fmt.Sprintf("pod start without an agent %d", i+1), do: func(a *attempt) {
 			node := i % len(s.Nodes)
 			s.agents.kill(s.t, node)
-			p := s.begin(a, fmt.Sprintf("alone-%d", i), node)
+			p, see := s.begin(a, fmt.Sprintf("alone-%d", i), node), s.welcome(a, node)
 			s.sleep(time.Second)
 			s.agents.start(s.t, node)
+			see()
 			s.awaitReady()
 			p.probeAllowed()
 			p.end(a)
@@ -56,17 +62,29 @@ type starting struct {
 	pod    *endpoint
 
 	forbidden, allowed []*stream
+	network            network    // of a newcomer
+	starved            starvation // of its node's agent, when it started
 }
 
-// begin starts a pod up to where its containers run.
+// begin starts an isolated pod up to where its containers run.
 func (s *suite) begin(a *attempt, name string, node int) *starting {
 	s.t.Helper()
-	p := &starting{suite: s, node: node, object: podObject(starter, name)}
+	return s.startPod(a, starter, name, node)
+}
+
+// startPod starts a pod of a role up to where its containers run. A stranger sends to an
+// isolated one before it has a network.
+func (s *suite) startPod(a *attempt, role, name string, node int) *starting {
+	s.t.Helper()
+	p := &starting{suite: s, node: node, object: podObject(role, name)}
 	s.StartPod(s.t, s.Nodes[node], p.object, cluster.Start{
 		Network: func(host *nodetest.Host, addrs []netip.Addr) {
 			p.pod = s.wire.attach(s.t, newEndpoint(s.t, host, name))
 			a.after = append(a.after, func() { s.wire.detach(p.pod) })
 			p.pod.Addrs = addrs
+			if role == newcomer {
+				return
+			}
 			p.forbidden = []*stream{
 				s.probe(forbidden, "udp", ruleset.IPv4, s.pod(stranger, node), p.pod),
 				s.probe(forbidden, "tcp", ruleset.IPv6, s.pod(stranger, node), p.pod),

@@ -16,6 +16,9 @@ type verdict string
 const (
 	allowed   verdict = "allowed"
 	forbidden verdict = "forbidden"
+	// newcoming is of a pod that has just started and that nothing isolates: its probes
+	// are allowed, but the pod may wait for its network.
+	newcoming verdict = "newcoming"
 )
 
 // stream is probes of one kind from one pod to another, numbered from 0.
@@ -34,6 +37,9 @@ type stream struct {
 	arrived  record
 	answered record // SYN ACKs, of streams that are answered
 	answers  bool
+	refused  record // the numbers that are unsent
+
+	network network // of a pod that has just started
 }
 
 // timeEvery is which of the probes are timed.
@@ -88,7 +94,8 @@ func (s *stream) takeBack() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.unsent++
-	if s.verdict == allowed {
+	s.refused.set(s.sent - 1)
+	if s.verdict != forbidden {
 		s.arrived.set(s.sent - 1)
 		s.answered.set(s.sent - 1)
 	}
@@ -123,7 +130,7 @@ func (s *stream) wrong(a, b uint64) (count uint64, last time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	arrived := s.arrived.count(a, b)
-	if s.verdict == forbidden && arrived == 0 || s.verdict == allowed && !s.answers && arrived == b-a {
+	if s.verdict == forbidden && arrived == 0 || s.verdict != forbidden && !s.answers && arrived == b-a {
 		return 0, 0
 	}
 	for n := a; n < b; n++ {
@@ -142,6 +149,26 @@ func (s *stream) isWrong(n uint64) bool {
 	return !s.arrived.has(n) || s.answers && !s.answered.has(n)
 }
 
+// firstThrough returns the number of the first probe from a up to b that had the fate
+// that it should have, or b.
+func (s *stream) firstThrough(a, b uint64) uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for n := a; n < b; n++ {
+		if !s.isWrong(n) && !s.refused.has(n) {
+			return n
+		}
+	}
+	return b
+}
+
+// sentAt returns when a probe was sent, to 16 ms on the early side.
+func (s *stream) sentAt(n uint64) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.times[n/timeEvery]
+}
+
 // at returns the number of the first probe that was sent at a time or later, to 16
 // ms on the early side.
 func (s *stream) at(when time.Duration) uint64 {
@@ -155,9 +182,12 @@ func (s *stream) at(when time.Duration) uint64 {
 	return 0
 }
 
+// testFlow is a flow of UDP.
+var testFlow = flow{from: netip.MustParseAddrPort("10.0.0.1:1"), to: netip.MustParseAddrPort("10.0.0.2:2")}
+
 func TestStreamsCountWhatIsWrong(t *testing.T) {
 	for _, v := range []verdict{allowed, forbidden} {
-		s := &stream{verdict: v, packet: newPacket(flow{from: netip.MustParseAddrPort("10.0.0.1:1"), to: netip.MustParseAddrPort("10.0.0.2:2")}, 1)}
+		s := &stream{verdict: v, packet: newPacket(testFlow, 1)}
 		for i := range 200 {
 			s.next(time.Duration(i) * time.Millisecond)
 		}

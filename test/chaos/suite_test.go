@@ -36,6 +36,7 @@ type suite struct {
 	results []*result
 	seen    map[*stream]uint64 // up to where probes are accounted for
 	lost    disturbance        // of the machine, up to there
+	came    int                // pods that nothing isolates
 	ended   bool               // as it should
 }
 
@@ -55,6 +56,19 @@ type attempt struct {
 	extra   []window           // of streams of its own
 	after   []func()           // what is to be done once its probes have arrived
 	late    string             // why allowed probes may be lost on a machine that is too busy
+}
+
+// damagedFrom returns from which probe of a window on the suite's damage was met: for
+// streams that began after it, from the first one on.
+func (a *attempt) damagedFrom(w window) (uint64, bool) {
+	if a.damaged == nil {
+		return 0, false
+	}
+	from, standing := a.damaged[w.stream]
+	if !standing {
+		from = w.from
+	}
+	return from, true
 }
 
 // damage notes that what follows is damaged by the suite, and not by Moat.
@@ -103,7 +117,7 @@ func (s *suite) make(f fault) {
 		r.tally()
 		r.print()
 		s.results = append(s.results, r)
-		if r.lost == 0 || r.Disturbed == "" || try == tries {
+		if r.missed == 0 || r.Disturbed == "" || try == tries {
 			return
 		}
 		r.Discarded = true
@@ -137,8 +151,8 @@ func (s *suite) settle(windows []window) {
 	for end := time.Now().Add(settleWithin); time.Now().Before(end); s.sleep(20 * time.Millisecond) {
 		var missing uint64
 		for _, w := range windows {
-			if w.stream.verdict == allowed {
-				count, _ := w.stream.wrong(w.from, w.to)
+			if w.stream.verdict != forbidden {
+				count, _ := w.stream.wrong(w.owed(), w.to)
 				missing += count
 			}
 		}

@@ -102,7 +102,7 @@ func (w *wire) add(s *stream, f flow, fresh bool) *stream {
 	s.packet = newPacket(f, w.last)
 	s.packet.fresh, s.dest = fresh, f.to.Addr()
 	w.known.Store(w.last, s)
-	if f.flags == tcpFlagSYN && s.verdict == allowed {
+	if f.flags == tcpFlagSYN && s.verdict != forbidden {
 		s.answers = true
 		w.known.Store(answerOf{f.to, f.from.Addr()}, s)
 	}
