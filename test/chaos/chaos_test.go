@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -80,8 +81,12 @@ func untilInterrupted(limit time.Duration) (context.Context, context.CancelFunc)
 
 // close starts the agents, creates the policies and waits until they are in force.
 // From then on every probe counts.
+//
+// Servers are silent until the kernel tracks connections, which it does from the agent's
+// first rules on. It takes the end that it sees first for the client.
 func (s *suite) close() {
 	s.t.Helper()
+	s.wire.remove(s.answers...)
 	for i := range s.Nodes {
 		s.agents.start(s.t, i)
 	}
@@ -89,12 +94,25 @@ func (s *suite) close() {
 	for _, n := range s.Nodes {
 		s.AwaitCondition(s.t, n, v1alpha1.NodeConditionPodStartGuarded, v1alpha1.NodeReasonRuntimeConnected)
 	}
+	s.awaitProbes()
+	s.wire.resume(s.answers...)
 	s.apply(s.t)
 	s.sleep(cutWithin)
 	s.lost, s.seen = s.disturbance(), s.positions()
 	s.make(fault{kind: kindControl, name: "nothing", do: func(*attempt) { s.sleep(2 * time.Second) }})
 	last := s.results[len(s.results)-1]
 	require.Zero(s.t, last.Leaked+last.Lost+last.Darkened, "the rules aren't in force to begin with")
+}
+
+// awaitProbes waits until every stream of a client has sent some more probes.
+func (s *suite) awaitProbes() {
+	s.t.Helper()
+	const some = 10
+	for st, before := range s.positions() {
+		if !slices.Contains(s.answers, st) {
+			s.eventually(settleWithin, func() bool { return st.position() >= before+some }, "%s: no probes", st.name)
+		}
+	}
 }
 
 // finish sums up, prints and writes what there is.

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
@@ -36,25 +37,50 @@ func (c *connection) close() {
 	_ = c.server.Close()
 }
 
-func connect(t *testing.T, from, to *endpoint, client, server netip.AddrPort) *connection {
+// listen returns the listener of an address. It is made once and stays open: a program
+// that is being started holds a closed one's port for a moment.
+func (s *scene) listen(t *testing.T, e *endpoint, at netip.AddrPort) net.Listener {
 	t.Helper()
-	c := &connection{}
+	if listener := s.listeners[at]; listener != nil {
+		return listener
+	}
 	var listener net.Listener
-	require.NoError(t, to.Do(func() (err error) {
-		listener, err = net.Listen("tcp", server.String())
+	require.NoError(t, e.Do(func() (err error) {
+		listener, err = net.Listen("tcp", at.String())
 		return err
 	}))
-	defer func() { _ = listener.Close() }()
-	require.NoError(t, from.Do(func() (err error) {
-		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(client), KeepAlive: -1}
+	s.listeners[at] = listener
+	s.closers = append(s.closers, func() { _ = listener.Close() })
+	return listener
+}
+
+// connectWithin is how long a connection may take to come about where nothing drops its
+// packets.
+const connectWithin = 10 * time.Second
+
+func (s *scene) connect(t *testing.T, from, to *endpoint, client, server netip.AddrPort) *connection {
+	t.Helper()
+	c, err := s.tryConnect(t, from, to, client, server, connectWithin)
+	require.NoError(t, err)
+	return c
+}
+
+// tryConnect is connect where packets may be dropped.
+func (s *scene) tryConnect(t *testing.T, from, to *endpoint, client, server netip.AddrPort, within time.Duration) (*connection, error) {
+	t.Helper()
+	listener, c := s.listen(t, to, server), &connection{}
+	err := from.Do(func() (err error) {
+		dialer := net.Dialer{LocalAddr: net.TCPAddrFromAddrPort(client), KeepAlive: -1, Timeout: within}
 		c.client, err = dialer.DialContext(context.Background(), "tcp", server.String())
 		return err
-	}))
-	var err error
+	})
+	if err != nil {
+		return nil, err
+	}
 	c.server, err = listener.Accept()
 	require.NoError(t, err)
 	c.clientNext, c.serverNext = nextSequence(t, c.client), nextSequence(t, c.server)
-	return c
+	return c, nil
 }
 
 // From linux/tcp.h.

@@ -3,6 +3,7 @@ package chaos
 import (
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"strings"
 	"testing"
@@ -56,8 +57,11 @@ type scene struct {
 	wire     *wire
 	pods     map[string]*endpoint // by name: role and number of the node
 	streams  []*stream            // those that run all the while
+	answers  []*stream            // of those, what servers send in established connections
 	runtimes []*containerRuntime  // of each node
 	closers  []func()
+
+	listeners map[netip.AddrPort]net.Listener
 }
 
 // newScene makes pods and streams, without agents and policies.
@@ -65,7 +69,7 @@ func newScene(t *testing.T) *scene {
 	t.Helper()
 	s := &scene{
 		Cluster: cluster.New(t, cluster.Options{Nodes: len(backends), Primary: ruleset.IPv4}),
-		wire:    newWire(t), pods: map[string]*endpoint{},
+		wire:    newWire(t), pods: map[string]*endpoint{}, listeners: map[netip.AddrPort]net.Listener{},
 	}
 	for _, n := range s.Nodes {
 		quickToForget(t, n)
@@ -157,8 +161,10 @@ func (e *endpoint) addr(family ruleset.Family) netip.Addr {
 	return netip.Addr{}
 }
 
-func (s *scene) established(v verdict, kind string, from, to *endpoint, f flow) {
-	s.streams = append(s.streams, s.wire.add(newStream(v, "established "+kind, from, to), f, false))
+func (s *scene) established(v verdict, kind string, from, to *endpoint, f flow) *stream {
+	st := s.wire.add(newStream(v, "established "+kind, from, to), f, false)
+	s.streams = append(s.streams, st)
+	return st
 }
 
 // freshFlow is the flow of a stream of fresh connections to a server's ports. Its
@@ -192,16 +198,16 @@ func (s *scene) establishedUDP(t *testing.T, v verdict, family ruleset.Family, f
 	client, served := netip.AddrPortFrom(from.addr(family), clientPort), netip.AddrPortFrom(to.addr(family), portUDP)
 	s.closers = append(s.closers, occupyUDP(t, from, client), occupyUDP(t, to, served))
 	s.established(v, "UDP", from, to, flow{from: client, to: served})
-	s.established(v, "UDP", to, from, flow{from: served, to: client})
+	s.answers = append(s.answers, s.established(v, "UDP", to, from, flow{from: served, to: client}))
 }
 
 func (s *scene) establishedTCP(t *testing.T, v verdict, family ruleset.Family, from, to *endpoint) {
 	t.Helper()
 	client, served := netip.AddrPortFrom(from.addr(family), clientPort), netip.AddrPortFrom(to.addr(family), portTCP)
-	c := connect(t, from, to, client, served)
+	c := s.connect(t, from, to, client, served)
 	s.closers = append(s.closers, c.close)
 	s.established(v, "TCP", from, to, flow{from: client, to: served, flags: tcpFlagACK, seq: c.clientNext, ack: c.serverNext})
-	s.established(v, "TCP", to, from, flow{from: served, to: client, flags: tcpFlagACK, seq: c.serverNext, ack: c.clientNext})
+	s.answers = append(s.answers, s.established(v, "TCP", to, from, flow{from: served, to: client, flags: tcpFlagACK, seq: c.serverNext, ack: c.clientNext}))
 }
 
 // policies are those that make the verdicts true.

@@ -123,6 +123,13 @@ func (w *wire) remove(streams ...*stream) {
 	w.streams = slices.DeleteFunc(slices.Clone(w.streams), func(s *stream) bool { return slices.Contains(streams, s) })
 }
 
+// resume lets streams that were removed go on.
+func (w *wire) resume(streams ...*stream) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.streams = append(slices.Clone(w.streams), streams...)
+}
+
 // goFirst lets this thread run before others, so that probes flow also while the
 // machine has more to do than it can: that is when faults happen. Where it isn't
 // permitted, fewer probes are sent.
