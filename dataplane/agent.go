@@ -166,7 +166,7 @@ func (a *Agent) watch(ctx context.Context, informers cache.Cache) error {
 		{"pods", &slimPod{}, handlerOf(a.model.setPod, a.model.deletePod)},
 		{"namespaces", &corev1.Namespace{}, handlerOf(a.setNamespace, a.deleteNamespace)},
 		{"networkpolicies", &networkingv1.NetworkPolicy{}, handlerOf(a.model.setPolicy, a.model.deletePolicy)},
-		{"nodes", &corev1.Node{}, a.model.nodeHandler()},
+		{"nodes", &corev1.Node{}, a.model.nodeHandler(a.reporter.SawNode)},
 	}
 	for _, w := range watches {
 		source, err := informers.GetInformer(ctx, w.object, cache.BlockUntilSynced(false))

@@ -16,6 +16,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
@@ -34,6 +35,13 @@ const (
 	// somebody may have deleted it.
 	recheckEvery = 5 * time.Minute
 
+	// ownedEvery and ownedFor are how often, and for how long, the stored report is
+	// looked at after the Node was registered again. The garbage collector deletes
+	// the report of the Node that was there before, and may do so late: with a Node
+	// that is there again, it can delete what the new Node owns already.
+	ownedEvery = 5 * time.Second
+	ownedFor   = 2 * time.Minute
+
 	// retryMost bounds the wait after a failed write, which doubles. Where one change
 	// concerns thousands of nodes, an API server refuses many of their writes with
 	// "too many requests", and a policy is proven only when the last one got through.
@@ -47,6 +55,7 @@ type Writer struct {
 	node   string
 	log    logr.Logger
 	wake   chan struct{}
+	again  chan struct{} // the Node was registered again
 
 	// known is the report as it was stored last, or nil: a change costs the API
 	// server one request and not two. Who else writes it makes the next one fail.
@@ -54,12 +63,30 @@ type Writer struct {
 
 	mu     sync.Mutex
 	wanted *v1alpha1.NodeEnforcementStatus
+	owner  types.UID // of the Node that was seen last
 }
 
 // NewWriter makes a Writer that writes nothing before Want is called. cached has
 // the Node of that name and is who writes, live reads past any cache.
 func NewWriter(cached client.Client, live client.Reader, node string, log logr.Logger) *Writer {
-	return &Writer{cached: cached, live: live, node: node, log: log, wake: make(chan struct{}, 1)}
+	return &Writer{cached: cached, live: live, node: node, log: log, wake: make(chan struct{}, 1), again: make(chan struct{}, 1)}
+}
+
+// SawNode takes the uid of the node's Node each time that it is seen. A uid other
+// than before means that the Node was registered again: the report that it owned is
+// deleted, or will be, and the Writer makes it new.
+func (w *Writer) SawNode(uid types.UID) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	again := w.owner != "" && w.owner != uid
+	w.owner = uid
+	if !again {
+		return
+	}
+	select {
+	case w.again <- struct{}{}:
+	default:
+	}
 }
 
 // Want takes what the report has to say from now on. The times of its conditions
@@ -101,7 +128,8 @@ func (w *Writer) Start(ctx context.Context) error {
 	recheck := time.NewTicker(recheckEvery)
 	defer recheck.Stop()
 	var wait time.Duration
-	var retry <-chan time.Time
+	var retry, owned <-chan time.Time
+	var ownedUntil time.Time
 	for {
 		select {
 		case <-ctx.Done():
@@ -110,6 +138,14 @@ func (w *Writer) Start(ctx context.Context) error {
 		case <-retry:
 		case <-recheck.C:
 			w.known = nil
+		case <-w.again:
+			w.known, ownedUntil = nil, time.Now().Add(ownedFor)
+			owned = time.After(ownedEvery)
+		case now := <-owned:
+			w.known, owned = nil, nil
+			if now.Before(ownedUntil) {
+				owned = time.After(ownedEvery)
+			}
 		}
 		if err := w.write(ctx); err != nil && ctx.Err() == nil {
 			wait = min(max(Every, 2*wait), retryMost)

@@ -207,6 +207,61 @@ func TestRefusedWritesAreTriedAgain(t *testing.T) {
 	})
 }
 
+// A Node that is registered again has its report back within ten seconds, whether
+// the garbage collector deletes the old Node's before the Writer sees the new Node,
+// or as late as some seconds after the new Node owns it.
+func TestARegisteredAgainNodeHasItsReport(t *testing.T) {
+	for name, late := range map[string]time.Duration{"deleted before": 0, "deleted at once": time.Millisecond, "deleted late": 50 * time.Second} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				s := newStore(t, node("old-uid"))
+				s.begin(t)
+				s.SawNode("old-uid")
+				s.Want(enforcing(1))
+				time.Sleep(time.Minute)
+				old := s.stored(t)
+				require.NoError(t, s.client.Delete(t.Context(), node("old-uid")))
+				if late == 0 {
+					require.NoError(t, s.client.Delete(t.Context(), old))
+				}
+				require.NoError(t, s.client.Create(t.Context(), node("new-uid")))
+				s.SawNode("new-uid")
+				time.Sleep(late)
+				if late > 0 {
+					_ = s.client.Delete(t.Context(), old)
+				}
+				time.Sleep(10 * time.Second)
+				synctest.Wait()
+				report := s.stored(t)
+				require.Equal(t, types.UID("new-uid"), report.OwnerReferences[0].UID)
+				require.EqualValues(t, 1, report.Status.Policies[0].Generation)
+			})
+		})
+	}
+}
+
+// The looks after a Node was registered again end; a Node that only changes costs none.
+func TestANodeThatChangesCostsNoRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := newStore(t, node("uid"))
+		s.begin(t)
+		s.SawNode("uid")
+		s.Want(enforcing(1))
+		time.Sleep(time.Second)
+		s.reads = 0
+		for range 100 {
+			s.SawNode("uid")
+			time.Sleep(time.Second)
+		}
+		require.Zero(t, s.reads)
+		s.SawNode("another")
+		time.Sleep(ownedFor + ownedEvery)
+		s.reads = 0
+		time.Sleep(recheckEvery - time.Minute)
+		require.LessOrEqual(t, s.reads, 1, "of the slow look alone")
+	})
+}
+
 // A Node that was made again owns the report that its predecessor left.
 func TestReportChangesItsOwner(t *testing.T) {
 	left := &v1alpha1.NodeEnforcement{ObjectMeta: metav1.ObjectMeta{
