@@ -1,15 +1,20 @@
 package charts_test
 
 import (
+	"context"
+	"fmt"
 	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	admissionv1 "k8s.io/api/admissionregistration/v1"
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-var admissionPolicies = []string{"moat-agent-reports", "moat-operator-policies"}
+var admissionPolicies = []string{"moat-agent-reports", "moat-operator-nodes", "moat-operator-policies"}
 
 func TestAdmissionPoliciesAreThoseOfConfig(t *testing.T) {
 	objects := render(t)
@@ -72,7 +77,7 @@ func TestKustomizeInstallsWhatTheChartInstalls(t *testing.T) {
 	}
 	installed := kustomize(t, "default")
 	maps.Copy(installed, kustomize(t, "crd"))
-	require.Len(t, shared(installed), 10)
+	require.Len(t, shared(installed), 12)
 	require.ElementsMatch(t, shared(render(t)), shared(installed))
 	for _, key := range shared(installed) {
 		require.NotContains(t, installed[key].text, "\n  namespace:", "%s belongs to no namespace", key)
@@ -163,6 +168,143 @@ func TestOnlyAgentsReport(t *testing.T) {
 	existing.Finalizers = nil
 	require.NoError(t, server.Admin(t).Update(t.Context(), existing))
 	require.NoError(t, collector.Delete(t.Context(), existing))
+}
+
+// Whether an agent is at work, the operator says: that agent may be frozen, or taken
+// over. And the operator says nothing else of a node.
+func TestAgentAndOperatorShareAReport(t *testing.T) {
+	stored := report("node-shared")
+	agent, operator := apiservertest.ClientOf(t, server.Agent(t, stored.Name)), apiservertest.ClientOf(t, server.Operator(t))
+	merge := func(text string) error {
+		return operator.Status().Patch(t.Context(), report(stored.Name), client.RawPatch(types.MergePatchType, []byte(text)))
+	}
+	const state, since = `{"status":{"agent":{"state":"NotReady","since":"2026-11-30T12:00:00Z"}}}`, "2026-11-30T12:00:00Z"
+	require.NoError(t, agent.Create(t.Context(), stored))
+	require.NoError(t, merge(state), "before the agent's first report")
+	require.NoError(t, agent.Get(t.Context(), client.ObjectKeyFromObject(stored), stored))
+	stored.Status.Backend = "iptables-nft"
+	stored.Status.Policies = []v1alpha1.EnforcedPolicy{{UID: "a", Generation: 1}}
+	stored.Status.Failures = []v1alpha1.PolicyFailure{{UID: "b", Reason: "RestoreFailed", Message: "no"}}
+	stored.Status.Conditions = []metav1.Condition{{
+		Type: "DataplaneSynced", Status: metav1.ConditionTrue, Reason: "Synced", LastTransitionTime: metav1.Now(),
+	}}
+	require.NoError(t, agent.Status().Update(t.Context(), stored))
+	require.NoError(t, merge(`{"status":{"agent":{"state":"Missing","since":"`+since+`"}}}`))
+	require.NoError(t, agent.Get(t.Context(), client.ObjectKeyFromObject(stored), stored))
+
+	const agentsOwn = "status.agent is the operator's: an agent keeps it as it is"
+	for name, forge := range map[string]func(*v1alpha1.NodeEnforcementStatus){
+		"state":   func(s *v1alpha1.NodeEnforcementStatus) { s.Agent.State = v1alpha1.AgentReady },
+		"since":   func(s *v1alpha1.NodeEnforcementStatus) { s.Agent.Since = metav1.Now() },
+		"removed": func(s *v1alpha1.NodeEnforcementStatus) { s.Agent = nil },
+	} {
+		forged := stored.DeepCopy()
+		forge(&forged.Status)
+		requireForged(t, agent.Status().Update(t.Context(), forged), agentsOwn)
+		require.NotEmpty(t, name)
+	}
+	const operatorsOwn = "the operator writes status.agent of a NodeEnforcement and nothing else"
+	forgeries := map[string]string{
+		"agent":   "", // its own
+		"backend": `"iptables-legacy"`, "policies": `[{"uid":"a","generation":2}]`, "policyCount": `7`, "truncated": `true`,
+		"failures": `null`, "conditions": `[]`,
+	}
+	require.ElementsMatch(t, jsonFields(v1alpha1.NodeEnforcementStatus{}), slices.Collect(maps.Keys(forgeries)), "each field is forged once")
+	for field, value := range forgeries {
+		if value != "" {
+			requireForged(t, merge(`{"status":{"`+field+`":`+value+`}}`), operatorsOwn)
+		}
+	}
+	requireForged(t, server.Admin(t).Status().Patch(t.Context(), report(stored.Name), client.RawPatch(types.MergePatchType, []byte(state))),
+		"a NodeEnforcement is written by the agent of its node alone")
+	kept := report(stored.Name)
+	require.NoError(t, agent.Get(t.Context(), client.ObjectKeyFromObject(stored), kept))
+	require.Equal(t, stored.Status, kept.Status, "untouched")
+}
+
+// jsonFields lists the fields of a type as the API calls them.
+func jsonFields(of any) []string {
+	var names []string
+	structure := reflect.TypeOf(of)
+	for i := range structure.NumField() {
+		name, _, _ := strings.Cut(structure.Field(i).Tag.Get("json"), ",")
+		names = append(names, name)
+	}
+	return names
+}
+
+// Of a Node the operator changes one taint. What else there is of a Node it may not
+// touch, in any kind of patch; each field of the spec that this Kubernetes has is tried.
+func TestTheOperatorChangesOneTaintOfANode(t *testing.T) {
+	admin, operator := server.Admin(t), apiservertest.ClientOf(t, server.Operator(t))
+	node := &corev1.Node{
+		ObjectMeta: metav1.ObjectMeta{Name: "node-taints", Labels: map[string]string{"disk": "ssd"}, Annotations: map[string]string{"a": "b"}},
+		Spec:       corev1.NodeSpec{Taints: []corev1.Taint{{Key: "own", Value: "1", Effect: corev1.TaintEffectNoExecute}}},
+	}
+	require.NoError(t, admin.Create(t.Context(), node))
+	t.Cleanup(func() { require.NoError(t, admin.Delete(context.Background(), node)) })
+	patch := func(kind types.PatchType, text string) error {
+		return operator.Patch(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node.Name}}, client.RawPatch(kind, []byte(text)))
+	}
+	taint := func(text string) error {
+		return patch(types.JSONPatchType, `[{"op":"add","path":"/spec/taints/-","value":`+text+`}]`)
+	}
+	requireRefused := func(err error, message string) {
+		t.Helper()
+		requireDenied(t, err, "moat-operator-nodes", message)
+	}
+	const absent = v1alpha1.AgentAbsentTaint
+	require.NoError(t, taint(`{"key":"`+absent+`","effect":"NoSchedule"}`))
+	others := len(node.Spec.Taints) // a new Node is also tainted as not ready
+	require.NoError(t, patch(types.JSONPatchType, fmt.Sprintf(`[{"op":"test","path":"/spec/taints/%[1]d/key","value":"%[2]s"},
+		{"op":"remove","path":"/spec/taints/%[1]d"}]`, others, absent)))
+	require.NoError(t, admin.Get(t.Context(), client.ObjectKeyFromObject(node), node))
+	require.Len(t, node.Spec.Taints, others, "put and taken away")
+
+	const evicts, foreign, nothing = "the taint " + absent + " has the effect NoSchedule and no value",
+		"Moat's operator leaves the taints of others as they are", "Moat's operator changes of a Node its taint " + absent + " and nothing else"
+	requireRefused(taint(`{"key":"`+absent+`","effect":"NoExecute"}`), evicts)
+	requireRefused(taint(`{"key":"`+absent+`","effect":"NoSchedule","value":"1"}`), evicts)
+	requireRefused(taint(`{"key":"another","effect":"NoSchedule"}`), foreign)
+	requireRefused(patch(types.MergePatchType, `{"spec":{"taints":[]}}`), foreign)
+	requireRefused(patch(types.MergePatchType, `{"spec":{"taints":[{"key":"own","value":"2","effect":"NoExecute"}]}}`), foreign)
+	for _, text := range []string{
+		`{"labels":{"disk":"hdd"}}`, `{"labels":null}`, `{"annotations":{"a":"c"}}`, `{"finalizers":["example.com/stay"]}`,
+		`{"ownerReferences":[{"apiVersion":"v1","kind":"Node","name":"a","uid":"1"}]}`,
+	} {
+		requireRefused(patch(types.MergePatchType, `{"metadata":`+text+`}`), nothing)
+	}
+	// The API server itself keeps some of these as they are once they are set.
+	changes := map[string]string{
+		"taints":  "", // as above
+		"podCIDR": `{"podCIDR":"10.1.0.0/24","podCIDRs":["10.1.0.0/24"]}`, "podCIDRs": `{"podCIDR":"10.1.0.0/24","podCIDRs":["10.1.0.0/24"]}`,
+		"providerID": `{"providerID":"cloud://1"}`, "unschedulable": `{"unschedulable":true}`, "externalID": `{"externalID":"1"}`,
+		"configSource":        `{"configSource":{"configMap":{"namespace":"a","name":"b","kubeletConfigKey":"c"}}}`,
+		"podPreemptionPolicy": `{"podPreemptionPolicy":{"disableResizePreemption":["a"]}}`,
+	}
+	require.ElementsMatch(t, jsonFields(corev1.NodeSpec{}), slices.Collect(maps.Keys(changes)),
+		"this Kubernetes has another field of a Node's spec: name it in config/admission/operator_nodes.yaml")
+	for field, text := range changes {
+		if text == "" {
+			continue
+		}
+		if err := patch(types.MergePatchType, `{"spec":`+text+`}`); err == nil {
+			stored := &corev1.Node{}
+			require.NoError(t, admin.Get(t.Context(), client.ObjectKeyFromObject(node), stored))
+			require.Equal(t, node.Spec, stored.Spec, "%s may only be accepted where the API server drops it", field)
+		}
+	}
+	requireRefused(patch(types.MergePatchType, `{"spec":{"providerID":"cloud://1"}}`), nothing)
+	requireRefused(patch(types.MergePatchType, `{"spec":{"unschedulable":true}}`), nothing)
+	requireRefused(patch(types.MergePatchType, `{"spec":{"podCIDR":"10.1.0.0/24","podCIDRs":["10.1.0.0/24"]}}`), nothing)
+	require.True(t, apierrors.IsForbidden(operator.Delete(t.Context(), node.DeepCopy())), "RBAC")
+	require.True(t, apierrors.IsForbidden(operator.Status().Patch(t.Context(), node.DeepCopy(), client.RawPatch(types.MergePatchType, []byte(`{"status":{"phase":"a"}}`)))), "RBAC")
+	stored := &corev1.Node{}
+	require.NoError(t, admin.Get(t.Context(), client.ObjectKeyFromObject(node), stored))
+	require.Equal(t, node.Spec, stored.Spec, "untouched")
+
+	stored.Labels["disk"] = "hdd"
+	require.NoError(t, admin.Update(t.Context(), stored), "others than the operator aren't asked")
 }
 
 // networkPolicy returns a policy with some owners.

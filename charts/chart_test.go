@@ -139,6 +139,8 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"ClusterRoleBinding/moat-operator", "ClusterRoleBinding/moat-agent",
 		"Role/moat-operator-leader-election", "RoleBinding/moat-operator-leader-election",
 		"Role/moat-agent", "RoleBinding/moat-agent", "ConfigMap/moat-release",
+		"Role/moat-operator-release", "RoleBinding/moat-operator-release",
+		"ClusterRole/moat-operator-taints", "ClusterRoleBinding/moat-operator-taints",
 		"ClusterRole/moat-view", "ClusterRole/moat-edit", "ClusterRole/moat-admin",
 		"Deployment/moat-operator", "PodDisruptionBudget/moat-operator", "DaemonSet/moat-agent",
 		// The hooks of helm test.
@@ -148,6 +150,7 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"ValidatingAdmissionPolicy/moat-agent-reports", "ValidatingAdmissionPolicyBinding/moat-agent-reports",
 		"PriorityLevelConfiguration/moat-agent-reports", "FlowSchema/moat-agent-reports",
 		"ValidatingAdmissionPolicy/moat-operator-policies", "ValidatingAdmissionPolicyBinding/moat-operator-policies",
+		"ValidatingAdmissionPolicy/moat-operator-nodes", "ValidatingAdmissionPolicyBinding/moat-operator-nodes",
 	})
 	for _, component := range []string{"operator", "agent"} {
 		account := decode[corev1.ServiceAccount](t, objects, "ServiceAccount/moat-"+component)
@@ -171,12 +174,19 @@ func TestRolesAreThoseOfConfig(t *testing.T) {
 		}
 	}
 
-	var generated rbacv1.Role
-	readYAML(t, filepath.Join("..", "config", "rbac", "leader_election_role.yaml"), &generated)
-	require.NotEmpty(t, generated.Rules)
-	rendered := decode[rbacv1.Role](t, objects, "Role/moat-operator-leader-election")
-	require.Equal(t, generated.Rules, rendered.Rules)
-	require.Equal(t, namespace, rendered.Namespace)
+	for name, file := range map[string]string{"leader-election": "leader_election_role.yaml", "release": "operator_release_role.yaml"} {
+		var generated rbacv1.Role
+		readYAML(t, filepath.Join("..", "config", "rbac", file), &generated)
+		require.NotEmpty(t, generated.Rules)
+		rendered := decode[rbacv1.Role](t, objects, "Role/moat-operator-"+name)
+		require.Equal(t, generated.Rules, rendered.Rules)
+		require.Equal(t, namespace, rendered.Namespace)
+		binding := decode[rbacv1.RoleBinding](t, objects, "RoleBinding/moat-operator-"+name)
+		require.Equal(t, rendered.Name, binding.RoleRef.Name)
+	}
+	for _, right := range decode[rbacv1.ClusterRole](t, objects, "ClusterRole/moat-operator-taints").Rules {
+		require.Equal(t, rbacv1.PolicyRule{APIGroups: []string{""}, Resources: []string{"nodes"}, Verbs: []string{"patch"}}, right)
+	}
 }
 
 func TestCRDsAreThoseOfConfig(t *testing.T) {

@@ -50,7 +50,7 @@ func TestNotesWarn(t *testing.T) {
 		`agent.nodeSelector={"kubernetes.io/os":"linux"}`:                           "",
 		`agent.nodeSelector={"kubernetes.io/os":null}`:                              "or widen it beyond Linux nodes",
 		`agent.updateStrategy.type="OnDelete"`:                                      "an upgrade replaces no agent, and --wait doesn't wait for them",
-		`admissionPolicies.enabled=false`:                                           "a stolen token of an agent can report for every node",
+		`admissionPolicies.enabled=false,agentAbsence.taint=false`:                  "a stolen token of an agent can report for every node",
 		`flowControl.enabled=false`:                                                 "flowControl.enabled is false",
 		`agent.podStartGuard="Off"`:                                                 "agent.podStartGuard is Off",
 		`operator.replicas=0`:                                                       "operator.replicas is 0",

@@ -37,6 +37,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{`rbac.aggregateClusterRoles="view"`, "at '/rbac/aggregateClusterRoles': got string, want boolean"},
 		{`rbac.create=false`, "at '/rbac': additional properties 'create' not allowed"},
 
+		{`agentAbsence.taint="no"`, "at '/agentAbsence/taint': got string, want boolean"},
 		{`admissionPolicies=false`, "at '/admissionPolicies': got boolean, want object"},
 		{`flowControl.enabled="no"`, "at '/flowControl/enabled': got string, want boolean"},
 		{`resourceQuota.pods=0`, "at '/resourceQuota/pods': minimum: got 0, want 1"},
@@ -129,6 +130,7 @@ func TestWrongCombinationsAreRefused(t *testing.T) {
 		{`enabled=false`, "enabled: false removes nothing: it is for a parent chart, whose dependency names it (condition: moat.enabled)"},
 		{`agent.maxUnavailable="20%",agent.updateStrategy.rollingUpdate.maxUnavailable="5%"`,
 			"agent.maxUnavailable is 20% and agent.updateStrategy.rollingUpdate.maxUnavailable 5%: they are one value, of which the first is the old name. Leave it out"},
+		{`admissionPolicies.enabled=false`, "nothing would keep the operator to its own taint. Set agentAbsence.taint=false, too"},
 		{`agent.ports.metrics=9471`, "agent.ports: metrics and health are both 9471: give each a port of its own"},
 		{`operator.ports={"metrics":9000,"health":9000}`, "operator.ports: metrics and health are both 9000"},
 		{`agent.extraArgs=["--log-level=debug"]`, "agent.extraArgs: --log-level is there already"},

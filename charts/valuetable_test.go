@@ -90,7 +90,8 @@ var valueTests = map[string]valueTest{
 		require.EqualValues(t, 3, *w.operator.Spec.RevisionHistoryLimit)
 		require.EqualValues(t, 3, *w.agent.Spec.RevisionHistoryLimit)
 	}},
-	"admissionPolicies.enabled": {`false`, func(t *testing.T, w workloads) {
+	"admissionPolicies.enabled": {`false,agentAbsence.taint=false`, func(t *testing.T, w workloads) {
+		require.NotContains(t, w.objects, "ClusterRole/moat-operator-taints", "nothing would bound it")
 		for key := range w.objects {
 			require.NotContains(t, key, "ValidatingAdmissionPolicy")
 		}
@@ -215,6 +216,10 @@ var valueTests = map[string]valueTest{
 	"agent.affinity": {`{"podAntiAffinity":{}}`, func(t *testing.T, w workloads) {
 		require.NotNil(t, w.agent.Spec.Template.Spec.Affinity.PodAntiAffinity)
 		require.Equal(t, []corev1.NodeSelectorTerm{{MatchExpressions: excluded}}, requiredTerms(t, w.agent))
+	}},
+	"agentAbsence.taint": {`false`, func(t *testing.T, w workloads) {
+		require.Contains(t, w.operator.Spec.Template.Spec.Containers[0].Args, "--taint-nodes-without-agent=false")
+		require.Contains(t, w.objects, "ClusterRole/moat-operator-taints", "the taints that there are go")
 	}},
 	"networkPolicy.enabled": {`true`, func(t *testing.T, w workloads) {
 		spec := operatorPolicy(t, w)

@@ -9,12 +9,17 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/controllers/absence"
 )
 
 // An alert on a metric that doesn't exist is silent for ever.
 func TestAlertsNameMetricsThatExist(t *testing.T) {
 	descriptions := make(chan *prometheus.Desc, 100)
 	newMetrics().Describe(descriptions)
+	for _, collector := range absence.Metrics() { // the operator's
+		collector.Describe(descriptions)
+	}
 	close(descriptions)
 	labels := map[string]string{} // of each metric, as Desc prints them
 	for description := range descriptions {

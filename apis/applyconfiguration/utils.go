@@ -52,6 +52,8 @@ func ForKind(kind schema.GroupVersionKind) interface{} {
 		return &apisv1alpha1.LabelSelectorRequirementApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NamespacePeer"):
 		return &apisv1alpha1.NamespacePeerApplyConfiguration{}
+	case v1alpha1.SchemeGroupVersion.WithKind("NodeAgent"):
+		return &apisv1alpha1.NodeAgentApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeEnforcement"):
 		return &apisv1alpha1.NodeEnforcementApplyConfiguration{}
 	case v1alpha1.SchemeGroupVersion.WithKind("NodeEnforcementStatus"):

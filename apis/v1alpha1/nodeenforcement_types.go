@@ -81,6 +81,21 @@ const (
 	TaskCleanup = "cleanup"
 )
 
+// AgentAbsentTaint is the key of the taint, with the effect NoSchedule, that the
+// operator puts on a node where new pods have no network: the guard of pod starts
+// stands, and no agent is there to open it.
+const AgentAbsentTaint = "isolation.moat.dev/agent-absent"
+
+// Reasons of the events on a Node when that taint comes and when it goes.
+const (
+	EventReasonNoAgent      = "NoAgentNoNewPods"
+	EventReasonNewPodsAgain = "NewPodsAgain"
+)
+
+// ReleaseMarker is the name of the ConfigMap that lives as long as Moat's release,
+// in its namespace. No update changes it; where it is deleted, Moat is removed.
+const ReleaseMarker = "moat-release"
+
 // EventReasonPodNotProgrammed is the reason of the event on a pod whose start
 // could not be held until its rules were in force.
 const EventReasonPodNotProgrammed = "PodNotProgrammed"
@@ -90,15 +105,16 @@ const EventReasonPodNotProgrammed = "PodNotProgrammed"
 const EventReasonRecovered = "Recovered"
 
 // NodeEnforcement says what the dataplane of one node enforces. It is named
-// after its Node and owned by it, and written by that node's agent alone, only
-// when something changed: it carries no heartbeat. An agent's health is known
-// from its pod and its Node.
+// after its Node and owned by it. The node's agent writes it, only when something
+// changed: it carries no heartbeat. So it is the agent's last word. Whether that
+// agent is still at work, the operator writes into status.agent.
 //
 // +kubebuilder:object:root=true
 // +kubebuilder:subresource:status
 // +kubebuilder:resource:scope=Cluster,shortName=nodeenf,categories=isolation
-// +kubebuilder:printcolumn:name="Synced",type=string,JSONPath=`.status.conditions[?(@.type=="DataplaneSynced")].status`
-// +kubebuilder:printcolumn:name="Degraded",type=string,JSONPath=`.status.conditions[?(@.type=="Degraded")].status`
+// +kubebuilder:printcolumn:name="Agent",type=string,JSONPath=`.status.agent.state`,description="Whether an agent is at work on the node, from the operator. The other columns are the agent's last word, true while this one is Ready."
+// +kubebuilder:printcolumn:name="Synced",type=string,JSONPath=`.status.conditions[?(@.type=="DataplaneSynced")].status`,description="The agent's last word on whether the kernel holds all rules; as old as the agent where AGENT isn't Ready."
+// +kubebuilder:printcolumn:name="Degraded",type=string,JSONPath=`.status.conditions[?(@.type=="Degraded")].status`,description="The agent's last word on whether the node can't filter everything."
 // +kubebuilder:printcolumn:name="Backend",type=string,JSONPath=`.status.backend`
 // +kubebuilder:printcolumn:name="Policies",type=integer,JSONPath=`.status.policyCount`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
@@ -107,13 +123,20 @@ type NodeEnforcement struct {
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitempty"`
 
-	// status is what the node's agent last reported.
+	// status is what the node's agent last reported, and the operator's word on
+	// that agent.
 	// +optional
 	Status NodeEnforcementStatus `json:"status,omitzero"`
 }
 
-// NodeEnforcementStatus is one agent's report.
+// NodeEnforcementStatus is one agent's report. The field agent is the operator's.
 type NodeEnforcementStatus struct {
+	// agent says whether an agent is at work on the node. The operator writes it;
+	// every other field is the agent's last word. It is missing until an operator
+	// has seen the report.
+	// +optional
+	Agent *NodeAgent `json:"agent,omitempty"`
+
 	// backend is the iptables variant in use: iptables-nft or iptables-legacy.
 	// Empty until the agent has found one.
 	// +optional
@@ -152,6 +175,35 @@ type NodeEnforcementStatus struct {
 	// +listMapKey=type
 	Conditions []metav1.Condition `json:"conditions,omitempty"`
 }
+
+// NodeAgent says whether an agent is at work on a node.
+type NodeAgent struct {
+	// state is Ready, NotReady, Missing, Excluded or Unknown. Ready: the node's agent
+	// pod is Ready, and corrects this report when something changes. NotReady: there
+	// is such a pod and it isn't Ready. Missing: there is none, though the agents'
+	// DaemonSet wants one. Excluded: there is none, and the DaemonSet wants none
+	// here. Unknown: the Node itself isn't Ready, so that nothing is known of its pods.
+	// +required
+	State AgentState `json:"state"`
+
+	// since is when the state was seen first. It stays when NotReady becomes Missing,
+	// or Missing becomes NotReady: since then no agent was Ready.
+	// +required
+	Since metav1.Time `json:"since"`
+}
+
+// AgentState says whether an agent is at work on a node.
+// +kubebuilder:validation:Enum=Ready;NotReady;Missing;Excluded;Unknown
+type AgentState string
+
+// The states of a node's agent.
+const (
+	AgentReady    AgentState = "Ready"
+	AgentNotReady AgentState = "NotReady"
+	AgentMissing  AgentState = "Missing"
+	AgentExcluded AgentState = "Excluded"
+	AgentUnknown  AgentState = "Unknown"
+)
 
 // EnforcedPolicy names one generation of one NetworkPolicy.
 type EnforcedPolicy struct {

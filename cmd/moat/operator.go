@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
+	"github.com/moat-dev/moat/controllers/absence"
 	"github.com/moat-dev/moat/controllers/appisolation"
 	"github.com/moat-dev/moat/controllers/enforcement"
 )
@@ -51,6 +52,7 @@ type operatorOptions struct {
 	agentNamespace string
 	log            logOptions
 	reporting      string
+	taint          bool
 }
 
 func operatorFlags() (*flag.FlagSet, *operatorOptions) {
@@ -61,6 +63,7 @@ func operatorFlags() (*flag.FlagSet, *operatorOptions) {
 	flags.StringVar(&o.pprofAddress, "pprof-address", "", "`address` on the loopback of /debug/pprof (default: serves none)")
 	flags.StringVar(&o.agentNamespace, "agent-namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of the agents' pods and of the operator's Lease (default $POD_NAMESPACE)")
 	flags.StringVar(&o.reporting, "report-network-policies", string(enforcement.ReportAll), "`which` policies to report where they are enforced: All, Generated (those of AppIsolations) or None")
+	flags.BoolVar(&o.taint, "taint-nodes-without-agent", false, "let no new pods on a node where they would have no network, since no agent was Ready there for a minute")
 	o.log.addFlags(flags)
 	return flags, o
 }
@@ -114,6 +117,7 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 		return nil, err
 	}
 	maps.Copy(byObject, enforcement.CacheByObject())
+	maps.Copy(byObject, absence.CacheByObject(options.agentNamespace))
 	mgr, err := manager.New(kubeconfig, manager.Options{
 		Scheme:                        scheme,
 		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: byObject},
@@ -136,6 +140,9 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	}
 	report := enforcement.Options{AgentNamespace: options.agentNamespace, Reporting: enforcement.Reporting(options.reporting)}
 	if err := enforcement.Setup(ctx, mgr, report); err != nil {
+		return nil, err
+	}
+	if err := absence.Setup(mgr, absence.Options{Namespace: options.agentNamespace, Taint: options.taint}); err != nil {
 		return nil, err
 	}
 	if err := mgr.Add(appisolation.EnsureConfig(mgr.GetClient())); err != nil {

@@ -166,7 +166,8 @@ func (s *Server) addOperator(config *rest.Config) error {
 	if err := s.admin.Create(context.Background(), namespace); err != nil {
 		return fmt.Errorf("creating namespace %s: %w", OperatorNamespace, err)
 	}
-	if err := s.createAll("rbac/operator_role.yaml", "rbac/leader_election_role.yaml", "rbac/role_bindings.yaml", "flowcontrol/agent_reports.yaml"); err != nil {
+	if err := s.createAll("rbac/operator_role.yaml", "rbac/operator_release_role.yaml", "rbac/operator_taints_role.yaml",
+		"rbac/leader_election_role.yaml", "rbac/role_bindings.yaml", "flowcontrol/agent_reports.yaml"); err != nil {
 		return err
 	}
 	user, err := s.env.AddUser(envtest.User{

@@ -29,7 +29,8 @@ const referenceIndex = "spec.references"
 
 // CacheByObject returns how the manager's cache must hold what AppIsolations refer
 // to: no EndpointSlice of a Service with a selector, which are nearly all of a
-// cluster and change with each pod, and of a Node its addresses alone.
+// cluster and change with each pod, and of a Node its addresses, with what
+// controllers/absence reads of it.
 func CacheByObject() (map[client.Object]cache.ByObject, error) {
 	handMade, err := labels.NewRequirement(discoveryv1.LabelManagedBy, selection.NotEquals, []string{"endpointslice-controller.k8s.io"})
 	if err != nil {
@@ -46,12 +47,25 @@ func trimNode(object any) (any, error) {
 	if !ok {
 		return object, nil
 	}
-	return &corev1.Node{
-		TypeMeta:   node.TypeMeta,
-		ObjectMeta: metav1.ObjectMeta{Name: node.Name, UID: node.UID, ResourceVersion: node.ResourceVersion},
-		Spec:       corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs},
-		Status:     corev1.NodeStatus{Addresses: node.Status.Addresses},
-	}, nil
+	trimmed := &corev1.Node{
+		TypeMeta: node.TypeMeta,
+		ObjectMeta: metav1.ObjectMeta{
+			Name:              node.Name,
+			UID:               node.UID,
+			ResourceVersion:   node.ResourceVersion,
+			CreationTimestamp: node.CreationTimestamp,
+			DeletionTimestamp: node.DeletionTimestamp,
+			Labels:            node.Labels,
+		},
+		Spec:   corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs, Taints: node.Spec.Taints},
+		Status: corev1.NodeStatus{Addresses: node.Status.Addresses},
+	}
+	for _, condition := range node.Status.Conditions {
+		if condition.Type == corev1.NodeReady {
+			trimmed.Status.Conditions = []corev1.NodeCondition{{Type: condition.Type, Status: condition.Status}}
+		}
+	}
+	return trimmed, nil
 }
 
 func addIndex(ctx context.Context, indexer client.FieldIndexer) error {

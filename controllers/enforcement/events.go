@@ -16,6 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/agents"
 )
 
 // coalesce is how long a target waits in the queue after the first event
@@ -74,7 +75,7 @@ func (a affected) reportHandler() handler.EventHandler {
 }
 
 func (a affected) byPodChange(ctx context.Context, q queue, before, after *corev1.Pod) {
-	if isAgent(before, a.agentNamespace) || isAgent(after, a.agentNamespace) {
+	if agents.Is(before, a.agentNamespace) || agents.Is(after, a.agentNamespace) {
 		if agentStateOf(before) != agentStateOf(after) || !sameSubject(before, after) {
 			a.byNode(ctx, q, after.Spec.NodeName)
 		}
@@ -87,7 +88,7 @@ func (a affected) byPodChange(ctx context.Context, q queue, before, after *corev
 }
 
 func (a affected) byPod(ctx context.Context, q queue, pod *corev1.Pod) {
-	if isAgent(pod, a.agentNamespace) {
+	if agents.Is(pod, a.agentNamespace) {
 		a.byNode(ctx, q, pod.Spec.NodeName)
 		return
 	}

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/agents"
 	"github.com/moat-dev/moat/controllers/apiservertest"
 )
 
@@ -87,7 +88,7 @@ func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
 	reader := c.cacheClient(c.namespace)
 	a := affected{reader: reader, agentNamespace: apiservertest.OperatorNamespace, targets: appTargets{reader: reader}}
 	ctx, q := t.Context(), &recordingQueue{}
-	agent := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Labels: agentLabels}, Spec: corev1.PodSpec{NodeName: there, HostNetwork: true}}
+	agent := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Labels: agents.Labels()}, Spec: corev1.PodSpec{NodeName: there, HostNetwork: true}}
 
 	pods, changed := a.podHandler(), func(pod *corev1.Pod, change func(*corev1.Pod)) event.UpdateEvent {
 		after := pod.DeepCopy()

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/agents"
 	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/controllers/appisolation"
 )
@@ -158,7 +159,7 @@ func (c *cluster) phase(pod *corev1.Pod, phase corev1.PodPhase) {
 func (c *cluster) agent(node string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	c.t.Helper()
 	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Name: "agent-" + node, Labels: maps.Clone(agentLabels)},
+		ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Name: "agent-" + node, Labels: agents.Labels()},
 		Spec: corev1.PodSpec{
 			NodeName:                      node,
 			HostNetwork:                   true,

@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/agents"
 )
 
 // survey finds out, from the cache, what there is to judge about a policy.
@@ -82,7 +83,7 @@ func (s survey) agent(ctx context.Context, nodeName string) (agentState, error) 
 	}
 	state := agentMissing
 	for i := range pods.Items {
-		if isAgent(&pods.Items[i], s.agentNamespace) {
+		if agents.Is(&pods.Items[i], s.agentNamespace) {
 			state = max(state, agentStateOf(&pods.Items[i]))
 		}
 	}

@@ -1,6 +1,7 @@
 // Package report keeps the NodeEnforcement of one node as its agent wants it: an
-// object that one agent alone writes, only when it says something else than before,
-// and not more often than every two seconds, however fast the node changes.
+// object that one agent writes, only when it says something else than before, and
+// not more often than every two seconds, however fast the node changes. The field
+// status.agent is the operator's: the Writer keeps it as it finds it.
 package report
 
 import (
@@ -171,9 +172,9 @@ func (w *Writer) write(ctx context.Context) error {
 	if wanted == nil {
 		return nil
 	}
-	known := w.known != nil
 	err := w.store(ctx, wanted.DeepCopy())
-	if known && (apierrors.IsConflict(err) || apierrors.IsNotFound(err)) {
+	// The operator wrote its field since, or somebody deleted the report.
+	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		err = w.store(ctx, wanted.DeepCopy())
 	}
 	return err
@@ -184,6 +185,7 @@ func (w *Writer) store(ctx context.Context, wanted *v1alpha1.NodeEnforcementStat
 	if err != nil {
 		return err
 	}
+	wanted.Agent = stored.Status.Agent // the operator's
 	if same(&stored.Status, wanted) {
 		w.known = stored
 		return nil

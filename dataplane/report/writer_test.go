@@ -207,6 +207,36 @@ func TestRefusedWritesAreTriedAgain(t *testing.T) {
 	})
 }
 
+// The field agent is the operator's: a report keeps it as it is stored, and a write of
+// the operator that the agent hasn't seen costs the agent one more request and no wait.
+func TestTheOperatorsFieldStays(t *testing.T) {
+	ctx, s := context.Background(), newStore(t, node("node-uid"))
+	s.Want(enforcing(1))
+	require.NoError(t, s.write(ctx))
+
+	byOperator := s.stored(t)
+	byOperator.Status.Agent = &v1alpha1.NodeAgent{State: v1alpha1.AgentNotReady, Since: metav1.Now().Rfc3339Copy()}
+	require.NoError(t, s.client.Status().Update(ctx, byOperator))
+	s.writes, s.reads = nil, 0
+	require.NoError(t, s.write(ctx))
+	require.Empty(t, s.writes, "what the operator wrote is no change for the agent")
+
+	s.Want(enforcing(2))
+	require.NoError(t, s.write(ctx))
+	require.Equal(t, 2, len(s.writes), "one that is refused for its resourceVersion, and one that isn't")
+	require.Equal(t, 1, s.reads)
+	report := s.stored(t)
+	require.EqualValues(t, 2, report.Status.Policies[0].Generation)
+	require.NotNil(t, report.Status.Agent)
+	require.Equal(t, v1alpha1.AgentNotReady, report.Status.Agent.State)
+
+	// An agent that starts reads first, and so keeps it as well.
+	again := NewWriter(s.client, s.client, "node-1", s.log)
+	again.Want(enforcing(3))
+	require.NoError(t, again.write(ctx))
+	require.Equal(t, v1alpha1.AgentNotReady, s.stored(t).Status.Agent.State)
+}
+
 // A Node that is registered again has its report back within ten seconds, whether
 // the garbage collector deletes the old Node's before the Writer sees the new Node,
 // or as late as some seconds after the new Node owns it.

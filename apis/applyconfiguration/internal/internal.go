@@ -23,6 +23,8 @@ func Parser() *typed.Parser {
 var parserOnce sync.Once
 var parser *typed.Parser
 var schemaYAML = typed.YAMLObject(`types:
+- name: com.github.moat-dev.moat.apis.v1alpha1.AgentState
+  scalar: string
 - name: com.github.moat-dev.moat.apis.v1alpha1.AppIsolation
   map:
     fields:
@@ -344,6 +346,15 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: selector
       type:
         namedType: com.github.moat-dev.moat.apis.v1alpha1.LabelSelector
+- name: com.github.moat-dev.moat.apis.v1alpha1.NodeAgent
+  map:
+    fields:
+    - name: since
+      type:
+        namedType: io.k8s.apimachinery.pkg.apis.meta.v1.Time
+    - name: state
+      type:
+        namedType: com.github.moat-dev.moat.apis.v1alpha1.AgentState
 - name: com.github.moat-dev.moat.apis.v1alpha1.NodeEnforcement
   map:
     fields:
@@ -362,6 +373,9 @@ var schemaYAML = typed.YAMLObject(`types:
 - name: com.github.moat-dev.moat.apis.v1alpha1.NodeEnforcementStatus
   map:
     fields:
+    - name: agent
+      type:
+        namedType: com.github.moat-dev.moat.apis.v1alpha1.NodeAgent
     - name: backend
       type:
         scalar: string

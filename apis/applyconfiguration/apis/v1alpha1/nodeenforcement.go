@@ -15,13 +15,14 @@ import (
 // with apply.
 //
 // NodeEnforcement says what the dataplane of one node enforces. It is named
-// after its Node and owned by it, and written by that node's agent alone, only
-// when something changed: it carries no heartbeat. An agent's health is known
-// from its pod and its Node.
+// after its Node and owned by it. The node's agent writes it, only when something
+// changed: it carries no heartbeat. So it is the agent's last word. Whether that
+// agent is still at work, the operator writes into status.agent.
 type NodeEnforcementApplyConfiguration struct {
 	v1.TypeMetaApplyConfiguration    `json:""`
 	*v1.ObjectMetaApplyConfiguration `json:"metadata,omitempty"`
-	// status is what the node's agent last reported.
+	// status is what the node's agent last reported, and the operator's word on
+	// that agent.
 	Status *NodeEnforcementStatusApplyConfiguration `json:"status,omitempty"`
 }
 

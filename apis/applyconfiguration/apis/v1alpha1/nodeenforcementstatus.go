@@ -9,8 +9,12 @@ import (
 // NodeEnforcementStatusApplyConfiguration represents a declarative configuration of the NodeEnforcementStatus type for use
 // with apply.
 //
-// NodeEnforcementStatus is one agent's report.
+// NodeEnforcementStatus is one agent's report. The field agent is the operator's.
 type NodeEnforcementStatusApplyConfiguration struct {
+	// agent says whether an agent is at work on the node. The operator writes it;
+	// every other field is the agent's last word. It is missing until an operator
+	// has seen the report.
+	Agent *NodeAgentApplyConfiguration `json:"agent,omitempty"`
 	// backend is the iptables variant in use: iptables-nft or iptables-legacy.
 	// Empty until the agent has found one.
 	Backend *string `json:"backend,omitempty"`
@@ -35,6 +39,14 @@ type NodeEnforcementStatusApplyConfiguration struct {
 // apply.
 func NodeEnforcementStatus() *NodeEnforcementStatusApplyConfiguration {
 	return &NodeEnforcementStatusApplyConfiguration{}
+}
+
+// WithAgent sets the Agent field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the Agent field is set to the value of the last call.
+func (b *NodeEnforcementStatusApplyConfiguration) WithAgent(value *NodeAgentApplyConfiguration) *NodeEnforcementStatusApplyConfiguration {
+	b.Agent = value
+	return b
 }
 
 // WithBackend sets the Backend field in the declarative configuration to the given value
