@@ -15,6 +15,22 @@ import (
 // clean.
 const leastGrace = 31
 
+// agent is a pod of the agents.
+type agent struct {
+	// runs is whether its container runs, as far as the kubelet has said.
+	runs bool
+	// cleans is whether it cleans its node when Moat is removed. Where it doesn't, fault
+	// says why.
+	cleans bool
+	fault  finding
+}
+
+func agentOf(pod *corev1.Pod) agent {
+	status, known := statusOf(pod)
+	fault, faulty := judge(pod)
+	return agent{runs: known && status.State.Running != nil, cleans: !faulty, fault: fault}
+}
+
 // judge says what keeps the agent in a pod from cleaning its node, or that nothing does.
 func judge(pod *corev1.Pod) (finding, bool) {
 	status, known := statusOf(pod)
@@ -25,7 +41,7 @@ func judge(pod *corev1.Pod) (finding, bool) {
 		return finding{kind: agentStarts, detail: fmt.Sprintf("pod %s is being deleted", pod.Name)}, true
 	case pod.Status.Phase == corev1.PodFailed || pod.Status.Phase == corev1.PodSucceeded:
 		return finding{kind: agentStarts, detail: fmt.Sprintf("pod %s has ended (%s)", pod.Name, joinReason(pod.Status.Reason, pod.Status.Message))}, true
-	case nodeUnknown(pod):
+	case hasNoRoom(pod):
 		return finding{kind: agentFails, detail: fmt.Sprintf("pod %s can't be scheduled: %s", pod.Name, conditionOf(pod, corev1.PodScheduled).Message)}, true
 	case !known:
 		return finding{kind: agentStarts, detail: fmt.Sprintf("the kubelet hasn't started pod %s yet", pod.Name)}, true
@@ -41,8 +57,8 @@ func judge(pod *corev1.Pod) (finding, bool) {
 	return finding{}, false
 }
 
-// nodeUnknown is true of a pod that the scheduler found no room for.
-func nodeUnknown(pod *corev1.Pod) bool {
+// hasNoRoom is true of a pod that the scheduler found no room for.
+func hasNoRoom(pod *corev1.Pod) bool {
 	return pod.Spec.NodeName == "" && conditionOf(pod, corev1.PodScheduled).Status == corev1.ConditionFalse
 }
 

@@ -7,6 +7,7 @@
 package removal
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,8 +35,9 @@ type Check struct {
 	// Out gets what was found.
 	Out io.Writer
 
-	// lookEvery is set by tests; zero is the constant.
+	// lookEvery and pageSize are set by tests; zero is the constant.
 	lookEvery time.Duration
+	pageSize  int64
 }
 
 // Run returns nil where removal reaches every node, and also where Moat isn't at work
@@ -44,8 +46,9 @@ type Check struct {
 func (c *Check) Run(ctx context.Context) error {
 	patient, cancel := context.WithTimeout(ctx, c.Patience)
 	defer cancel()
+	reader := pagedReader{c.Client, cmp.Or(c.pageSize, pageSize)}
 	for {
-		seen, err := read(ctx, c.Client, c.Namespace)
+		seen, err := read(ctx, reader, c.Namespace)
 		if err != nil {
 			return err
 		}
@@ -75,11 +78,7 @@ func (c *Check) print(text string) error {
 
 // wait returns false where the patience ends before the next look.
 func (c *Check) wait(patient context.Context) bool {
-	every := lookEvery
-	if c.lookEvery != 0 {
-		every = c.lookEvery
-	}
-	next := time.NewTimer(every)
+	next := time.NewTimer(cmp.Or(c.lookEvery, lookEvery))
 	defer next.Stop()
 	select {
 	case <-patient.Done():

@@ -149,7 +149,8 @@ func (c counter) List(ctx context.Context, list client.ObjectList, options ...cl
 // Lists come in pages, and of reports their names alone: 5,000 nodes fit into the Job.
 func TestListsAreReadInPages(t *testing.T) {
 	s := newScene(t)
-	const count = pageSize + 1
+	s.pageSize = 4
+	const count = 5
 	for i := range count {
 		s.node(fmt.Sprintf("page-%d", i))
 	}

@@ -4,8 +4,6 @@ import (
 	"cmp"
 	"maps"
 	"slices"
-
-	corev1 "k8s.io/api/core/v1"
 )
 
 // kind is one reason why removal leaves something of Moat. The order is that of the report.
@@ -56,7 +54,7 @@ func findingsOf(seen cluster) []finding {
 //
 // Only Nodes that exist count: the report of a Node that was deleted goes by itself, and
 // nothing reaches its machine.
-func outOfReach(at node, agents []corev1.Pod, reported bool) (finding, bool) {
+func outOfReach(at node, agents []agent, reported bool) (finding, bool) {
 	if !reported && !anyRuns(agents) {
 		return finding{}, false
 	}
@@ -65,13 +63,12 @@ func outOfReach(at node, agents []corev1.Pod, reported bool) (finding, bool) {
 	}
 	// While an agent is replaced its node has two pods. The better one decides.
 	best := finding{kind: agentMissing}
-	for i := range agents {
-		f, out := judge(&agents[i])
-		if !out {
+	for _, a := range agents {
+		if a.cleans {
 			return finding{}, false
 		}
-		if best.kind == agentMissing || passing[f.kind] {
-			best = f
+		if best.kind == agentMissing || passing[a.fault.kind] {
+			best = a.fault
 		}
 	}
 	return best, true
@@ -79,13 +76,8 @@ func outOfReach(at node, agents []corev1.Pod, reported bool) (finding, bool) {
 
 // anyRuns is true where an agent runs: it may have rules though its report isn't written
 // yet.
-func anyRuns(agents []corev1.Pod) bool {
-	for i := range agents {
-		if status, known := statusOf(&agents[i]); known && status.State.Running != nil {
-			return true
-		}
-	}
-	return false
+func anyRuns(agents []agent) bool {
+	return slices.ContainsFunc(agents, func(a agent) bool { return a.runs })
 }
 
 func mayPass(found []finding) bool {

@@ -138,11 +138,11 @@ func TestWhatKeepsRemovalFromANode(t *testing.T) {
 			&finding{kind: agentHasNoTime, detail: "pod moat-agent-n has 30 s to stop"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			seen := cluster{nodes: map[string]node{"n": test.node}, reports: map[string]bool{}, agents: map[string][]corev1.Pod{}, operatorReady: true}
+			seen := cluster{nodes: map[string]node{"n": test.node}, reports: map[string]bool{}, agents: map[string][]agent{}, operatorReady: true}
 			seen.reports["n"] = test.reported
 			for i := range test.agents {
 				at := nodeNameOf(&test.agents[i])
-				seen.agents[at] = append(seen.agents[at], test.agents[i])
+				seen.agents[at] = append(seen.agents[at], agentOf(&test.agents[i]))
 			}
 			found := findingsOf(seen)
 			if test.want == nil {
