@@ -83,8 +83,9 @@ func (n *node) delete(object client.Object) {
 	require.NoError(n.t, n.cluster.Client.Delete(n.t.Context(), object))
 }
 
-// promptly is how soon an agent ends that waits for nothing.
-const promptly = 2 * time.Second
+// promptly is how soon an agent ends that waits for nothing: a second on a quiet machine,
+// and less than any wait on a busy one.
+const promptly = 5 * time.Second
 
 // slack is what a busy machine may add to a wait.
 const slack = 8 * time.Second
@@ -114,7 +115,7 @@ func TestAnAgentEnds(t *testing.T) {
 			n.release.EndAgent(n.t, n.Node)
 			require.Eventually(n.t, func() bool { return strings.Contains(n.log(), "may come back") }, slack, 10*time.Millisecond)
 			n.create(n.release.Marker(n.t))
-			n.requireEnd(stays, "marker is still there", promptly, departure.MarkerPatience+slack)
+			n.requireEnd(stays, "marker is still there", departure.MarkerPatience-slack, departure.MarkerPatience+slack)
 		},
 		"DaemonSet deleted and made again": func(n *node) {
 			n.delete(n.release.DaemonSet(n.t))
@@ -221,15 +222,10 @@ func testAnotherAgentWaits(n *node) {
 		return strings.Contains(string(log), text)
 	}
 	require.Eventually(n.t, func() bool { return said("heldBy=" + n.release.Namespace + "/moat-agent-" + n.Name) }, slack, 10*time.Millisecond)
-	emptied := false
-	for first.Running() {
-		require.False(n.t, said("starting the agent"))
-		require.True(n.t, next.Running(), "it waits")
-		emptied = emptied || !n.closed()
-	}
+	require.Eventually(n.t, func() bool { return said("starting the agent") }, departure.MarkerAway+slack, time.Millisecond)
+	require.Contains(n.t, n.log(), "Nothing of Moat is left", "the first one is done when the next one begins")
 	require.GreaterOrEqual(n.t, time.Since(started), departure.MarkerAway-time.Second)
-	require.Contains(n.t, n.log(), "Nothing of Moat is left")
-	require.Eventually(n.t, func() bool { return said("starting the agent") && n.closed() }, time.Minute, 10*time.Millisecond)
+	require.Eventually(n.t, func() bool { return !first.Running() && n.closed() }, time.Minute, 10*time.Millisecond)
 	require.True(n.t, n.AgentReady())
 	next.Kill(n.t)
 }
