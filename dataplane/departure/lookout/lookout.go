@@ -66,7 +66,10 @@ func (l *Lookout) Decide(ctx context.Context, namespaceEnds func() bool) departu
 	told := time.Now()
 	for {
 		marked := l.marker.changed()
-		sight := l.look(ctx, namespaceEnds())
+		sight := &departure.Sight{Namespace: departure.Ending}
+		if !namespaceEnds() {
+			sight = l.look(ctx)
+		}
 		sight.Waited = time.Since(told)
 		sight.Marker = l.marker.seen(time.Now())
 		decision := departure.Decide(sight)
@@ -84,13 +87,10 @@ func (l *Lookout) Decide(ctx context.Context, namespaceEnds func() bool) departu
 }
 
 // look asks the API server. Each answer is a live one, not a cache's.
-func (l *Lookout) look(ctx context.Context, namespaceEnds bool) *departure.Sight {
+func (l *Lookout) look(ctx context.Context) *departure.Sight {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
-	s := &departure.Sight{Namespace: departure.Ending}
-	if namespaceEnds {
-		return s
-	}
+	s := &departure.Sight{}
 	if s.Namespace = l.ask(ctx, client.ObjectKey{Name: l.self.Namespace}, &corev1.Namespace{}); s.Namespace == departure.Ending || s.Namespace == departure.Gone {
 		return s
 	}
