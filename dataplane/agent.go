@@ -92,6 +92,7 @@ type Agent struct {
 	health   *health
 	starts   *starts
 	home     home
+	repairs  *repairs
 	informed []informer
 
 	// event is when the first event came that is not in the kernel yet.
@@ -152,6 +153,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	recorder := mgr.GetEventRecorder("moat-agent")
 	a.starts = newStarts(options.PodStartGuard, a.model, recorder, log)
 	a.news = newNodeNews(options.NodeName, recorder, a.enforcer.metrics, log)
+	a.repairs = newRepairs(options.NodeName, recorder, log)
 	return a, a.watch(ctx, mgr.GetCache())
 }
 
@@ -211,26 +213,40 @@ func (a *Agent) Start(ctx context.Context) error {
 			if iptables.IsLock(err) { // waited for it already
 				retry.reset()
 			}
-			a.log.Error(err, "The dataplane could not be synced; the last good rules stay", "retryIn", retry.next().String())
+			a.log.Error(err, "The dataplane could not be synced", "rules", a.enforcer.view.standing(), "retryIn", retry.next().String())
 		} else {
 			retry.reset()
 		}
-		synced := time.Now()
-		rest := restAfter(synced.Sub(start))
+		if !a.await(ctx, start, retry, resync.C) {
+			return nil
+		}
+	}
+}
+
+// await returns when a sync is due after the one that began at start, and reports false
+// if the context ended.
+func (a *Agent) await(ctx context.Context, start time.Time, retry *backoff, resync <-chan time.Time) bool {
+	synced := time.Now()
+	rest := restAfter(synced.Sub(start))
+	for {
 		select {
 		case <-ctx.Done():
 			a.log.Info("Stopping to enforce; the kernel holds the rules")
-			return nil
+			return false
 		case <-a.model.changed:
 			if retry.waiting() {
 				synced, rest = time.Now(), retryFirst
 			}
-			if !a.gather(ctx, synced, rest) {
-				return nil
+			return a.gather(ctx, synced, rest)
+		case told := <-a.enforcer.waker.woken:
+			if a.enforcer.glance(told) {
+				return true
 			}
 		case <-retry.due():
-		case <-resync.C:
+			return true
+		case <-resync:
 			a.enforcer.inspect()
+			return true
 		}
 	}
 }
@@ -337,6 +353,9 @@ func (a *Agent) sync(ctx context.Context) error {
 	}
 	if err == nil {
 		a.starts.synced(a.enforcer.view.revision)
+		if what, gap := a.enforcer.repaired(time.Now()); what != nil {
+			a.repairs.tell(what, gap)
+		}
 	}
 	// Where only elements of sets moved, the report and the sizes are what they were.
 	podStart := a.starts.condition()
@@ -344,6 +363,7 @@ func (a *Agent) sync(ctx context.Context) error {
 	if newStart := a.reporter.setPodStart(podStart); a.news.tell(degraded) || newStart || !a.enforcer.same || err != nil {
 		a.sayWhatIsWrong()
 		a.reporter.beside(a.enforcer.engines)
+		a.reporter.tables(a.enforcer.unread)
 		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
 		a.enforcer.metrics.show(a.enforcer, failed)
 	}

@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 
@@ -59,6 +58,7 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 	}
 	e.settled = false
 	e.backend, e.runners, e.others = backend, runners, others
+	e.waker.open(backend)
 	return nil
 }
 
@@ -68,17 +68,18 @@ func (e *enforcer) restored(err error) {
 	e.metrics.restored(err)
 }
 
-// leaveOthers takes Moat's rules out of the other backend.
-func (e *enforcer) leaveOthers(ctx context.Context) error {
-	for family, other := range e.others {
-		_, err := other.Remove(ctx)
-		// A table that native nft rules make unreadable is none that this node's
-		// programs work with.
-		if err != nil && !errors.Is(err, iptables.ErrIncompatible) {
-			return fmt.Errorf("%s: removing Moat's rules of %s: %w", family, e.backend.Other(), err)
-		}
-		delete(e.others, family)
+// leaveOther takes a family's rules of Moat's out of the other backend.
+func (e *enforcer) leaveOther(ctx context.Context, family ruleset.Family) error {
+	other := e.others[family]
+	if other == nil {
+		return nil
 	}
+	_, err := other.Remove(ctx)
+	// A table that iptables can't print is none that this node's programs work with.
+	if err != nil && !iptables.IsUnreadable(err) {
+		return fmt.Errorf("removing Moat's rules of %s: %w", e.backend.Other(), err)
+	}
+	delete(e.others, family)
 	return nil
 }
 

@@ -145,7 +145,7 @@ func (c *cleanup) removeRulesOf(ctx context.Context, backend iptables.Backend, f
 		uses, _ = table.foreignUses(ctx) // a second error adds nothing to the first
 	}
 	switch {
-	case errors.Is(err, iptables.ErrMissing) || errors.Is(err, iptables.ErrIncompatible):
+	case errors.Is(err, iptables.ErrMissing) || iptables.IsUnreadable(err):
 		c.unknown = append(c.unknown, fmt.Sprintf("%s: %v", table.name, err))
 		c.printf("%s: not looked into: %v", table.name, err)
 		return nil

@@ -71,7 +71,15 @@ type enforcer struct {
 	stricter bool // something was written that may forbid what was allowed
 	hooked   bool // hooks were written that were missing
 
+	// unread says of each family whose table iptables can't print why. broken says why
+	// the rules of a family are not in force although the sync went on.
+	unread familyErrors
+	broken familyErrors
+
 	inspection inspection
+	damage     damage    // what others did and is not repaired yet
+	right      time.Time // when all was last known to be right
+	waker      *waker
 	quarantine quarantine
 	engines    []string // other engines of NetworkPolicy on the node
 	strays     []stray
@@ -81,7 +89,10 @@ type enforcer struct {
 
 func newEnforcer(requested iptables.Backend) *enforcer {
 	m := newMetrics()
-	return &enforcer{requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {}}
+	return &enforcer{
+		requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {},
+		damage: damage{}, waker: newWaker(),
+	}
 }
 
 // distrust makes the next sync read the kernel first.
@@ -91,9 +102,12 @@ func (e *enforcer) distrust() { e.trusted = false }
 // holds the last good rules, newly isolated pods are closed, and the next sync
 // starts by reading the kernel.
 func (e *enforcer) sync(ctx context.Context, m *model) error {
-	err := e.findFaults(ctx, m, e.pass(ctx, m))
+	err := e.standing(explainModule(e.findFaults(ctx, m, e.pass(ctx, m))))
 	if e.view != nil {
 		e.view.refused = e.quarantine.reasons()
+	}
+	if err == nil && e.trusted {
+		e.inspection.settle()
 	}
 	if iptables.IsPermission(err) || ipset.IsPermission(err) {
 		return fmt.Errorf("the agent may not change the packet filter: "+
@@ -113,6 +127,7 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 // bring makes the kernel hold what was last seen of the model. Where outputs is nil
 // they are made anew.
 func (e *enforcer) bring(ctx context.Context, m *model) error {
+	e.broken = familyErrors{}
 	if !e.trusted {
 		e.inspection.begin()
 		e.lookAround()
@@ -138,9 +153,7 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 		return err
 	}
 	if !e.trusted {
-		if err := e.readTables(ctx); err != nil {
-			return err
-		}
+		e.readTables(ctx)
 	}
 	apply := e.apply
 	if !e.trusted {
@@ -241,29 +254,12 @@ func (e *enforcer) planSets(m *model) (ipset.Plan, error) {
 	plan := ipset.Diff(have, fullSets(e.outputs, m.index))
 	if e.settled {
 		expected := incrementalPlan(e.known, declaredSets(e.outputs), m.index)
-		e.metrics.repaired(repairSet, foreignSets(&plan, &expected, isolated, e.isolated))
+		e.damage.add(damage{repairSet: foreignSets(&plan, &expected, isolated, e.isolated)}, e.metrics)
 	} else {
 		m.index.Changes(func(string, policy.Element, bool) {}) // in the plan already
 	}
 	e.isolated, e.sizes = isolated, sizesOf(have)
 	return plan, nil
-}
-
-func (e *enforcer) readTables(ctx context.Context) error {
-	settled, tables := e.settled, map[ruleset.Family]iptables.Table{}
-	e.settled = false // planSets has compared already
-	for family, runner := range e.runners {
-		table, err := runner.Read(ctx)
-		if err != nil {
-			return err
-		}
-		tables[family] = table
-		if settled {
-			e.metrics.countForeign(table, e.tables[family])
-		}
-	}
-	e.tables = tables
-	return nil
 }
 
 // write does the five steps that the enforcer's comment explains. It goes on
@@ -285,16 +281,16 @@ func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (b
 		e.sets.Delete(isolated.Delete),
 	}
 	if !ipset.IsUnmade(errs[0]) { // otherwise rules would look up what isn't there
-		errs = append(errs, e.restore(ctx, apply))
+		e.restore(ctx, apply)
 	}
 	if err := errors.Join(append(errs, e.sets.Add(isolated.Add))...); err != nil {
-		return false, errors.Join(err, e.sets.Add(local.open), e.sets.Delete(plan.Delete))
+		return false, errors.Join(err, e.broken.orNil(), e.sets.Add(local.open), e.sets.Delete(plan.Delete))
 	}
-	if err := e.sets.Add(local.late); err != nil {
-		return false, err
+	if err := e.sets.Add(local.entering(e.broken)); err != nil {
+		return false, errors.Join(err, e.broken.orNil())
 	}
 	busy, err := e.sets.Shrink(&plan)
-	if err != nil {
+	if err = errors.Join(err, e.broken.orNil()); err != nil {
 		return false, err
 	}
 	e.isolated = wantIsolated
@@ -322,30 +318,37 @@ func (e *enforcer) writeMembers(plan *ipset.Plan) error {
 // applier makes one change of one family.
 type applier func(ctx context.Context, family ruleset.Family, change iptables.Change) error
 
-// restore brings the rules of each family up to date.
-func (e *enforcer) restore(ctx context.Context, apply applier) error {
-	var errs []error
+// restore brings the rules of each family up to date. What fails in one is noted in
+// broken and keeps no other from its rules.
+func (e *enforcer) restore(ctx context.Context, apply applier) {
 	for i := range e.outputs {
 		family := e.outputs[i].Ruleset.Family
+		if e.broken[family] != nil {
+			continue
+		}
 		change := iptables.Diff(e.tables[family], e.desired[family])
-		if change.Empty() {
-			continue
+		if !change.Empty() {
+			e.stricter = true
+			e.hooked = e.hooked || slices.ContainsFunc(change.Rehook, func(builtin string) bool { return len(e.tables[family].Hooks[builtin]) == 0 })
+			if err := apply(ctx, family, change); err != nil {
+				e.broken[family] = err
+				continue
+			}
+			e.tables[family] = e.desired[family]
 		}
-		e.stricter = true
-		e.hooked = e.hooked || slices.ContainsFunc(change.Rehook, func(builtin string) bool { return len(e.tables[family].Hooks[builtin]) == 0 })
-		if err := apply(ctx, family, change); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", family, err))
-			continue
+		if err := e.leaveOther(ctx, family); err != nil {
+			e.broken[family] = err
 		}
-		e.tables[family] = e.desired[family]
 	}
-	if len(errs) == 0 {
-		return errors.Join(e.leaveOthers(ctx), e.leaveStrays(ctx))
+	if len(e.broken) == 0 {
+		e.leaveStrays(ctx)
 	}
-	return errors.Join(errs...)
 }
 
 func (e *enforcer) apply(ctx context.Context, family ruleset.Family, change iptables.Change) error {
+	if e.unread[family] != nil {
+		return e.runners[family].ApplyUnread(ctx, change, e.inspection.observer)
+	}
 	return e.runners[family].Apply(ctx, change)
 }
 
@@ -355,6 +358,10 @@ func (e *enforcer) apply(ctx context.Context, family ruleset.Family, change ipta
 func (e *enforcer) applyAndReread(ctx context.Context, family ruleset.Family, change iptables.Change) error {
 	if err := e.apply(ctx, family, change); err != nil {
 		return err
+	}
+	e.inspection.wroteBeforeReading(e.backend, family)
+	if e.unread[family] != nil {
+		return nil
 	}
 	table, err := e.runners[family].Read(ctx)
 	if err != nil {

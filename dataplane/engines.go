@@ -100,14 +100,14 @@ func (e *enforcer) lookAround() {
 
 // leaveStrays takes Moat's chains and hooks out of the tables where an older version
 // had them. By then the rules of this one are in force.
-func (e *enforcer) leaveStrays(ctx context.Context) error {
+func (e *enforcer) leaveStrays(ctx context.Context) {
 	for ; len(e.strays) > 0; e.strays = e.strays[1:] {
 		s := e.strays[0]
 		_, err := s.remove(ctx, e.restored)
-		// Without its programs, and where native rules are in the way, nobody can.
-		if err != nil && !errors.Is(err, iptables.ErrMissing) && !errors.Is(err, iptables.ErrIncompatible) {
-			return fmt.Errorf("%s: removing what an older version left in the %s table of %s: %w", s.family, s.table, s.backend, err)
+		// Without its programs, and where others' rules are in the way, nobody can.
+		if err != nil && !errors.Is(err, iptables.ErrMissing) && !iptables.IsUnreadable(err) {
+			e.broken[s.family] = fmt.Errorf("removing what an older version left in the %s table of %s: %w", s.table, s.backend, err)
+			return
 		}
 	}
-	return nil
 }

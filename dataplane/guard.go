@@ -170,6 +170,22 @@ func takeLocal(plan *ipset.Plan, want ipset.State, stands func(ruleset.Family) b
 	return local
 }
 
+// entering returns what enters the sets of known pods once rules are written: in a family
+// whose rules are not in force, the pods that nothing isolates alone.
+func (l *localChanges) entering(broken familyErrors) []ipset.Change {
+	of := func(c ipset.Change) error {
+		family, _ := setFamily(c.Set, compile.LocalSet)
+		return broken[family]
+	}
+	changes := slices.DeleteFunc(slices.Clone(l.late), func(c ipset.Change) bool { return of(c) != nil })
+	for _, c := range l.open {
+		if of(c) != nil {
+			changes = append(changes, c)
+		}
+	}
+	return changes
+}
+
 // isIsolated reports whether an address is isolated in either direction.
 func isIsolated(want ipset.State, family ruleset.Family, addr ruleset.Member) bool {
 	for d := range policy.Directions {

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 // readEvery is how often the kernel is read in full although nothing seems to have
@@ -21,6 +22,11 @@ type inspection struct {
 	// meantime has another one. Rules that Moat writes leave it without a value,
 	// and the next inspection asks for a full read.
 	found iptables.Fingerprint
+
+	// left are the rules that were last known to be right: as they were read, or as Moat
+	// wrote them.
+	left  iptables.Rules
+	stale bool // Moat wrote rules since left was taken
 
 	// readAt is when the kernel was last read in full.
 	readAt time.Time
@@ -52,13 +58,81 @@ func (i *inspection) look() (iptables.Fingerprint, error) {
 }
 
 // wrote notes that Moat wrote rules.
-func (i *inspection) wrote() { i.found = iptables.Fingerprint{} }
+func (i *inspection) wrote() { i.found, i.stale = iptables.Fingerprint{}, true }
+
+// wroteBeforeReading notes that Moat wrote rules of a family, which are read next: what
+// somebody changes in between shows at once.
+func (i *inspection) wroteBeforeReading(backend iptables.Backend, family ruleset.Family) {
+	if i.observer == nil || !i.left.Taken() {
+		return
+	}
+	now, err := i.observer.Rules(iptables.Rules{})
+	if err != nil {
+		return
+	}
+	i.left.Update(now, backend, family)
+	i.stale = false
+}
+
+// settle notes that a sync left the rules as they are to be. What somebody changes
+// between their last write and this shows when they are next read.
+func (i *inspection) settle() {
+	switch {
+	case i.observer == nil:
+	case i.found.Taken():
+		i.left, i.stale = i.found.Rules, false
+	case i.stale:
+		left, err := i.observer.Rules(i.left)
+		if err != nil {
+			left = iptables.Rules{}
+		}
+		i.left, i.stale = left, false
+	}
+}
+
+// disturbed reports whether somebody wrote other rules than were left. It reads the rules
+// of the mangle tables alone, and only if some nft table changed.
+func (i *inspection) disturbed() bool {
+	if i.observer == nil || !i.left.Taken() {
+		return false
+	}
+	now, err := i.observer.Rules(i.left)
+	if err != nil {
+		return true
+	}
+	same := now.Same(i.left)
+	if same {
+		i.left = now // has a newer generation, maybe
+	}
+	return !same
+}
 
 func (i *inspection) close() {
 	if i.observer != nil {
 		i.observer.Close()
 		i.observer = nil
 	}
+}
+
+// glance looks for damage after the kernel told of a change, or may have. It reports
+// whether a sync is due.
+func (e *enforcer) glance(told time.Time) bool {
+	if !e.settled { // the last sync failed, and the next one reads everything
+		return false
+	}
+	e.metrics.reads.WithLabelValues(readGlance).Inc()
+	start := time.Now()
+	disturbed := e.inspection.disturbed()
+	e.waker.took(time.Since(start))
+	if !disturbed {
+		e.right = start
+		return false
+	}
+	e.distrust()
+	if told.After(e.right) && e.backend == iptables.NFT { // until then nobody had written
+		e.right = told
+	}
+	return true
 }
 
 // inspect makes the next sync read the kernel in full if anything may be other than
@@ -68,9 +142,12 @@ func (e *enforcer) inspect() {
 		return
 	}
 	e.metrics.reads.WithLabelValues(readInspection).Inc()
+	start := time.Now()
 	if time.Since(e.inspection.readAt) >= readEvery || !e.asLeft() {
 		e.distrust()
+		return
 	}
+	e.right = start
 }
 
 // asLeft reports whether tables, sets and links are certainly as they were left.
@@ -108,6 +185,7 @@ func (e *enforcer) linksAsLeft() bool {
 // close gives up what the enforcer holds open. The kernel's rules stay.
 func (e *enforcer) close() {
 	e.inspection.close()
+	e.waker.close()
 	e.cutter.close()
 	if e.sets != nil {
 		e.sets.Close()

@@ -31,6 +31,7 @@ const (
 const (
 	readFull       = "full"
 	readInspection = "inspection"
+	readGlance     = "glance"
 )
 
 // metrics is what the agent tells Prometheus. No label names a pod, a policy or a
@@ -61,6 +62,7 @@ type metrics struct {
 	conflict     prometheus.Gauge
 	degraded     *prometheus.GaugeVec
 	unguarded    prometheus.Gauge
+	gap          prometheus.Histogram
 }
 
 func newMetrics() *metrics {
@@ -82,7 +84,7 @@ func newMetrics() *metrics {
 			Namespace: metricNamespace, Name: "ipset_requests_total",
 			Help: "Netlink requests about ipsets. One may carry many elements.",
 		}),
-		reads: counters("kernel_reads_total", "Looks at the kernel's rules and sets: at all of them, or for signs of a change.", "kind"),
+		reads: counters("kernel_reads_total", "Looks at the kernel's rules and sets: at all of them, for signs of a change, or at the mangle tables' rules alone after another program wrote some.", "kind"),
 		repairs: counters("repairs_total",
 			"Chains, hooks and sets that a read-back found other than the sync before had left them.", "kind"),
 		chains:   gauges("iptables_chains", "Moat's chains in the mangle table.", "family"),
@@ -118,6 +120,8 @@ func newMetrics() *metrics {
 	})
 	m.looks = counters("conntrack_looks_total", "Looks for forbidden connections in the kernel's table, by result.", "result")
 	m.lookDuration = durations("conntrack_look_duration_seconds", "How long a look at the kernel's table of connections took.")
+	m.gap = durations("repair_gap_seconds",
+		"For how long rules or sets that another program changed were not as Moat left them, at most: from the last moment at which they were known to be right to the end of the repair.")
 	m.guardDrops = newGuardDrops()
 	m.beginAtZero()
 	return m
@@ -131,7 +135,7 @@ func (m *metrics) beginAtZero() {
 		m.restores.WithLabelValues(result)
 		m.looks.WithLabelValues(result)
 	}
-	for _, kind := range []string{readFull, readInspection} {
+	for _, kind := range []string{readFull, readInspection, readGlance} {
 		m.reads.WithLabelValues(kind)
 	}
 	for _, kind := range []string{repairChain, repairHook, repairSet} {
@@ -163,7 +167,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.firstSync, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
-		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded,
+		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded, m.gap,
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/conntrack"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
 	"github.com/moat-dev/moat/dataplane/selector"
 )
 
@@ -211,6 +212,10 @@ type view struct {
 
 	// refused says why policies of these are in quarantine; the enforcer adds it.
 	refused map[types.UID]error
+
+	// damaged are the families whose rules are not those that were left; the enforcer
+	// adds it.
+	damaged []ruleset.Family
 }
 
 // isolatedPods counts the isolated pods of each direction. There are none in a nil

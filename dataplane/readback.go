@@ -108,9 +108,8 @@ func foreignSets(read, expected *ipset.Plan, readIsolated, leftIsolated ipset.St
 	return len(names)
 }
 
-// countForeign counts what in a table is not as it was left.
-func (m *metrics) countForeign(read, left iptables.Table) {
+// foreignRules counts what in a table is not as it was left.
+func foreignRules(read, left iptables.Table) damage {
 	change := iptables.Diff(read, left)
-	m.repaired(repairChain, len(change.Write)+len(change.Delete))
-	m.repaired(repairHook, len(change.Rehook))
+	return damage{repairChain: len(change.Write) + len(change.Delete), repairHook: len(change.Rehook)}
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/report"
+	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 const (
@@ -41,6 +42,7 @@ type reporter struct {
 	start   metav1.Condition    // PodStartGuarded; without type before the first sync
 	inForce map[types.UID]int64 // generation of each policy that the kernel holds
 	engines []string            // other engines of NetworkPolicy on the node
+	unread  familyErrors        // why iptables can't print a table
 }
 
 func newReporter(cached client.Client, live client.Reader, node string, log logr.Logger) *reporter {
@@ -69,6 +71,13 @@ func (r *reporter) beside(engines []string) {
 	r.engines = engines
 }
 
+// tables takes why tables hold rules that iptables can't print.
+func (r *reporter) tables(unread familyErrors) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.unread = unread
+}
+
 // observe takes the outcome of a sync, and what the node can't enforce, the gravest
 // first. It returns how many policies failed. The view is nil if the sync failed before
 // it could look at the model.
@@ -80,18 +89,43 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, deg
 	if v != nil {
 		selecting, refused = v.selecting, v.refused
 	}
-	if syncErr == nil {
-		r.inForce = generations(selecting, refused)
-	}
+	r.followForce(v, generations(selecting, refused), syncErr)
 	status := statusOf(selecting, r.inForce, refused, syncErr)
 	status.Backend = string(backend)
 	status.Conditions = append(conditionsOf(syncErr, degraded), conflictOf(r.engines))
+	if syncErr == nil && len(r.unread) > 0 {
+		status.Conditions[0].Message = message(fmt.Errorf("The kernel holds the rules of all policies that select a pod of this node. "+ //nolint:staticcheck // a sentence
+			"Moat writes its own without reading others', as iptables can't: %w", r.unread))
+	}
 	if r.start.Type != "" {
 		status.Conditions = append(status.Conditions, r.start)
 	}
 	failed = len(selecting) - int(status.PolicyCount) // status names so many of them at most
 	r.Want(status)
 	return failed
+}
+
+// followForce notes which policies the kernel holds. A sync that failed in one family
+// leaves those in force whose pods have no address of it. One that did otherwise leaves those
+// that were, unless the rules of a family are not what they were left.
+func (r *reporter) followForce(v *view, present map[types.UID]int64, syncErr error) {
+	if syncErr == nil {
+		r.inForce = present
+		return
+	}
+	if v == nil {
+		return
+	}
+	broken, byFamily := brokenFamilies(syncErr)
+	for uid, families := range v.concerned() {
+		holds := func(family ruleset.Family) bool { return broken[family] != nil }
+		if generation, ok := present[uid]; ok && byFamily && !slices.ContainsFunc(families, holds) {
+			r.inForce[uid] = generation
+		}
+		if slices.ContainsFunc(families, func(family ruleset.Family) bool { return slices.Contains(v.damaged, family) }) {
+			delete(r.inForce, uid)
+		}
+	}
 }
 
 // generations leaves out those that the kernel refused.
@@ -174,6 +208,8 @@ func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, iptables.ErrMissing):
 		return v1alpha1.NodeReasonIptablesMissing
+	case missingModule(err) != "":
+		return v1alpha1.NodeReasonModuleMissing
 	case iptables.IsPermission(err) || ipset.IsPermission(err):
 		return v1alpha1.NodeReasonPermissionDenied
 	case iptables.IsLock(err):

@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -160,7 +161,9 @@ func runIn(t *testing.T, host *nodetest.Host, program string, args ...string) st
 		cmd := exec.Command(program, args...)
 		// The lock of the legacy backend is the machine's, and only programs that
 		// are told to wait for it do.
-		cmd.Env = append(os.Environ(), "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "xtables.lock"))
+		// withoutExtension is for the agent's programs.
+		others := slices.DeleteFunc(os.Environ(), func(variable string) bool { return strings.HasPrefix(variable, "XTABLES_LIBDIR=") })
+		cmd.Env = append(others, "XTABLES_LOCKFILE="+filepath.Join(t.TempDir(), "xtables.lock"))
 		output, err = cmd.CombinedOutput()
 		return err
 	})

@@ -66,6 +66,7 @@ const (
 	NodeReasonNoPodCIDRs              = "NoPodCIDRs"
 	NodeReasonOff                     = "Off"
 	NodeReasonLockUnavailable         = "LockUnavailable"
+	NodeReasonModuleMissing           = "KernelModuleMissing"
 	NodeReasonOtherEngineFound        = "OtherEngineFound"
 	NodeReasonNoOtherEngine           = "NoOtherEngine"
 )

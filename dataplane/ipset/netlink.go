@@ -130,7 +130,7 @@ func (k *Kernel) create(set *ruleset.Set, capacity uint32) error {
 	}
 	k.count()
 	if err := k.handle.IpsetCreate(set.Name, string(set.Type), options); err != nil {
-		return fmt.Errorf("creating ipset %s of type %s: %w", set.Name, set.Type, err)
+		return fmt.Errorf("creating ipset %s of type %s: %w", set.Name, set.Type, ofCreating(set.Type, err))
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ type listed struct {
 func (k *Kernel) Read() (State, error) {
 	sets, err := k.list(k.request(nl.IPSET_CMD_LIST))
 	if err != nil {
-		return nil, fmt.Errorf("listing ipsets: %w", err)
+		return nil, fmt.Errorf("listing ipsets: %w", ofListing(err))
 	}
 	state := State{}
 	for name, set := range sets {

@@ -15,7 +15,8 @@ import (
 // and nft where there are none at all. Rules of chains with the prefix are Moat's own
 // and don't count.
 func Detect(ctx context.Context, chainPrefix string) Backend {
-	nft, _ := savedMangle(ctx, NFT) // unreadable: not in use
+	// One that can't be read to its end begins with the names of its chains.
+	nft, _ := savedMangle(ctx, NFT)
 	if hasHint(nft) || !legacyInUse() {
 		return NFT
 	}
@@ -58,12 +59,17 @@ func legacyInUse() bool { return len(legacyTables(ruleset.IPv4)) > 0 }
 
 // legacyTables lists the legacy tables that there are.
 func legacyTables(family ruleset.Family) []string {
-	file := "/proc/thread-self/net/ip_tables_names"
-	if family == ruleset.IPv6 {
-		file = "/proc/thread-self/net/ip6_tables_names"
-	}
-	names, _ := os.ReadFile(file) // no file: the kernel has no legacy tables
+	names, _ := os.ReadFile(legacyNames(family)) // no file: the kernel has no legacy tables
 	return strings.Fields(string(names))
+}
+
+// legacyNames is the file that lists the tables of the calling thread's network
+// namespace.
+func legacyNames(family ruleset.Family) string {
+	if family == ruleset.IPv6 {
+		return "/proc/thread-self/net/ip6_tables_names"
+	}
+	return "/proc/thread-self/net/ip_tables_names"
 }
 
 func savedMangle(ctx context.Context, backend Backend) (string, error) {

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 // Change is what takes a table from one state to another.
@@ -82,6 +84,53 @@ func (c *Change) script(table string) string {
 	}
 	s.WriteString("COMMIT\n")
 	return s.String()
+}
+
+// assuming returns the change for a table that has the wanted hook once in each of some
+// built-in chains, where it is moved, and in no other, where it is inserted.
+func (c Change) assuming(present []string) Change {
+	hooks := maps.Clone(c.have.Hooks)
+	maps.DeleteFunc(hooks, func(builtin string, _ []HookPosition) bool { return slices.Contains(c.Rehook, builtin) })
+	for _, builtin := range present {
+		hooks[builtin] = c.want.Hooks[builtin]
+	}
+	c.have.Hooks = hooks
+	return c
+}
+
+// assumptions lists the changes for all that a table may have of the hooks that are put
+// in order: first for all of them, last for none.
+func (c Change) assumptions() []Change {
+	var changes []Change
+	for lacking := range 1 << len(c.Rehook) {
+		var present []string
+		for i, builtin := range c.Rehook {
+			if lacking&(1<<i) == 0 {
+				present = append(present, builtin)
+			}
+		}
+		changes = append(changes, c.assuming(present))
+	}
+	return changes
+}
+
+// staleHooks returns, for each hook that is put in order, the changes that delete one
+// copy of the same with or without the condition of Moat's hooks: a packet that comes
+// to the chains and shouldn't is judged like a new connection's.
+func (c Change) staleHooks() []Change {
+	condition := matchWord(ruleset.UnestablishedMatch{}, "") + " "
+	var stale []Change
+	for _, builtin := range c.Rehook {
+		for _, hook := range c.want.Hooks[builtin] {
+			other, conditional := strings.CutPrefix(hook.Rule, condition)
+			if !conditional {
+				other = condition + hook.Rule
+			}
+			have := Table{Hooks: map[string][]HookPosition{builtin: {{Rule: other}}}}
+			stale = append(stale, Change{Rehook: []string{builtin}, have: have})
+		}
+	}
+	return stale
 }
 
 // Missing returns what is left to do if the table is as given.

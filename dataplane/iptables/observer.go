@@ -47,40 +47,60 @@ func (o *Observer) Close() {
 // in their order, without counters. Two are compared with Same. The zero value is
 // like no other.
 type Fingerprint struct {
-	generation uint32 // of all nft tables: with the same one nothing in them has changed
-	nft        uint64
-	legacy     [2]uint64
-	taken      bool
+	Rules
+	chains [2]uint64 // nft's
 }
 
 // Same reports whether the tables hold the same.
 func (f Fingerprint) Same(other Fingerprint) bool {
-	return f.taken && other.taken && f.nft == other.nft && f.legacy == other.legacy
+	return f.Rules.Same(other.Rules) && f.chains == other.chains
 }
 
 // Fingerprint takes the fingerprint of the present. An earlier one spares it to
-// read nft's rules where the kernel says that nobody wrote any since.
+// read nft's tables where the kernel says that nobody wrote any since.
 func (o *Observer) Fingerprint(earlier Fingerprint) (Fingerprint, error) {
-	now := Fingerprint{taken: true}
-	// The generation is that of before the rules are read: what is written while they
-	// are has a later one, and shows next time.
-	number, err := generation(o.nft)
+	rules, err := o.Rules(earlier.Rules)
 	if err != nil {
-		return Fingerprint{}, fmt.Errorf("asking for the generation of nft's rules: %w", err)
+		return Fingerprint{}, err
 	}
-	now.generation, now.nft = number, earlier.nft
-	if !earlier.taken || number != earlier.generation {
-		if now.nft, err = hashTable(o.nft, tableName); err != nil {
-			return Fingerprint{}, fmt.Errorf("reading nft's mangle tables: %w", err)
-		}
+	now := Fingerprint{Rules: rules, chains: earlier.chains}
+	if earlier.taken && rules.generation == earlier.generation {
+		return now, nil
 	}
-	for i, family := range ruleset.Families() {
-		if now.legacy[i], err = o.hashLegacy(family); err != nil {
-			return Fingerprint{}, fmt.Errorf("reading the legacy mangle table of %s: %w", family, err)
+	for i, family := range nftFamilies {
+		if now.chains[i], err = hashChains(o.nft, family, tableName); err != nil {
+			return Fingerprint{}, fmt.Errorf("reading the chains of nft's mangle tables: %w", err)
 		}
 	}
 	return now, nil
 }
+
+// Rules takes the imprint of the present rules. To read them costs less than a
+// Fingerprint where other tables have many chains: nft can list the rules of one table,
+// but not its chains.
+func (o *Observer) Rules(earlier Rules) (Rules, error) {
+	now := Rules{taken: true, nft: earlier.nft}
+	// The generation is that of before the rules are read: what is written while they
+	// are has a later one, and shows next time.
+	var err error
+	if now.generation, err = generation(o.nft); err != nil {
+		return Rules{}, fmt.Errorf("asking for the generation of nft's rules: %w", err)
+	}
+	for i, family := range ruleset.Families() {
+		if !earlier.taken || now.generation != earlier.generation {
+			if now.nft[i], err = imprintOf(o.nft, nftFamilies[i], tableName); err != nil {
+				return Rules{}, fmt.Errorf("reading nft's mangle table of %s: %w", family, err)
+			}
+		}
+		if now.legacy[i].whole, err = o.hashLegacy(family); err != nil {
+			return Rules{}, fmt.Errorf("reading the legacy mangle table of %s: %w", family, err)
+		}
+	}
+	return now, nil
+}
+
+// nftFamilies are nft's numbers of ruleset.Families.
+var nftFamilies = [2]uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
 
 // Chain is a chain of the kernel, of whatever program.
 type Chain struct {

@@ -18,7 +18,7 @@ import (
 const (
 	chainTable, chainHandle, chainName, chainUse, chainCounters = 1, 2, 3, 6, 8
 
-	ruleHandle, ruleExpressions, rulePosition = 3, 4, 6
+	ruleChain, ruleHandle, ruleExpressions, rulePosition = 2, 3, 4, 6
 
 	expressionName, expressionData = 1, 2
 )
@@ -44,27 +44,17 @@ func generation(s *nfnetlink.Socket) (uint32, error) {
 	return number, err
 }
 
-// hashTable returns a hash of the chains and rules of the table in both families.
-func hashTable(s *nfnetlink.Socket, table string) (uint64, error) {
+// hashChains returns a hash of what one family's table has of chains, without their
+// rules.
+func hashChains(s *nfnetlink.Socket, family uint8, table string) (uint64, error) {
 	var hash maphash.Hash
 	hash.SetSeed(seed)
-	var inTable []byte
-	nlattr.Append(&inTable, unix.NFTA_RULE_TABLE, append([]byte(table), 0)...)
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		err := dump(s, unix.NFT_MSG_GETCHAIN, family, nil, func(r nfnetlink.Reply) {
-			if textOf(r.Attributes, chainTable) == table {
-				hashChain(&hash, r.Attributes)
-			}
-		})
-		if err != nil {
-			return 0, err
+	err := dump(s, unix.NFT_MSG_GETCHAIN, family, nil, func(r nfnetlink.Reply) {
+		if textOf(r.Attributes, chainTable) == table {
+			hashChain(&hash, r.Attributes)
 		}
-		err = dump(s, unix.NFT_MSG_GETRULE, family, inTable, func(r nfnetlink.Reply) { hashRule(&hash, r.Attributes) })
-		if err != nil {
-			return 0, err
-		}
-	}
-	return hash.Sum64(), nil
+	})
+	return hash.Sum64(), err
 }
 
 // dump asks for all of a kind. A kernel without nft has none.
@@ -138,10 +128,5 @@ func nftFamily(number uint8) string {
 
 // textOf returns the attribute that holds text, empty where there is none.
 func textOf(content []byte, wanted int) string {
-	for kind, value := range nlattr.All(content) {
-		if kind == wanted {
-			return strings.TrimRight(string(value), "\x00")
-		}
-	}
-	return ""
+	return strings.TrimRight(string(attribute(content, wanted)), "\x00")
 }

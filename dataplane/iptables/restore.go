@@ -42,7 +42,7 @@ var ErrMissing = errors.New("iptables is not installed")
 // ErrIncompatible means that the table holds rules that other programs made with
 // nft and that iptables can't print. iptables-nft-save says so in a comment and
 // ends with success.
-var ErrIncompatible = errors.New("the table holds native nft rules; move them to a table of their own")
+var ErrIncompatible = errors.New("the table holds native nft rules")
 
 // Runner runs the programs of one backend for one family, in the network
 // namespace of the calling thread.
@@ -92,26 +92,84 @@ func (r *Runner) In(table string) *Runner {
 // than ask "iptables -C", which has been wrong (iptables 1.8.10).
 func (r *Runner) Read(ctx context.Context) (Table, error) {
 	output, err := run(ctx, r.Timeout, "", r.save, "-t", r.table)
+	if IsRefusal(err) {
+		err = &unreadableError{err}
+	}
 	if err != nil {
 		return Table{}, fmt.Errorf("reading the %s table: %w", r.table, err)
 	}
 	incompatible := "# Table `" + r.table + "' is incompatible"
 	if strings.HasPrefix(output, incompatible) || strings.Contains(output, "\n"+incompatible) {
-		return Table{}, fmt.Errorf("reading the %s table: %w", r.table, ErrIncompatible)
+		return Table{}, fmt.Errorf("reading the %s table: %w", r.table, &unreadableError{ErrIncompatible})
 	}
 	return ParseSave(output, r.prefix), nil
 }
 
+// unreadableError says that a table holds rules that iptables can't print.
+type unreadableError struct{ error }
+
+func (e *unreadableError) Unwrap() error { return e.error }
+
+// IsUnreadable reports whether Read failed since the table holds rules that iptables
+// can't print: native nft rules, or an extension that this iptables doesn't have.
+func IsUnreadable(err error) bool {
+	var unreadable *unreadableError
+	return errors.As(err, &unreadable)
+}
+
 // Apply makes a change as one transaction: all of it or, with an error, nothing.
 func (r *Runner) Apply(ctx context.Context, change Change) error {
+	return r.restored(r.write(ctx, change))
+}
+
+func (r *Runner) write(ctx context.Context, change Change) error {
 	_, err := run(ctx, r.Timeout, change.script(r.table), r.restore, "--noflush", "--wait", strconv.Itoa(lockWait))
-	if r.OnRestore != nil {
-		r.OnRestore(err)
-	}
 	if err != nil {
 		return fmt.Errorf("restoring the %s table: %w", r.table, err)
 	}
 	return nil
+}
+
+func (r *Runner) restored(err error) error {
+	if r.OnRestore != nil {
+		r.OnRestore(err)
+	}
+	return err
+}
+
+// copiesAtMost bounds how many copies of a hook are deleted one by one.
+const copiesAtMost = 16
+
+// ApplyUnread makes a change of a table that can't be read, so that nobody knows which
+// hooks it has. Restoring needs to know nobody else's rules: it names chains, and puts
+// hooks in front. Deleting a rule by its text does with nft, where iptables reads all rules before it,
+// so there the observer deletes what other jumps to Moat's chains there are.
+func (r *Runner) ApplyUnread(ctx context.Context, change Change, o *Observer) error {
+	if len(change.Rehook) == 0 {
+		return r.Apply(ctx, change)
+	}
+	if r.backend == NFT {
+		err := r.restored(r.write(ctx, change.assuming(nil)))
+		if err != nil {
+			return err
+		}
+		if err := o.Unhook(r.family, r.prefix); err != nil {
+			return fmt.Errorf("deleting old hooks in the %s table: %w", r.table, err)
+		}
+		return nil
+	}
+	var err error
+	for _, assumed := range change.assumptions() {
+		// Refused is one for a hook that isn't there, or each for a rule at fault.
+		if err = r.write(ctx, assumed); !IsRefusal(err) {
+			break
+		}
+	}
+	for _, stale := range change.staleHooks() {
+		for copies := 0; err == nil && copies < copiesAtMost && r.write(ctx, stale) == nil; copies++ {
+		}
+	}
+	return r.restored(err)
 }
 
 // Remove takes Moat's chains and hooks, if there are any, out of the table

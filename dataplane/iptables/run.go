@@ -85,7 +85,7 @@ func anyFailure(err error, is func(*Error) bool) bool {
 	return false
 }
 
-// run runs a program and returns what it prints. One that takes longer than the
+// run runs a program and returns what it prints, also where it fails. One that takes longer than the
 // timeout is ended, with all that it started.
 func run(ctx context.Context, timeout time.Duration, stdin, program string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -100,7 +100,7 @@ func run(ctx context.Context, timeout time.Duration, stdin, program string, args
 		if ctx.Err() != nil {
 			err = fmt.Errorf("%w after %s", err, timeout)
 		}
-		return "", &Error{Program: program, Stderr: firstLines(stderr.String()), Err: err}
+		return stdout.String(), &Error{Program: program, Stderr: firstLines(stderr.String()), Err: err}
 	}
 	return stdout.String(), nil
 }

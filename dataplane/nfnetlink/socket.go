@@ -85,18 +85,49 @@ func (s *Socket) Ask(request Request, handle func(Reply)) error {
 		flags |= unix.NLM_F_ACK
 	}
 	s.sequence++
-	const header = unix.SizeofNlMsghdr + headerBytes
-	message := make([]byte, 0, header+len(request.Attributes))
-	message = binary.NativeEndian.AppendUint32(message, uint32(header+len(request.Attributes)))
-	message = binary.NativeEndian.AppendUint16(message, uint16(request.Subsystem<<8|request.Command))
-	message = binary.NativeEndian.AppendUint16(message, flags)
-	message = binary.NativeEndian.AppendUint32(message, s.sequence)
-	message = append(message, 0, 0, 0, 0) // to the kernel
-	message = append(message, request.Family, unix.NFNETLINK_V0, 0, 0)
-	if err := unix.Sendto(s.fd, append(message, request.Attributes...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+	message := s.message(nil, request.Subsystem<<8|request.Command, flags, request.Family, 0, request.Attributes)
+	if err := s.send(message); err != nil {
 		return err
 	}
 	return s.receive(request, handle)
+}
+
+// Transact makes changes of one subsystem as one transaction (a batch of nfnetlink): all
+// of them or, with an error, none.
+func (s *Socket) Transact(subsystem int, changes []Request) error {
+	s.sequence++
+	ends := func(b []byte, kind int) []byte {
+		return s.message(b, kind, unix.NLM_F_REQUEST, unix.AF_UNSPEC, uint16(subsystem), nil)
+	}
+	batch := ends(nil, unix.NFNL_MSG_BATCH_BEGIN)
+	for i, change := range changes {
+		flags := uint16(unix.NLM_F_REQUEST) // an answer comes for errors alone
+		if i == len(changes)-1 {
+			flags |= unix.NLM_F_ACK
+		}
+		batch = s.message(batch, subsystem<<8|change.Command, flags, change.Family, 0, change.Attributes)
+	}
+	if err := s.send(ends(batch, unix.NFNL_MSG_BATCH_END)); err != nil {
+		return err
+	}
+	return s.receive(Request{Change: true}, func(Reply) {})
+}
+
+// message appends a message (struct nlmsghdr, struct nfgenmsg, attributes) with the
+// present sequence number.
+func (s *Socket) message(b []byte, kind int, flags uint16, family uint8, resource uint16, attributes []byte) []byte {
+	b = binary.NativeEndian.AppendUint32(b, uint32(unix.SizeofNlMsghdr+headerBytes+len(attributes)))
+	b = binary.NativeEndian.AppendUint16(b, uint16(kind))
+	b = binary.NativeEndian.AppendUint16(b, flags)
+	b = binary.NativeEndian.AppendUint32(b, s.sequence)
+	b = append(b, 0, 0, 0, 0) // to the kernel
+	b = append(b, family, unix.NFNETLINK_V0)
+	b = binary.BigEndian.AppendUint16(b, resource)
+	return append(b, attributes...)
+}
+
+func (s *Socket) send(message []byte) error {
+	return unix.Sendto(s.fd, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
 // receive reads the answer to the last request. That to a dump ends with a message

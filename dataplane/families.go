@@ -1,0 +1,213 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/ipset"
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// familyErrors says of each family whose rules are not in force why. The other
+// families' are. Nil where all are.
+type familyErrors map[ruleset.Family]error
+
+// Error implements error.
+func (f familyErrors) Error() string {
+	var texts []string
+	for _, family := range ruleset.Families() {
+		if err := f[family]; err != nil {
+			texts = append(texts, fmt.Sprintf("%s: %v", family, err))
+		}
+	}
+	return strings.Join(texts, "; ")
+}
+
+// Unwrap lets errors.As look at each.
+func (f familyErrors) Unwrap() []error {
+	var errs []error
+	for _, family := range ruleset.Families() {
+		if err := f[family]; err != nil {
+			errs = append(errs, err)
+		}
+	}
+	return errs
+}
+
+// orNil returns no error where there is none.
+func (f familyErrors) orNil() error {
+	if len(f) == 0 {
+		return nil
+	}
+	return f
+}
+
+// brokenFamilies returns the families that an error is about; false where it is about
+// the whole node.
+func brokenFamilies(err error) (familyErrors, bool) {
+	var broken familyErrors
+	return broken, errors.As(err, &broken)
+}
+
+// readTables reads the rules of each family. A table that iptables can't print is known
+// by its imprint alone. Where even that fails, the family is left as it is.
+func (e *enforcer) readTables(ctx context.Context) {
+	settled, tables := e.settled, map[ruleset.Family]iptables.Table{}
+	e.settled = false // planSets has compared already
+	e.unread = familyErrors{}
+	for family, runner := range e.runners {
+		table, err := runner.Read(ctx)
+		if iptables.IsUnreadable(err) {
+			e.unread[family] = err
+			if e.inspection.observer != nil {
+				table, err = e.unreadTable(family)
+			}
+		}
+		if err != nil {
+			e.broken[family] = err
+			continue
+		}
+		tables[family] = table
+		if settled {
+			e.damage.add(foreignRules(table, e.tables[family]), e.metrics)
+		}
+	}
+	e.tables = tables
+}
+
+// unreadTable says what is known of a table that iptables can't print.
+func (e *enforcer) unreadTable(family ruleset.Family) (iptables.Table, error) {
+	i := &e.inspection
+	chains, err := i.observer.Chains()
+	if err != nil {
+		return iptables.Table{}, err
+	}
+	now, err := i.observer.Rules(iptables.Rules{})
+	if err != nil {
+		return iptables.Table{}, err
+	}
+	var names []string
+	for _, chain := range chains {
+		if chain == e.chain(family, chain.Name) && strings.HasPrefix(chain.Name, compile.ChainPrefix) {
+			names = append(names, chain.Name)
+		}
+	}
+	return iptables.Unread(names, now, i.left, e.backend, family, e.tables[family]), nil
+}
+
+// mangle is the table that Moat filters in.
+const mangle = "mangle"
+
+// concerned returns the families of the addresses of the pods that each policy
+// isolates.
+func (v *view) concerned() map[types.UID][]ruleset.Family {
+	concerned := map[types.UID][]ruleset.Family{}
+	note := func(p *policy.Policy, pod *policy.Pod) {
+		for _, family := range ruleset.Families() {
+			holds := slices.ContainsFunc(pod.Addrs, family.Holds)
+			if holds && !slices.Contains(concerned[p.UID], family) {
+				concerned[p.UID] = append(concerned[p.UID], family)
+			}
+		}
+	}
+	for i := range v.endpoints {
+		endpoint := &v.endpoints[i]
+		for _, isolating := range endpoint.Isolating {
+			for _, p := range isolating {
+				note(p, endpoint.Pod)
+			}
+		}
+	}
+	return concerned
+}
+
+// standing says for the log what the kernel has after a sync that failed.
+func (v *view) standing() string {
+	if v == nil || len(v.damaged) == 0 {
+		return "the last good ones stay"
+	}
+	return fmt.Sprintf("those of %v are damaged or not there, and isolated pods may be open", v.damaged)
+}
+
+// standing says of the families whose rules are not in force what the kernel has of
+// them instead: the rules that were last known to be right, or others.
+func (e *enforcer) standing(err error) error {
+	if err == nil {
+		return nil
+	}
+	damaged := e.damagedFamilies()
+	if e.view != nil {
+		e.view.damaged = damaged
+	}
+	if len(damaged) == 0 {
+		return err
+	}
+	names := make([]string, len(damaged))
+	for i, family := range damaged {
+		names[i] = family.String()
+	}
+	state := "damaged: isolated pods may be open"
+	if !e.inspection.left.Taken() {
+		state = "not in the kernel: isolated pods are open"
+	}
+	return fmt.Errorf("rules of %s are %s: %w", strings.Join(names, " and "), state, err)
+}
+
+// missingModule names the kernel module for lack of which a sync failed, empty for none.
+func missingModule(err error) string {
+	if module := ipset.MissingModule(err); module != "" {
+		return module
+	}
+	return iptables.MissingModule(err)
+}
+
+// explainModule says which module a sync failed for, and where it is found. RHEL 10's
+// images lack the package (kubernetes/kops#18724, openshift/microshift#7069).
+func explainModule(err error) error {
+	module := missingModule(err)
+	if module == "" {
+		return err
+	}
+	return fmt.Errorf("the kernel lacks the module %s (RHEL 10 has it in the package kernel-modules-extra): %w", module, err)
+}
+
+// damagedFamilies returns those whose tables hold other rules of Moat's than were last
+// known to be right, or none at all where nothing was known yet. It says nothing of what
+// the kernel doesn't tell.
+func (e *enforcer) damagedFamilies() []ruleset.Family {
+	i := &e.inspection
+	if i.observer == nil || e.runners == nil {
+		return nil
+	}
+	now, err := i.observer.Rules(iptables.Rules{})
+	if err != nil {
+		return nil
+	}
+	chains, err := i.observer.Chains()
+	if err != nil {
+		return nil
+	}
+	var damaged []ruleset.Family
+	for _, family := range ruleset.Families() {
+		switch {
+		case e.runners[family] == nil:
+		case i.left.Taken() && !now.Keep(i.left, e.backend, family, compile.ChainPrefix),
+			!i.left.Taken() && !slices.Contains(chains, e.chain(family, compile.ForwardChain)):
+			damaged = append(damaged, family)
+		}
+	}
+	return damaged
+}
+
+// chain names a chain of Moat's as the observer does.
+func (e *enforcer) chain(family ruleset.Family, name string) iptables.Chain {
+	return iptables.Chain{Backend: e.backend, Family: family.String(), Table: mangle, Name: name}
+}
