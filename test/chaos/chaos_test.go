@@ -65,6 +65,7 @@ func TestChaos(t *testing.T) {
 	s.awaitRecovery()
 	s.manyPolicies()
 	s.damages()
+	s.flushes()
 
 	s.controls()
 	s.ended = true

@@ -77,6 +77,10 @@ func (s *suite) felt(a *attempt) (last time.Duration) {
 		_, at := st.wrong(from, st.position()-min(st.position(), 100)) // the last ones may be on their way
 		last = max(last, at)
 	}
+	for _, st := range a.own {
+		_, at := st.wrong(0, st.position()-min(st.position(), 100))
+		last = max(last, at)
+	}
 	return last
 }
 

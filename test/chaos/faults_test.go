@@ -24,6 +24,7 @@ const (
 	kindDamage   = "damage"
 	kindPolicies = "policies"
 	kindFrozen   = "frozen"
+	kindFlush    = "flush"
 )
 
 // kills kills agents at random moments: while they start, while they wait for the

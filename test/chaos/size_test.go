@@ -24,6 +24,7 @@ const (
 type size struct {
 	starts, kills, upgrades, policies int
 	newcomers                         int           // pods that start and that nothing isolates
+	flushes                           int           // of each node
 	away                              time.Duration // of the API server
 	held                              time.Duration // of the lock of iptables, and other long faults
 	limit                             time.Duration // of the whole run
@@ -31,8 +32,8 @@ type size struct {
 }
 
 var (
-	full  = size{starts: 200, newcomers: 20, kills: 50, upgrades: 20, policies: 500, away: 5 * time.Minute, held: 30 * time.Second, limit: 19 * time.Minute}
-	quick = size{starts: 10, newcomers: 4, kills: 6, upgrades: 2, policies: 50, away: 5 * time.Second, held: 4 * time.Second, limit: 10 * time.Minute}
+	full  = size{starts: 200, newcomers: 20, flushes: 5, kills: 50, upgrades: 20, policies: 500, away: 5 * time.Minute, held: 30 * time.Second, limit: 19 * time.Minute}
+	quick = size{starts: 10, newcomers: 4, flushes: 1, kills: 6, upgrades: 2, policies: 50, away: 5 * time.Second, held: 4 * time.Second, limit: 10 * time.Minute}
 )
 
 func isQuick() bool { return os.Getenv(quickVariable) == "1" }

@@ -37,6 +37,7 @@ type suite struct {
 	seen    map[*stream]uint64 // up to where probes are accounted for
 	lost    disturbance        // of the machine, up to there
 	came    int                // pods that nothing isolates
+	gaps    uint16             // connections that were opened while a node had no rules
 	ended   bool               // as it should
 }
 
@@ -54,6 +55,7 @@ type attempt struct {
 	damaged map[*stream]uint64 // probes from here on met damage
 	since   time.Duration      // when that was
 	extra   []window           // of streams of its own
+	own     []*stream          // those that meet the damage and still run
 	after   []func()           // what is to be done once its probes have arrived
 	late    string             // why allowed probes may be lost on a machine that is too busy
 }
