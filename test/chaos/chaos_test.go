@@ -51,6 +51,7 @@ func TestChaos(t *testing.T) {
 	}()
 	s.scene = newScene(t)
 	s.agents, s.churn = newAgents(t, s.scene), newChurn(s.Client, rand.New(rand.NewPCG(seed, 2)))
+	s.agents.lackExtension(t)
 	t.Cleanup(s.churn.stop)
 	t.Cleanup(s.closeConnections)
 	s.requireOpen("before there are agents")
@@ -66,6 +67,7 @@ func TestChaos(t *testing.T) {
 	s.manyPolicies()
 	s.damages()
 	s.flushes()
+	s.foreignRules()
 
 	s.controls()
 	s.ended = true

@@ -25,6 +25,7 @@ const (
 	kindPolicies = "policies"
 	kindFrozen   = "frozen"
 	kindFlush    = "flush"
+	kindForeign  = "foreign"
 )
 
 // kills kills agents at random moments: while they start, while they wait for the
