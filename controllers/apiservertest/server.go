@@ -152,7 +152,7 @@ func (s *Server) configure() error {
 	s.env.ControlPlane.Etcd = etcd
 	api := s.env.ControlPlane.GetAPIServer()
 	var err error
-	if api.SecureServing.Address, api.SecureServing.Port, err = net.SplitHostPort(addresses[2]); err != nil {
+	if api.Address, api.Port, err = net.SplitHostPort(addresses[2]); err != nil {
 		return err
 	}
 	for flag, value := range s.Flags {
