@@ -6,11 +6,14 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"slices"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -201,7 +204,7 @@ spec:
 	s.stop()
 }
 
-// Whoever deletes Moat's hook gets it back within seconds.
+// A hook that somebody deletes comes back, and an event of the Node tells of it.
 func TestAgentRepairsItsHook(t *testing.T) {
 	s := newAgentScene(t)
 	s.start()
@@ -218,7 +221,14 @@ func TestAgentRepairsItsHook(t *testing.T) {
 	}
 	s.eventually(hooked, "the agent hooks itself in")
 	runIn(t, s.node.Host, "iptables-nft", "-t", "mangle", "-D", "FORWARD", "1")
-	require.False(t, hooked())
+	s.eventually(func() bool {
+		var list eventsv1.EventList
+		require.NoError(t, s.admin.List(t.Context(), &list))
+		return slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool {
+			return e.Reason == eventRepaired && e.Regarding.Kind == "Node" && e.Regarding.Name == s.nodeName &&
+				strings.Contains(e.Note, "0 chains, 1 hooks, 0 sets")
+		})
+	}, "the event of the Node")
 	s.eventually(hooked, "the agent hooks itself in again")
 	s.stop()
 }
