@@ -64,6 +64,7 @@ func limitedRelease(s *scene) {
 }
 
 func kustomized(s *scene) {
+	s.do("kubectl", "apply", "--server-side", "-k", "config/crd")
 	s.do("kubectl", "apply", "--server-side", "-k", "config/default")
 	s.awaitRollout()
 }

@@ -51,17 +51,18 @@ func deleteApplication(r *run) {
 	r.do("kubectl", "delete", "--cascade=foreground", "--wait=false", "-f", file)
 }
 
+// failedInstall leaves a release whose hook can't run either.
 func failedInstall(r *run) {
 	r.refused(append([]string{"helm", "install", "moat", presentChart, "-n", systemNamespace, "--create-namespace", "--wait", "--timeout", "20s"}, withImage(missingTag)...)...)
-	r.do("helm", "uninstall", "moat", "-n", systemNamespace, "--timeout", helmLimit)
+	r.do("helm", "uninstall", "moat", "-n", systemNamespace, "--no-hooks")
 }
 
-// moveHouse installs Moat where it wasn't before. What the first release leaves must not
-// be in the way of the second.
+// moveHouse installs Moat where it wasn't before. The CRDs stayed and carry the name of
+// the first release, so the second has to take them over.
 func moveHouse(r *run) {
 	r.helm("install", presentChart)
 	r.do("helm", "uninstall", "moat", "-n", systemNamespace, "--timeout", helmLimit)
-	r.do(append([]string{"helm", "install", "second", presentChart, "-n", otherNamespace, "--create-namespace", "--wait", "--timeout", helmLimit}, withImage(imageTag)...)...)
+	r.do(append([]string{"helm", "install", "second", presentChart, "-n", otherNamespace, "--create-namespace", "--take-ownership", "--wait", "--timeout", helmLimit}, withImage(imageTag)...)...)
 }
 
 // foreignNodes never get an agent, and neither an install nor a removal waits for one.

@@ -31,7 +31,7 @@ func TestRoads(t *testing.T) {
 	if results == "" {
 		t.Skip("the local cluster is used by: make roads")
 	}
-	require.NoError(t, os.Chdir(filepath.Join("..", "..")))
+	t.Chdir(filepath.Join("..", ".."))
 	ctx, stop := signal.NotifyContext(t.Context(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	begun := time.Now()
