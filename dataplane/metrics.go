@@ -251,28 +251,23 @@ func (m *metrics) syncedFirst(complete time.Time) {
 // degradedBy takes the reasons for which the node can't enforce everything.
 func (m *metrics) degradedBy(reasons []string) {
 	for _, reason := range degradedReasons {
-		m.degraded.WithLabelValues(reason).Set(oneIf(slices.Contains(reasons, reason)))
+		m.degraded.WithLabelValues(reason).Set(gaugeOf[slices.Contains(reasons, reason)])
 	}
 }
 
 // podStart takes the condition PodStartGuarded.
 func (m *metrics) podStart(condition *metav1.Condition) {
-	m.unguarded.Set(oneIf(condition.Status == metav1.ConditionFalse && condition.Reason != v1alpha1.NodeReasonOff))
+	m.unguarded.Set(gaugeOf[condition.Status == metav1.ConditionFalse && condition.Reason != v1alpha1.NodeReasonOff])
 }
 
-// oneIf is a condition as the value of a gauge.
-func oneIf(holds bool) float64 {
-	if holds {
-		return 1
-	}
-	return 0
-}
+// gaugeOf is a condition as the value of a gauge.
+var gaugeOf = map[bool]float64{false: 0, true: 1}
 
 // show tells what the enforcer has in the kernel, and how many policies failed.
 func (m *metrics) show(e *enforcer, failed int) {
 	m.failed.Set(float64(failed))
 	m.quarantined.Set(float64(len(e.quarantine)))
-	m.conflict.Set(oneIf(len(e.engines) > 0))
+	m.conflict.Set(gaugeOf[len(e.engines) > 0])
 	for family, table := range e.tables {
 		rules := 0
 		for _, chain := range table.Chains {

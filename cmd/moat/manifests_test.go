@@ -24,7 +24,7 @@ func TestProgramsTakeTheArgumentsOfTheManifests(t *testing.T) {
 		for _, file := range files {
 			for _, args := range containerArgs(t, file) {
 				var flags *flag.FlagSet
-				validate := func() error { return nil }
+				var validate func() error
 				switch args[0] {
 				case "agent":
 					own, options := agentFlags()
