@@ -218,7 +218,7 @@ var valueTests = map[string]valueTest{
 		require.Equal(t, []corev1.NodeSelectorTerm{{MatchExpressions: excluded}}, requiredTerms(t, w.agent))
 	}},
 	"agentAbsence.taint": {`false`, func(t *testing.T, w workloads) {
-		require.Contains(t, w.operator.Spec.Template.Spec.Containers[0].Args, "--taint-nodes-without-agent=false")
+		require.Contains(t, w.operator.Spec.Template.Spec.Containers[0].Args, "--absent-agents=Report")
 		require.Contains(t, w.objects, "ClusterRole/moat-operator-taints", "the taints that there are go")
 	}},
 	"networkPolicy.enabled": {`true`, func(t *testing.T, w workloads) {

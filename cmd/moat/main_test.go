@@ -39,6 +39,7 @@ func TestUsage(t *testing.T) {
 		"argument":              {[]string{"operator", "now"}, 2, "", `unexpected argument "now"`},
 		"unknown log level":     {[]string{"operator", "--agent-namespace=moat-system", "--log-level=loud"}, 2, "", `--log-level "loud": use info or debug`},
 		"unknown log format":    {[]string{"agent", "--node-name=a", "--log-format=yaml"}, 2, "", `--log-format "yaml": use text or json`},
+		"unknown absence":       {[]string{"operator", "--agent-namespace=moat-system", "--absent-agents=Cordon"}, 2, "", `--absent-agents "Cordon": use Ignore, Report or Taint`},
 		"unknown reporting":     {[]string{"operator", "--agent-namespace=moat-system", "--report-network-policies=Some"}, 2, "", `--report-network-policies "Some": use All, Generated or None`},
 		"no namespace":          {[]string{"operator", "--agent-namespace="}, 2, "", "--agent-namespace is empty"},
 		"unknown agent flag":    {[]string{"agent", "--leader-elect"}, 2, "", "agent: flag provided but not defined: -leader-elect"},

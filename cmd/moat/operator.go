@@ -52,7 +52,7 @@ type operatorOptions struct {
 	agentNamespace string
 	log            logOptions
 	reporting      string
-	taint          bool
+	absentAgents   string
 }
 
 func operatorFlags() (*flag.FlagSet, *operatorOptions) {
@@ -63,7 +63,8 @@ func operatorFlags() (*flag.FlagSet, *operatorOptions) {
 	flags.StringVar(&o.pprofAddress, "pprof-address", "", "`address` on the loopback of /debug/pprof (default: serves none)")
 	flags.StringVar(&o.agentNamespace, "agent-namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of the agents' pods and of the operator's Lease (default $POD_NAMESPACE)")
 	flags.StringVar(&o.reporting, "report-network-policies", string(enforcement.ReportAll), "`which` policies to report where they are enforced: All, Generated (those of AppIsolations) or None")
-	flags.BoolVar(&o.taint, "taint-nodes-without-agent", false, "let no new pods on a node where they would have no network, since no agent was Ready there for a minute")
+	flags.StringVar(&o.absentAgents, "absent-agents", string(absence.Ignore),
+		"`what` to do where a node has no agent at work: Ignore, Report (status.agent and metrics), or Taint: let no new pods there too, where they would have no network")
 	o.log.addFlags(flags)
 	return flags, o
 }
@@ -74,6 +75,9 @@ func (o *operatorOptions) validate() error {
 	}
 	if _, err := enforcement.ParseReporting(o.reporting); err != nil {
 		return fmt.Errorf("--report-network-policies %w", err)
+	}
+	if _, err := absence.ParseMode(o.absentAgents); err != nil {
+		return fmt.Errorf("--absent-agents %w", err)
 	}
 	return errors.Join(validateAddresses(o.healthAddress, o.metricsAddress), validateLoopback("--pprof-address", o.pprofAddress))
 }
@@ -117,6 +121,7 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 		return nil, err
 	}
 	maps.Copy(byObject, enforcement.CacheByObject())
+	absent := absence.Options{Namespace: options.agentNamespace, Mode: absence.Mode(options.absentAgents)}
 	maps.Copy(byObject, absence.CacheByObject(options.agentNamespace))
 	mgr, err := manager.New(kubeconfig, manager.Options{
 		Scheme:                        scheme,
@@ -142,7 +147,7 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	if err := enforcement.Setup(ctx, mgr, report); err != nil {
 		return nil, err
 	}
-	if err := absence.Setup(mgr, absence.Options{Namespace: options.agentNamespace, Taint: options.taint}); err != nil {
+	if err := absence.Setup(mgr, absent); err != nil {
 		return nil, err
 	}
 	if err := mgr.Add(appisolation.EnsureConfig(mgr.GetClient())); err != nil {

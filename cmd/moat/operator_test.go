@@ -48,7 +48,7 @@ func TestOperator(t *testing.T) {
 	admin, namespace := apiServer.Admin(t), apiServer.Namespace(t)
 	health := apiservertest.Address(t)
 	mgr, err := newOperator(t.Context(), apiServer.Operator(t), &operatorOptions{
-		leaderElect: true, healthAddress: health, metricsAddress: "0", agentNamespace: apiservertest.OperatorNamespace, reporting: "All", taint: true,
+		leaderElect: true, healthAddress: health, metricsAddress: "0", agentNamespace: apiservertest.OperatorNamespace, reporting: "All", absentAgents: "Taint",
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())

@@ -60,9 +60,8 @@ var cluster = reconcile.Request{}
 type Options struct {
 	// Namespace is where Moat is installed.
 	Namespace string
-	// Taint has nodes without an agent tainted. Without it, taints that there are
-	// go.
-	Taint bool
+	// Mode is what is done where a node has no agent; empty: Ignore.
+	Mode Mode
 
 	// patience is set by tests; zero: absentAfter.
 	patience time.Duration
@@ -81,6 +80,9 @@ type Reconciler struct {
 
 // Setup adds the controllers to the manager, whose cache must follow CacheByObject.
 func Setup(mgr manager.Manager, options Options) error {
+	if options.Mode == "" || options.Mode == Ignore {
+		return nil
+	}
 	if err := registerMetrics(); err != nil {
 		return err
 	}
@@ -94,7 +96,7 @@ func Setup(mgr manager.Manager, options Options) error {
 		Watches(&corev1.Pod{}, always, builder.WithPredicates(agentChanges(options.Namespace))).
 		Watches(&v1alpha1.NodeEnforcement{}, always, builder.WithPredicates(reportChanges())).
 		Watches(&appsv1.DaemonSet{}, always)
-	if options.Taint {
+	if options.Mode == Taint {
 		b = watchRelease(b)
 	}
 	err := b.Complete(&Reconciler{
@@ -153,7 +155,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 // mayTaint is false while Moat is removed, and where an agent couldn't return to a
 // node that has the taint.
 func (r *Reconciler) mayTaint(ctx context.Context, daemonSet *appsv1.DaemonSet) (bool, error) {
-	if !r.options.Taint {
+	if r.options.Mode != Taint {
 		return false, nil
 	}
 	if !tolerates(daemonSet) {

@@ -28,7 +28,7 @@ func valueOf(t *testing.T, gauge prometheus.Gauge) float64 {
 func TestANodeWithoutAgentTakesNoNewPods(t *testing.T) {
 	s := newScene(t)
 	m, other := s.member("a"), s.member("b")
-	s.operate(Options{Taint: true})
+	s.operate(Options{Mode: Taint})
 	s.eventually(func() bool { return m.state() == v1alpha1.AgentReady && other.state() == v1alpha1.AgentReady }, "both agents are Ready")
 
 	m.setAgentReady(corev1.ConditionFalse)
@@ -59,7 +59,7 @@ func TestNodesThatKeepTakingPods(t *testing.T) {
 	windows := func(node *corev1.Node) { node.Labels[corev1.LabelOSStable] = "windows" }
 	degraded, away, excluded, open := s.member("degraded"), s.member("away"), s.member("excluded", windows), s.member("open")
 	degraded.say(v1alpha1.NodeConditionDegraded, metav1.ConditionTrue)
-	s.operate(Options{Taint: true})
+	s.operate(Options{Mode: Taint})
 
 	away.setNodeReady(corev1.ConditionUnknown)
 	away.setAgentReady(corev1.ConditionFalse)
@@ -85,7 +85,7 @@ func TestTheBoundHolds(t *testing.T) {
 	for i := range 7 { // 30 % are two
 		members = append(members, s.member(fmt.Sprint("n", i)))
 	}
-	s.operate(Options{Taint: true})
+	s.operate(Options{Mode: Taint})
 	for _, m := range members[:5] {
 		m.end()
 	}
@@ -98,11 +98,11 @@ func TestTheBoundHolds(t *testing.T) {
 
 // An operator that starts takes away what one before it left.
 func TestATaintThatWasLeftGoes(t *testing.T) {
-	for name, options := range map[string]Options{"the agent is Ready": {Taint: true}, "it is switched off": {}} {
+	for name, options := range map[string]Options{"the agent is Ready": {Mode: Taint}, "it is switched off": {Mode: Report}} {
 		t.Run(name, func(t *testing.T) {
 			s := newScene(t)
 			m := s.member("a")
-			if !options.Taint {
+			if options.Mode != Taint {
 				m.end()
 			}
 			m.taint()
@@ -153,7 +153,7 @@ func (r staleReader) Get(_ context.Context, _ client.ObjectKey, into client.Obje
 func TestNoHeartbeat(t *testing.T) {
 	s := newScene(t)
 	m := s.member("a")
-	s.operate(Options{Taint: true})
+	s.operate(Options{Mode: Taint})
 	s.eventually(func() bool { return m.state() == v1alpha1.AgentReady }, "the agent is Ready")
 	version := func() string {
 		stored := &v1alpha1.NodeEnforcement{}

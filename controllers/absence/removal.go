@@ -89,7 +89,7 @@ func setupRemoval(mgr manager.Manager, options Options, t *taints) error {
 		Named("absence-removal").
 		WithOptions(controller.Options{NeedLeaderElection: new(false)}).
 		Watches(&corev1.Node{}, always, builder.WithPredicates(tainted()))
-	if options.Taint {
+	if options.Mode == Taint {
 		b = watchRelease(b).Watches(&appsv1.DaemonSet{}, always)
 	}
 	if err := b.Complete(r); err != nil {
@@ -105,7 +105,7 @@ func setupRemoval(mgr manager.Manager, options Options, t *taints) error {
 // in the last moment.
 func (r *remover) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	reason := switchedOff
-	if r.options.Taint {
+	if r.options.Mode == Taint {
 		var err error
 		if reason, err = removalReason(ctx, r.client, r.options.Namespace); err != nil {
 			return reconcile.Result{}, err
@@ -143,7 +143,7 @@ func (e atTheEnd) Start(ctx context.Context) error {
 	<-ctx.Done()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWithin)
 	defer cancel()
-	if !e.options.Taint {
+	if e.options.Mode != Taint {
 		return nil
 	}
 	reason, err := removalReason(ctx, e.live, e.options.Namespace)

@@ -66,7 +66,7 @@ func TestEveryOperatorTakesTheTaintsAwayWhenMoatIsRemoved(t *testing.T) {
 			for _, m := range members {
 				m.taint()
 			}
-			s.operate(Options{Taint: true}, s.standBy)
+			s.operate(Options{Mode: Taint}, s.standBy)
 			require.Never(t, func() bool { return countTainted(members) < 3 }, passEvery, apiservertest.Tick, "a taint goes before")
 			start := time.Now()
 			remove(s)
@@ -90,7 +90,7 @@ func TestAnOperatorThatIsStoppedFirstTakesTheTaintsAway(t *testing.T) {
 			for _, m := range members {
 				m.taint()
 			}
-			stop := s.operate(Options{Taint: true}, s.standBy)
+			stop := s.operate(Options{Mode: Taint}, s.standBy)
 			remove(s)
 			stop()
 			require.Zero(t, countTainted(members))
@@ -105,7 +105,7 @@ func TestAnOrdinaryStopLeavesTheTaints(t *testing.T) {
 	m := s.member("a")
 	m.end()
 	m.taint()
-	stop := s.operate(Options{Taint: true}, s.standBy)
+	stop := s.operate(Options{Mode: Taint}, s.standBy)
 	stop()
 	require.True(t, isTainted(m.now()))
 }
@@ -115,7 +115,7 @@ func TestAnOrdinaryStopLeavesTheTaints(t *testing.T) {
 func TestARemovalThatIsNoneEnds(t *testing.T) {
 	s := newScene(t)
 	m := s.member("a")
-	s.operate(Options{Taint: true})
+	s.operate(Options{Mode: Taint})
 	m.end()
 	s.eventually(func() bool { return isTainted(m.now()) }, "the taint comes")
 	s.remove(&corev1.ConfigMap{}, v1alpha1.ReleaseMarker)
