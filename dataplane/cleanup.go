@@ -140,6 +140,12 @@ func (c *cleanup) removeRulesOf(ctx context.Context, backend iptables.Backend, f
 	if table.runner, err = iptables.NewRunner(backend, family, compile.ChainPrefix); err == nil {
 		change, err = table.runner.Remove(ctx)
 	}
+	if iptables.IsUnreadable(err) {
+		if removed, unreadErr := removeUnread(ctx, table.runner); unreadErr == nil {
+			c.printf("%s: removed %d chains and the hooks without reading the table, since %v", table.name, len(removed.Delete), err)
+			return nil
+		}
+	}
 	var uses []string
 	if iptables.IsFailure(err) {
 		uses, _ = table.foreignUses(ctx) // a second error adds nothing to the first
@@ -158,6 +164,16 @@ func (c *cleanup) removeRulesOf(ctx context.Context, backend iptables.Backend, f
 	}
 	c.tables = append(c.tables, table)
 	return nil
+}
+
+// removeUnread takes Moat's rules out of a table that iptables can't print.
+func removeUnread(ctx context.Context, runner *iptables.Runner) (iptables.Change, error) {
+	observer, err := iptables.OpenObserver()
+	if err != nil {
+		return iptables.Change{}, err
+	}
+	defer observer.Close()
+	return runner.RemoveUnread(ctx, observer)
 }
 
 func removed(change *iptables.Change) string {

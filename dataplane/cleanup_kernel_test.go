@@ -120,24 +120,40 @@ func TestCleanupNamesWhatIsInUse(t *testing.T) {
 	}
 }
 
-// A table that native nft rules make unreadable matters only where Moat's rules are
-// in it.
+// A table that others' rules make unreadable is cleaned without being read: native nft
+// rules, and extensions that the image lacks.
 func TestCleanupBesideNativeRules(t *testing.T) {
 	backends(t, func(t *testing.T, backend iptables.Backend) {
 		s := walkThroughScene(t, backend)
 		s.sync()
 		s.run("iptables-nft", "-t", "mangle", "-A", "FORWARD", "-j", "ACCEPT") // makes the chain, with the legacy backend too
 		s.addNativeRule("mangle", "FORWARD")
-		err := s.cleanUp(io.Discard)
-		if backend == iptables.NFT {
-			require.ErrorContains(t, err, "moat-4-egress")
-			require.ErrorContains(t, err, "iptables-nft, IPv4: reading the mangle table: "+iptables.ErrIncompatible.Error())
-			return
-		}
-		require.NoError(t, err)
+		require.NoError(t, s.cleanUp(io.Discard))
 		require.NotContains(t, s.everything(), "MOAT-")
 		require.NotContains(t, s.everything(), "moat-")
+		require.NotContains(t, s.run("nft", "list", "ruleset"), "MOAT-")
+		require.Contains(t, s.run("nft", "list", "ruleset"), "notrack")
 	})
+}
+
+func TestCleanupBesideAnUnknownExtension(t *testing.T) {
+	for _, backend := range []iptables.Backend{iptables.NFT, iptables.Legacy} {
+		t.Run(string(backend), func(t *testing.T) {
+			withoutExtension(t, "statistic")
+			s := walkThroughScene(t, backend)
+			s.label("test-np", map[string]string{"role": "db"})
+			s.apply(walkThrough)
+			s.sync()
+			for _, program := range []string{"iptables", "ip6tables"} {
+				s.damage(program + " -I FORWARD 1 -m statistic --mode random --probability 0.5 -j RETURN")
+				s.damage(program + " -A FORWARD -j MOAT-FORWARD")
+			}
+			require.NoError(t, s.cleanUp(io.Discard))
+			require.NotContains(t, s.everything(), "MOAT-")
+			require.NotContains(t, s.everything(), "moat-")
+			require.Contains(t, s.everything(), "statistic")
+		})
+	}
 }
 
 // While an agent answers, be it an unhealthy one, nothing is removed.

@@ -94,13 +94,7 @@ func (e *enforcer) unreadTable(family ruleset.Family) (iptables.Table, error) {
 	if err != nil {
 		return iptables.Table{}, err
 	}
-	var names []string
-	for _, chain := range chains {
-		if chain == e.chain(family, chain.Name) && strings.HasPrefix(chain.Name, compile.ChainPrefix) {
-			names = append(names, chain.Name)
-		}
-	}
-	return iptables.Unread(names, now, i.left, e.backend, family, e.tables[family]), nil
+	return iptables.Unread(e.runners[family].Own(chains), now, i.left, e.backend, family, e.tables[family]), nil
 }
 
 // mangle is the table that Moat filters in.

@@ -118,19 +118,35 @@ func (c Change) assumptions() []Change {
 // copy of the same with or without the condition of Moat's hooks: a packet that comes
 // to the chains and shouldn't is judged like a new connection's.
 func (c Change) staleHooks() []Change {
-	condition := matchWord(ruleset.UnestablishedMatch{}, "") + " "
 	var stale []Change
 	for _, builtin := range c.Rehook {
 		for _, hook := range c.want.Hooks[builtin] {
-			other, conditional := strings.CutPrefix(hook.Rule, condition)
+			other, conditional := strings.CutPrefix(hook.Rule, hookCondition())
 			if !conditional {
-				other = condition + hook.Rule
+				other = hookCondition() + hook.Rule
 			}
-			have := Table{Hooks: map[string][]HookPosition{builtin: {{Rule: other}}}}
-			stale = append(stale, Change{Rehook: []string{builtin}, have: have})
+			stale = append(stale, deleting(builtin, other))
 		}
 	}
 	return stale
+}
+
+// hookCondition is what the rule of a hook begins with while nothing is cut.
+func hookCondition() string { return matchWord(ruleset.UnestablishedMatch{}, "") + " " }
+
+// deleting is the change that deletes one copy of a hook.
+func deleting(builtin, rule string) Change {
+	return Change{Rehook: []string{builtin}, have: Table{Hooks: map[string][]HookPosition{builtin: {{Rule: rule}}}}}
+}
+
+// anyHooks returns the changes that delete one copy of each hook that Moat may have.
+func anyHooks(prefix string) []Change {
+	var hooks []Change
+	for _, builtin := range builtins {
+		jump := "-j " + prefix + builtin
+		hooks = append(hooks, deleting(builtin, jump), deleting(builtin, hookCondition()+jump))
+	}
+	return hooks
 }
 
 // Missing returns what is left to do if the table is as given.

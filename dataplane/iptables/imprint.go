@@ -151,21 +151,24 @@ func inTable(table string) []byte {
 }
 
 // Unhook deletes the jumps from built-in chains of an nft mangle table to chains with
-// the prefix, but for those that come first in their chain. It doesn't read other rules, so that
+// the prefix. A first rule of a chain stays if keep names its chain. Other rules aren't read, so that
 // it works where iptables fails.
-func (o *Observer) Unhook(family ruleset.Family, prefix string) error {
+func (o *Observer) Unhook(family ruleset.Family, prefix string, keep []string) error {
 	number := nftFamilies[slices.Index(ruleset.Families(), family)]
-	seen := map[string]bool{}
+	begun := map[string]bool{} // of which the next rule isn't one to keep
+	for _, chain := range builtins {
+		begun[chain] = !slices.Contains(keep, chain)
+	}
 	var deletions []nfnetlink.Request
 	err := dump(o.nft, unix.NFT_MSG_GETRULE, number, inTable(tableName), func(r nfnetlink.Reply) {
 		chain := textOf(r.Attributes, ruleChain)
-		if seen[chain] && slices.Contains(builtins, chain) && jumpsTo(r.Attributes, prefix) {
+		if begun[chain] && slices.Contains(builtins, chain) && jumpsTo(r.Attributes, prefix) {
 			attributes := inTable(tableName)
 			nlattr.Append(&attributes, unix.NFTA_RULE_CHAIN, append([]byte(chain), 0)...)
 			nlattr.Append(&attributes, unix.NFTA_RULE_HANDLE, attribute(r.Attributes, ruleHandle)...)
 			deletions = append(deletions, nfnetlink.Request{Command: unix.NFT_MSG_DELRULE, Family: number, Attributes: attributes})
 		}
-		seen[chain] = true
+		begun[chain] = true
 	})
 	if err != nil || len(deletions) == 0 {
 		return err

@@ -153,7 +153,7 @@ func (r *Runner) ApplyUnread(ctx context.Context, change Change, o *Observer) er
 		if err != nil {
 			return err
 		}
-		if err := o.Unhook(r.family, r.prefix); err != nil {
+		if err := o.Unhook(r.family, r.prefix, builtins); err != nil {
 			return fmt.Errorf("deleting old hooks in the %s table: %w", r.table, err)
 		}
 		return nil
@@ -165,11 +165,55 @@ func (r *Runner) ApplyUnread(ctx context.Context, change Change, o *Observer) er
 			break
 		}
 	}
-	for _, stale := range change.staleHooks() {
-		for copies := 0; err == nil && copies < copiesAtMost && r.write(ctx, stale) == nil; copies++ {
-		}
+	if err == nil {
+		r.deleteCopies(ctx, change.staleHooks())
 	}
 	return r.restored(err)
+}
+
+// deleteCopies makes each of the changes, which delete one copy of a hook, until none is
+// left.
+func (r *Runner) deleteCopies(ctx context.Context, hooks []Change) {
+	for _, hook := range hooks {
+		for copies := 0; copies < copiesAtMost && r.write(ctx, hook) == nil; copies++ {
+		}
+	}
+}
+
+// RemoveUnread is Remove for a mangle table that can't be read.
+func (r *Runner) RemoveUnread(ctx context.Context, o *Observer) (Change, error) {
+	chains, err := o.Chains()
+	if err != nil {
+		return Change{}, err
+	}
+	names := r.Own(chains)
+	if len(names) == 0 {
+		return Change{}, nil
+	}
+	have := Unread(names, Rules{}, Rules{}, r.backend, r.family, Table{})
+	change := Diff(have, Table{})
+	if r.backend == NFT {
+		if err := o.Unhook(r.family, r.prefix, nil); err != nil {
+			return Change{}, fmt.Errorf("deleting the hooks in the %s table: %w", r.table, err)
+		}
+	} else {
+		r.deleteCopies(ctx, anyHooks(r.prefix))
+	}
+	if err := r.Apply(ctx, change); err != nil {
+		return Change{}, err
+	}
+	return change, nil
+}
+
+// Own returns the names of Moat's chains in the runner's table.
+func (r *Runner) Own(chains []Chain) []string {
+	var names []string
+	for _, chain := range chains {
+		if chain == (Chain{r.backend, r.family.String(), r.table, chain.Name}) && strings.HasPrefix(chain.Name, r.prefix) {
+			names = append(names, chain.Name)
+		}
+	}
+	return names
 }
 
 // Remove takes Moat's chains and hooks, if there are any, out of the table
