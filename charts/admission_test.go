@@ -40,6 +40,9 @@ func TestMain(m *testing.M) {
 
 var admissionPolicies = []string{"moat-agent-reports", "moat-operator-nodes", "moat-operator-policies"}
 
+// removalPolicy is the chart's alone: nothing else makes what it is about.
+const removalPolicy = "moat-removal"
+
 func TestAdmissionPoliciesAreThoseOfConfig(t *testing.T) {
 	objects := render(t)
 	installed := kustomize(t, "default")
@@ -61,6 +64,8 @@ func TestAdmissionPoliciesFollowTheNamespace(t *testing.T) {
 		require.Contains(t, text, "system:serviceaccount:elsewhere:moat-")
 		require.NotContains(t, text, "moat-system")
 	}
+	require.Contains(t, objects["ValidatingAdmissionPolicy/"+removalPolicy].text, "request.namespace == 'elsewhere'")
+	require.NotContains(t, objects["ValidatingAdmissionPolicy/"+removalPolicy].text, "moat-system")
 }
 
 // Who installs with kustomize gets the same kinds, rights and admission policies.
@@ -78,7 +83,7 @@ func TestKustomizeInstallsWhatTheChartInstalls(t *testing.T) {
 	installed := kustomize(t, "default")
 	maps.Copy(installed, kustomize(t, "crd"))
 	require.Len(t, shared(installed), 12)
-	require.ElementsMatch(t, shared(render(t)), shared(installed))
+	require.ElementsMatch(t, shared(render(t, "--set", "uninstall.check=false")), shared(installed))
 	for _, key := range shared(installed) {
 		require.NotContains(t, installed[key].text, "\n  namespace:", "%s belongs to no namespace", key)
 	}
@@ -134,10 +139,12 @@ func TestAnAgentReportsForItsOwnNodeAlone(t *testing.T) {
 	requireForged(t, agent.Status().Update(t.Context(), forged), message)
 	forged.OwnerReferences = own.OwnerReferences
 	requireForged(t, agent.Update(t.Context(), forged), message)
-	require.True(t, apierrors.IsForbidden(agent.Delete(t.Context(), other.DeepCopy())), "RBAC")
+	requireForged(t, agent.Delete(t.Context(), other.DeepCopy()), message)
+	require.True(t, apierrors.IsForbidden(agent.DeleteAllOf(t.Context(), report(""))), "RBAC")
 
 	require.NoError(t, neighbour.Get(t.Context(), client.ObjectKeyFromObject(other), forged))
 	require.Equal(t, other, forged, "untouched")
+	require.NoError(t, agent.Delete(t.Context(), own), "once its node is clean")
 }
 
 // A token that the account has elsewhere than in an agent's pod reports nothing.
@@ -149,6 +156,7 @@ func TestATokenWithoutANodeReportsNothing(t *testing.T) {
 	existing := report("node-bound")
 	require.NoError(t, apiservertest.ClientOf(t, server.Agent(t, existing.Name)).Create(t.Context(), existing))
 	requireForged(t, stranger.Status().Update(t.Context(), existing), message)
+	requireForged(t, stranger.Delete(t.Context(), existing), message)
 }
 
 // Not even who may do all writes a report; metadata and deletion are left to RBAC.

@@ -145,8 +145,8 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"Deployment/moat-operator", "PodDisruptionBudget/moat-operator", "DaemonSet/moat-agent",
 		// The hooks of helm test.
 		"ServiceAccount/moat-test", "Role/moat-test", "RoleBinding/moat-test", "Pod/moat-test",
-		"ServiceAccount/moat-uninstall", "Role/moat-uninstall", "RoleBinding/moat-uninstall",
-		"ClusterRole/moat-uninstall", "ClusterRoleBinding/moat-uninstall", "Job/moat-uninstall",
+		// The hook of helm uninstall, and what judges it.
+		"ConfigMap/moat-removal", "ValidatingAdmissionPolicy/moat-removal", "ValidatingAdmissionPolicyBinding/moat-removal",
 		"ValidatingAdmissionPolicy/moat-agent-reports", "ValidatingAdmissionPolicyBinding/moat-agent-reports",
 		"PriorityLevelConfiguration/moat-agent-reports", "FlowSchema/moat-agent-reports",
 		"ValidatingAdmissionPolicy/moat-operator-policies", "ValidatingAdmissionPolicyBinding/moat-operator-policies",

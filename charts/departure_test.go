@@ -35,8 +35,8 @@ func TestAgentsCanSeeMoatGo(t *testing.T) {
 			require.Equal(t, []rbacv1.Subject{{Kind: "ServiceAccount", Name: "moat-agent", Namespace: home}}, binding.Subjects)
 
 			pod := decode[appsv1.DaemonSet](t, objects, "DaemonSet/moat-agent").Spec.Template.Spec
-			const stop, clean = 5 * time.Second, 20 * time.Second
-			longest := departure.MarkerPatience + departure.MarkerAway + stop + clean
+			const stop, clean, withdraw = 5 * time.Second, 20 * time.Second, 3 * time.Second
+			longest := departure.MarkerPatience + departure.MarkerAway + stop + clean + withdraw
 			require.Greater(t, time.Duration(*pod.TerminationGracePeriodSeconds)*time.Second, longest+5*time.Second, "and what the API server takes to answer")
 			paths := map[string]string{}
 			for _, variable := range pod.Containers[0].Env {

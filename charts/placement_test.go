@@ -5,7 +5,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
@@ -94,21 +93,17 @@ func TestAUsersAffinityKeepsTheExclusion(t *testing.T) {
 	require.Nil(t, agent.Spec.Template.Spec.Affinity)
 }
 
-// The hooks and the test are placed, named and pulled as the operator is.
-func TestHooksArePlacedAsTheOperator(t *testing.T) {
+// The test is placed, named and pulled as the operator is.
+func TestTheTestIsPlacedAsTheOperator(t *testing.T) {
 	objects := render(t, "--values", "testdata/everything.yaml", "--set", "operator.priorityClassName=own")
 	operator := operatorOf(t, objects).Spec.Template
-	job := decode[batchv1.Job](t, objects, "Job/moat-uninstall").Spec.Template
 	test := decode[corev1.Pod](t, objects, "Pod/moat-test")
-	require.Equal(t, "own", job.Spec.PriorityClassName)
 	require.NotEmpty(t, operator.Spec.Affinity)
-	for name, hook := range map[string]corev1.PodTemplateSpec{"uninstall": job, "test": {ObjectMeta: test.ObjectMeta, Spec: test.Spec}} {
-		require.Equal(t, operator.Spec.NodeSelector, hook.Spec.NodeSelector, name)
-		require.Equal(t, operator.Spec.Affinity, hook.Spec.Affinity, name)
-		require.Subset(t, hook.Spec.Tolerations, operator.Spec.Tolerations, name)
-		require.Equal(t, operator.Spec.ImagePullSecrets, hook.Spec.ImagePullSecrets, name)
-		require.Equal(t, operator.Spec.Containers[0].Image, hook.Spec.Containers[0].Image, name)
-		require.Equal(t, operator.Labels["team"], hook.Labels["team"], name)
-		require.Equal(t, name, hook.Labels["app.kubernetes.io/component"], "the budget and the policy are for the operator alone")
-	}
+	require.Equal(t, operator.Spec.NodeSelector, test.Spec.NodeSelector)
+	require.Equal(t, operator.Spec.Affinity, test.Spec.Affinity)
+	require.Subset(t, test.Spec.Tolerations, operator.Spec.Tolerations)
+	require.Equal(t, operator.Spec.ImagePullSecrets, test.Spec.ImagePullSecrets)
+	require.Equal(t, operator.Spec.Containers[0].Image, test.Spec.Containers[0].Image)
+	require.Equal(t, operator.Labels["team"], test.Labels["team"])
+	require.Equal(t, "test", test.Labels["app.kubernetes.io/component"], "the budget and the policy are for the operator alone")
 }

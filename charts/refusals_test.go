@@ -43,8 +43,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{`resourceQuota.pods=0`, "at '/resourceQuota/pods': minimum: got 0, want 1"},
 		{`resourceQuota.pods="10k"`, "at '/resourceQuota/pods': got string, want integer"},
 
-		{`uninstall.timeout="3m"`, "at '/uninstall/timeout': got string, want integer"},
-		{`uninstall.timeout=0`, "at '/uninstall/timeout'"},
+		{`uninstall.timeout=60`, "uninstall.timeout is gone since 0.3.0: the API server itself looks"},
 		{`uninstall.cleanup=false`, "uninstall.cleanup is gone since 0.3.0: agents clean their nodes themselves"},
 		{`uninstall.clean=false`, "at '/uninstall': additional properties 'clean' not allowed"},
 		{`operator.replicas="two"`, "at '/operator/replicas': got string, want integer"},

@@ -2,19 +2,26 @@ package charts_test
 
 import (
 	"context"
+	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 	rbacv1 "k8s.io/api/rbac/v1"
 	apiextensionsv1 "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -68,29 +75,43 @@ func (c cluster) exists(object client.Object, namespace, name string) bool {
 	return !apierrors.IsNotFound(err)
 }
 
-// jobEnds plays the controller of Jobs: as soon as Helm has made the Job, it ends so.
-func (c cluster) jobEnds(condition batchv1.JobConditionType, reason string) {
+// agentIs stores a node's report, if there is none, and lets the operator say of its agent
+// what it says of one in that state; "" is nothing.
+func (c cluster) agentIs(node string, state v1alpha1.AgentState) {
 	c.t.Helper()
-	go func() {
-		now := metav1.Now()
-		for c.t.Context().Err() == nil {
-			job := &batchv1.Job{}
-			if c.admin.Get(c.t.Context(), client.ObjectKey{Namespace: namespace, Name: "moat-uninstall"}, job) == nil && job.DeletionTimestamp == nil {
-				before := batchv1.JobFailureTarget
-				job.Status = batchv1.JobStatus{StartTime: &now}
-				if condition == batchv1.JobComplete {
-					before, job.Status.CompletionTime = batchv1.JobSuccessCriteriaMet, &now
-				}
-				for _, kind := range []batchv1.JobConditionType{before, condition} {
-					job.Status.Conditions = append(job.Status.Conditions, batchv1.JobCondition{Type: kind, Status: corev1.ConditionTrue, Reason: reason, LastTransitionTime: now})
-				}
-				if c.admin.Status().Update(c.t.Context(), job) == nil {
-					return
-				}
-			}
-			time.Sleep(apiservertest.Tick)
+	stored := report(node)
+	if !c.exists(stored, "", node) {
+		config := rest.CopyConfig(releases.AdminConfig(c.t))
+		config.Impersonate = rest.ImpersonationConfig{
+			UserName: "system:serviceaccount:" + namespace + ":moat-agent",
+			Extra:    map[string][]string{"authentication.kubernetes.io/node-name": {node}},
 		}
-	}()
+		agent := apiservertest.ClientOf(c.t, config)
+		require.NoError(c.t, agent.Create(c.t.Context(), report(node)))
+		c.t.Cleanup(func() { _ = c.admin.Delete(context.Background(), report(node)) })
+	}
+	if state == "" {
+		return
+	}
+	operator := apiservertest.ClientOf(c.t, releases.Operator(c.t))
+	patch := fmt.Sprintf(`{"status":{"agent":{"state":%q,"since":"2026-11-30T12:00:00Z"}}}`, state)
+	require.NoError(c.t, operator.Status().Patch(c.t.Context(), report(node), client.RawPatch(types.MergePatchType, []byte(patch))))
+}
+
+// ask makes the hook's ConfigMap as Helm would, but for storing it.
+func (c cluster) ask(manager string) error {
+	marker := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "moat-removal"}}
+	return c.admin.Create(c.t.Context(), marker, client.DryRunAll, client.FieldOwner(manager))
+}
+
+// await waits until the API server, which reads policies and reports with a delay,
+// refuses a removal for that reason, or "": allows it.
+func (c cluster) await(message string) {
+	c.t.Helper()
+	require.Eventually(c.t, func() bool {
+		err := c.ask("helm")
+		return message == "" && err == nil || message != "" && err != nil && strings.Contains(err.Error(), message)
+	}, time.Minute, apiservertest.Tick, "%s: %v", message, c.ask("helm"))
 }
 
 // requireGone expects nothing of the release in the API server but what is kept.
@@ -98,7 +119,7 @@ func (c cluster) requireGone() {
 	c.t.Helper()
 	require.False(c.t, c.exists(&appsv1.DaemonSet{}, namespace, "moat-agent"))
 	require.False(c.t, c.exists(&appsv1.Deployment{}, namespace, "moat-operator"))
-	for _, name := range []string{"moat-agent", "moat-operator", "moat-uninstall"} {
+	for _, name := range []string{"moat-agent", "moat-operator"} {
 		require.False(c.t, c.exists(&rbacv1.ClusterRole{}, "", name), name)
 		require.False(c.t, c.exists(&rbacv1.ClusterRoleBinding{}, "", name), name)
 	}
@@ -107,7 +128,8 @@ func (c cluster) requireGone() {
 	require.True(c.t, c.exists(crd, "", "appisolations.isolation.moat.dev"), "user data outlives the program")
 }
 
-// The Job is asked first. Where it fails nothing is removed; without hooks all is.
+// The API server is asked first, without a pod. Where it refuses nothing is removed;
+// without hooks all is.
 func TestHelmUninstallAsksFirst(t *testing.T) {
 	c := newCluster(t)
 	c.install("moat", namespace)
@@ -117,27 +139,79 @@ func TestHelmUninstallAsksFirst(t *testing.T) {
 	require.NoError(t, c.admin.Create(t.Context(), isolation))
 	t.Cleanup(func() { _ = c.admin.Delete(context.Background(), isolation) })
 
-	c.jobEnds(batchv1.JobFailed, "DeadlineExceeded")
-	begun := time.Now()
+	c.agentIs("node-ready", v1alpha1.AgentReady)
+	for _, state := range []v1alpha1.AgentState{"", v1alpha1.AgentNotReady, v1alpha1.AgentMissing, v1alpha1.AgentExcluded, v1alpha1.AgentUnknown} {
+		said := "its agent is " + string(state)
+		if state == "" {
+			said = "no operator has said whether its agent runs"
+		}
+		c.agentIs("node-away", state)
+		c.await("rules would stay on node node-away: " + said)
+	}
+	before := c.owned()
 	err := c.helm("uninstall", "moat", "-n", namespace)
-	require.ErrorContains(t, err, "moat-uninstall")
-	require.Less(t, time.Since(begun), time.Minute, "it doesn't wait for Helm's timeout")
-	t.Logf("Helm says of a Job that failed: %v", err)
-	require.True(t, c.exists(&appsv1.DaemonSet{}, namespace, "moat-agent"), "nothing is removed")
-	require.True(t, c.exists(&rbacv1.ClusterRole{}, "", "moat-operator"))
-	require.False(t, c.exists(&rbacv1.ClusterRole{}, "", "moat-uninstall"), "the Job's rights go also where it failed")
-	require.True(t, c.exists(&batchv1.Job{}, namespace, "moat-uninstall"), "its log can be read")
+	require.ErrorContains(t, err, "node-away: its agent is Unknown")
+	require.ErrorContains(t, err, "kubectl get nodeenforcements")
+	t.Logf("Helm says: %v", err)
+	require.Equal(t, before, c.owned(), "nothing is removed")
+	require.NoError(t, c.ask("kubectl"), "who applies a template isn't asked")
 
 	require.NoError(t, c.helm("uninstall", "moat", "-n", namespace, "--no-hooks"))
 	c.requireGone()
 	require.NoError(t, c.admin.Get(t.Context(), client.ObjectKeyFromObject(isolation), isolation))
 
 	require.NoError(t, c.helm("install", "moat", chart, "-n", namespace), "the same name and namespace need no flag")
-	require.True(t, c.exists(&batchv1.Job{}, namespace, "moat-uninstall"), "the Job that failed is still there")
-	c.jobEnds(batchv1.JobComplete, "CompletionsReached")
+	c.await("its agent is Unknown")
+	c.agentIs("node-away", v1alpha1.AgentReady)
+	c.await("")
 	require.NoError(t, c.helm("uninstall", "moat", "-n", namespace))
 	c.requireGone()
-	require.False(t, c.exists(&batchv1.Job{}, namespace, "moat-uninstall"))
+}
+
+// Without a report no agent ever came to work, as where no image can be pulled.
+func TestHelmUninstallOfAFailedInstall(t *testing.T) {
+	c := newCluster(t)
+	c.install("moat", namespace)
+	c.agentIs("node-gone", v1alpha1.AgentMissing)
+	c.await("its agent is Missing") // the check works
+	require.NoError(t, c.admin.Delete(t.Context(), report("node-gone")))
+	c.await("")
+	require.NoError(t, c.helm("uninstall", "moat", "-n", namespace))
+	c.requireGone()
+}
+
+// uninstall.check: false asks nobody, and applying a template fails for no agent.
+func TestHelmUninstallWithoutTheCheck(t *testing.T) {
+	c := newCluster(t)
+	c.install("moat", namespace)
+	c.agentIs("node-off", v1alpha1.AgentNotReady)
+	c.await("its agent is NotReady")
+	kubectl := exec.Command(filepath.Join(os.Getenv("KUBEBUILDER_ASSETS"), "kubectl"), "--kubeconfig", c.kubeconfig, "apply", "-f", "-")
+	kubectl.Stdin = strings.NewReader(render(t)["ConfigMap/moat-removal"].text)
+	out, err := kubectl.CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.NoError(t, c.helm("upgrade", "moat", chart, "-n", namespace, "--set", "uninstall.check=false"))
+	require.NoError(t, c.helm("uninstall", "moat", "-n", namespace))
+	c.requireGone()
+}
+
+// owned returns the versions of objects of the release.
+func (c cluster) owned() map[string]string {
+	c.t.Helper()
+	versions := map[string]string{}
+	for _, list := range []client.ObjectList{
+		&appsv1.DaemonSetList{}, &appsv1.DeploymentList{}, &corev1.ConfigMapList{}, &corev1.ServiceAccountList{},
+		&rbacv1.ClusterRoleList{}, &rbacv1.ClusterRoleBindingList{}, &rbacv1.RoleList{}, &rbacv1.RoleBindingList{},
+	} {
+		require.NoError(c.t, c.admin.List(c.t.Context(), list, client.MatchingLabels{"app.kubernetes.io/name": "moat"}))
+		require.NoError(c.t, meta.EachListItem(list, func(o runtime.Object) error {
+			object := o.(client.Object)
+			versions[fmt.Sprintf("%T %s", object, object.GetName())] = object.GetResourceVersion()
+			return nil
+		}))
+	}
+	require.Greater(c.t, len(versions), 10)
+	return versions
 }
 
 // One cluster has one Moat: a second one is refused with the name of the first, also

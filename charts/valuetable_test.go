@@ -6,7 +6,6 @@ import (
 
 	"github.com/stretchr/testify/require"
 	appsv1 "k8s.io/api/apps/v1"
-	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
@@ -94,6 +93,7 @@ var valueTests = map[string]valueTest{
 		require.NotContains(t, w.objects, "ClusterRole/moat-operator-taints", "nothing would bound it")
 		for key := range w.objects {
 			require.NotContains(t, key, "ValidatingAdmissionPolicy")
+			require.NotContains(t, key, "moat-removal", "nothing would judge it")
 		}
 	}},
 	"flowControl.enabled": {`false`, func(t *testing.T, w workloads) {
@@ -126,12 +126,8 @@ var valueTests = map[string]valueTest{
 	}},
 	"uninstall.check": {`false`, func(t *testing.T, w workloads) {
 		for key := range w.objects {
-			require.NotContains(t, key, "moat-uninstall")
+			require.NotContains(t, key, "moat-removal")
 		}
-	}},
-	"uninstall.timeout": {`77`, func(t *testing.T, w workloads) {
-		job := decode[batchv1.Job](t, w.objects, "Job/moat-uninstall")
-		require.EqualValues(t, 77, *job.Spec.ActiveDeadlineSeconds)
 	}},
 	"operator.replicas": {`3`, func(t *testing.T, w workloads) {
 		require.EqualValues(t, 3, *w.operator.Spec.Replicas)

@@ -19,6 +19,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/moat-dev/moat/dataplane"
+	"github.com/moat-dev/moat/dataplane/departure"
 	"github.com/moat-dev/moat/dataplane/departure/lookout"
 	"github.com/moat-dev/moat/dataplane/iptables"
 )
@@ -133,7 +134,14 @@ func runAgent(ctx context.Context, args []string) error {
 	if err := startManager(running, a.manager); err != nil {
 		return fmt.Errorf("running the agent: %w", err)
 	}
-	return carryOut(<-decided, logger.WithName("agent"))
+	decision := <-decided
+	if err := carryOut(decision, logger.WithName("agent")); err != nil {
+		return err
+	}
+	if decision.Verdict == departure.Clean {
+		a.withdraw()
+	}
+	return nil
 }
 
 // useOneCore makes Go run the agent on one core at a time, unless GOMAXPROCS says
@@ -150,7 +158,9 @@ func useOneCore() {
 type agent struct {
 	manager   manager.Manager
 	dataplane *dataplane.Agent
+	node      string
 	lookout   *lookout.Lookout // nil where the agent doesn't know its namespace
+	live      client.Client    // past any cache; nil where lookout is
 	log       logr.Logger
 }
 
@@ -167,7 +177,7 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 	if err != nil {
 		return nil, fmt.Errorf("setting up the agent: %w", err)
 	}
-	a := &agent{manager: mgr, log: mgr.GetLogger().WithName("agent").WithValues("node", options.nodeName)}
+	a := &agent{manager: mgr, node: options.nodeName, log: mgr.GetLogger().WithName("agent").WithValues("node", options.nodeName)}
 	a.dataplane, err = dataplane.Setup(ctx, mgr, dataplane.Options{
 		NodeName:      options.nodeName,
 		Backend:       backends[options.backend],
@@ -184,6 +194,6 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		return nil, fmt.Errorf("setting up the agent: %w", err)
 	}
 	self := lookout.Self{Namespace: options.pod.Namespace, Pod: options.pod.Pod, Node: options.nodeName}
-	a.lookout = lookout.New(reader, self, a.log)
+	a.live, a.lookout = reader, lookout.New(reader, self, a.log)
 	return a, nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane"
 	"github.com/moat-dev/moat/dataplane/departure"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 const (
@@ -20,6 +21,10 @@ const (
 
 	// cleanAgain is the rest before another try, when something was in the way.
 	cleanAgain = time.Second
+
+	// withdrawWithin is how long the API server may take to delete the report of a node
+	// that is clean. What is left of the grace period is not much more.
+	withdrawWithin = 3 * time.Second
 )
 
 // decideAtEnd begins to watch what the decision needs. Once ctx ends it decides what
@@ -72,6 +77,18 @@ func carryOut(decision departure.Decision, log logr.Logger) error {
 		case <-time.After(cleanAgain):
 		}
 	}
+}
+
+// withdraw deletes the report of a node that is clean. Often the API server refuses:
+// whoever removes Moat removes the agents' rights, too, and sooner. Then the report stays.
+func (a *agent) withdraw() {
+	ctx, cancel := context.WithTimeout(context.Background(), withdrawWithin)
+	defer cancel()
+	if err := report.Withdraw(ctx, a.live, a.node); err != nil {
+		a.log.Info("The node is clean, but its NodeEnforcement stays: delete it by hand", "because", err.Error())
+		return
+	}
+	a.log.Info("The node's NodeEnforcement is deleted, since it has no rules any more")
 }
 
 // lines logs what is written to it, a line each.

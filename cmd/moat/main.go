@@ -30,7 +30,6 @@ Commands:
   agent           enforce the cluster's NetworkPolicies on this node
   agent cleanup   remove every trace of Moat from this node
   selftest        prove with packets that an AppIsolation is enforced; helm test runs it
-  check-removal   name the nodes that the removal of Moat would not reach
   version         print the version
   help            print this text
 
@@ -68,8 +67,6 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 			return exitCode(runSelftestServe(ctx, rest[1:]), stdout, stderr)
 		}
 		return exitCode(runSelftest(ctx, rest, stdout), stdout, stderr)
-	case "check-removal":
-		return exitCode(runCheckRemoval(ctx, rest, stdout), stdout, stderr)
 	case "version", "--version":
 		_, _ = fmt.Fprintln(stdout, "moat", versionString())
 		return exitOK

@@ -23,7 +23,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements,verbs=get;create;update
+// +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements,verbs=get;create;update;delete
 // +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements/status,verbs=update
 
 const (
@@ -240,4 +240,15 @@ func (w *Writer) ensure(ctx context.Context) (*v1alpha1.NodeEnforcement, error) 
 
 func ownedBy(report *v1alpha1.NodeEnforcement, node *corev1.Node) bool {
 	return len(report.OwnerReferences) == 1 && report.OwnerReferences[0].UID == node.UID
+}
+
+// Withdraw deletes the node's report, which says of rules that are there no more. No
+// Writer of the node may run any more: it would make the report new. A report that isn't
+// there is no error.
+func Withdraw(ctx context.Context, writer client.Writer, node string) error {
+	report := &v1alpha1.NodeEnforcement{ObjectMeta: metav1.ObjectMeta{Name: node}}
+	if err := client.IgnoreNotFound(writer.Delete(ctx, report)); err != nil {
+		return fmt.Errorf("deleting NodeEnforcement %s: %w", node, err)
+	}
+	return nil
 }

@@ -15,6 +15,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/departure"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
@@ -64,6 +65,14 @@ func (n *node) require(want departure.Verdict) {
 	for _, trace := range []string{"MOAT-", "moat-"} {
 		require.Equal(n.t, want == departure.Leave, strings.Contains(rules, trace), rules)
 	}
+	require.Equal(n.t, want == departure.Leave, n.hasReport(), "a report goes with the rules, and no sooner\n%s", n.log())
+}
+
+func (n *node) hasReport() bool {
+	n.t.Helper()
+	err := n.cluster.Client.Get(n.t.Context(), client.ObjectKey{Name: n.Name}, &v1alpha1.NodeEnforcement{})
+	require.NoError(n.t, client.IgnoreNotFound(err))
+	return err == nil
 }
 
 func (n *node) log() string {
@@ -202,6 +211,7 @@ func TestAnAgentEnds(t *testing.T) {
 			n.release.StartAgent(t, n.Node)
 			n.AwaitAgent(t)
 			require.True(t, n.closed())
+			require.Eventually(t, n.hasReport, slack, 10*time.Millisecond)
 			end(n)
 		})
 	}

@@ -158,7 +158,6 @@ func (r *run) diagnose() {
 		{"kubectl", "-n", systemNamespace, "logs", "deployment/moat-operator", "--tail=80"},
 		{"kubectl", "-n", systemNamespace, "logs", "-l", "app.kubernetes.io/component=agent", "--prefix", "--tail=40"},
 		{"kubectl", "-n", systemNamespace, "logs", "-l", "app.kubernetes.io/component=agent", "--prefix", "--tail=40", "--previous"},
-		{"kubectl", "-n", systemNamespace, "logs", "job/moat-uninstall", "--tail=80"},
 	}
 	for _, node := range nodes {
 		commands = append(commands, localcluster.TracesCommand(node))

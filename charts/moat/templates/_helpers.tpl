@@ -82,15 +82,14 @@ imagePullSecrets:
 {{- end }}
 
 {{/*
-moat.operatorPlacement prints where the operator's pods run, and so those of the hooks and
-of helm test: nodeSelector, affinity and tolerations of a pod. Its arguments are a list of
-the context and of further taints that are tolerated. A node whose agent is away is one of
-the nodes: an operator that runs there can end that.
+moat.operatorPlacement prints where the operator's pods run, and so the one of helm test:
+nodeSelector, affinity and tolerations of a pod. A node whose agent is away is one of the
+nodes: an operator that runs there can end that.
 */}}
 {{- define "moat.operatorPlacement" -}}
-{{- $values := (index . 0).Values.operator -}}
+{{- $values := .Values.operator -}}
 tolerations:
-  {{- range concat (list "node-role.kubernetes.io/control-plane" "isolation.moat.dev/agent-absent") (index . 1) }}
+  {{- range list "node-role.kubernetes.io/control-plane" "isolation.moat.dev/agent-absent" }}
   - key: {{ . }}
     operator: Exists
     effect: NoSchedule
@@ -214,11 +213,11 @@ name and the kind, ClusterRole or Role.
 {{- end }}
 
 {{- /* The objects of a file of config/, as (list $ path), labelled. config/ installs Moat in
-moat-system; where they name the service accounts' namespace, it is the release's here. */}}
+moat-system; where they name that namespace, it is the release's here. */}}
 {{- define "moat.configured" -}}
 {{- $root := index . 0 }}
 {{- $ns := $root.Release.Namespace }}
-{{- $text := $root.Files.Get (index . 1) | replace ":moat-system:" (printf ":%s:" $ns) | replace "namespace: moat-system" (printf "namespace: %s" $ns) }}
+{{- $text := $root.Files.Get (index . 1) | replace ":moat-system:" (printf ":%s:" $ns) | replace "namespace: moat-system" (printf "namespace: %s" $ns) | replace "'moat-system'" (printf "'%s'" $ns) }}
 {{- range $document := splitList "\n---\n" $text }}
 {{- $object := fromYaml $document }}
 {{- $_ := set $object.metadata "labels" (include "moat.labels" $root | fromYaml) }}
