@@ -76,6 +76,9 @@ func requireUpgradable(t *testing.T, before, now map[string]object) {
 	require.Equal(t, operatorOf(t, before).Spec.Selector, operatorOf(t, now).Spec.Selector)
 	require.Equal(t, agentOf(t, before).Spec.Selector, agentOf(t, now).Spec.Selector)
 	for key := range before {
+		if strings.HasSuffix(key, "/moat-uninstall") { // hooks until 0.3.0, which Helm deletes itself
+			continue
+		}
 		require.Contains(t, now, key, "an upgrade would remove it")
 		switch kind, _, _ := strings.Cut(key, "/"); kind {
 		case "ClusterRoleBinding":
