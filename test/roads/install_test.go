@@ -10,7 +10,34 @@ import (
 )
 
 // installation is what stands when a road begins.
-type installation func(s *scene)
+type installation struct{ make func(s *scene) }
+
+// What may stand.
+var (
+	absent          = &installation{func(*scene) {}}
+	helmRelease     = &installation{func(s *scene) { s.helm("install", presentChart) }}
+	previousRelease = &installation{func(s *scene) { s.helm("install", previousChart) }}
+	upgradedRelease = &installation{installAndUpgrade}
+	selectedNodes   = &installation{installOnLabelledNodes}
+	limitedRelease  = &installation{installBehindQuota}
+	kustomized      = &installation{applyKustomizations}
+	rendered        = &installation{applyRendered}
+)
+
+// provide makes the cluster one on which an installation stands, and nothing else of
+// Moat. A healthy release that the road before left is brought back to its values.
+func (s *scene) provide(wanted *installation) {
+	s.t.Helper()
+	standing := *s.standing
+	*s.standing = nil
+	if standing == wanted && wanted == helmRelease {
+		s.helm("upgrade", presentChart, "--force-conflicts")
+		s.awaitRollout()
+		return
+	}
+	s.removeMoat()
+	wanted.make(s)
+}
 
 // The charts of this checkout and of the release before it.
 var (
@@ -36,18 +63,14 @@ func (s *scene) helm(verb, chart string, more ...string) {
 	s.do(append(args, more...)...)
 }
 
-func absent(*scene) {}
-
-func helmRelease(s *scene)     { s.helm("install", presentChart) }
-func previousRelease(s *scene) { s.helm("install", previousChart) }
-
-func upgradedRelease(s *scene) {
-	previousRelease(s)
+func installAndUpgrade(s *scene) {
+	s.helm("install", previousChart)
 	s.helm("upgrade", presentChart)
 }
 
-// selectedNodes is a release whose agents are on labelled nodes, which are all.
-func selectedNodes(s *scene) {
+// installOnLabelledNodes makes a release whose agents are on labelled nodes, which are
+// all.
+func installOnLabelledNodes(s *scene) {
 	s.do("kubectl", "label", "node", "--all", "--overwrite", agentLabel+"=enforce")
 	s.helm("install", presentChart, "--set", "agent.nodeSelector."+agentLabel+"=enforce")
 }
@@ -55,22 +78,23 @@ func selectedNodes(s *scene) {
 // agentLabel is a label that an administrator gives to nodes.
 const agentLabel = "moat"
 
-// limitedRelease is a release in a namespace that a quota keeps the system's priority
-// classes out of, as some providers have it.
-func limitedRelease(s *scene) {
+// installBehindQuota makes a release in a namespace that a quota keeps the system's
+// priority classes out of, as some providers have it.
+func installBehindQuota(s *scene) {
 	s.do("kubectl", "create", "namespace", systemNamespace)
 	s.do("kubectl", "apply", "-f", manifest("quota.yaml"))
 	s.helm("install", presentChart, "--set", "operator.priorityClassName=", "--set", "agent.priorityClassName=")
 }
 
-func kustomized(s *scene) {
+func applyKustomizations(s *scene) {
 	s.do("kubectl", "apply", "--server-side", "-k", "config/crd")
 	s.do("kubectl", "apply", "--server-side", "-k", "config/default")
 	s.awaitRollout()
 }
 
-// rendered is what a controller like Argo CD applies of the chart: no hooks.
-func rendered(s *scene) {
+// applyRendered does what a controller like Argo CD does with the chart: it leaves the
+// hooks out.
+func applyRendered(s *scene) {
 	s.do("kubectl", "create", "namespace", systemNamespace)
 	s.do("kubectl", "apply", "--server-side", "-f", s.renderedFile(func(object) bool { return true }))
 	s.awaitRollout()

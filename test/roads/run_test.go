@@ -61,8 +61,7 @@ func (s *scene) travel(t *testing.T, road road, log io.Writer, res *result) {
 		}
 	}()
 	r.removeNewPods()
-	r.removeMoat()
-	road.from(r.scene)
+	r.provide(road.from)
 
 	streams := r.streams()
 	end := r.ping(streams)
@@ -79,6 +78,9 @@ func (s *scene) travel(t *testing.T, road road, log io.Writer, res *result) {
 	r.at.ended = time.Now().Add(-answersWithin)
 	res.leaked, res.lost, r.faults = r.judge(streams)
 	r.removeNewPods()
+	if len(r.faults) == 0 && road.outcome.after(chosenNode) {
+		*r.standing = road.leaves
+	}
 }
 
 // judge adds what pings say to the faults.

@@ -49,6 +49,7 @@ type scene struct {
 	*shell
 	namespaces map[string]netns.NsHandle // of the pods and the world, by name
 	addresses  map[string]netip.Addr
+	standing   **installation // what the last road left in good health, or nil
 }
 
 // newScene starts the cluster, unless it is up, and the pods.
@@ -56,7 +57,7 @@ func newScene(ctx context.Context, t *testing.T) *scene {
 	t.Helper()
 	s := &scene{
 		shell:      &shell{ctx: ctx, t: t, log: os.Stdout, begun: time.Now()},
-		namespaces: map[string]netns.NsHandle{}, addresses: map[string]netip.Addr{},
+		namespaces: map[string]netns.NsHandle{}, addresses: map[string]netip.Addr{}, standing: new(*installation),
 	}
 	s.say("starting the local cluster, unless it is up, and building Moat's images")
 	s.do(localcluster.Compile()...)

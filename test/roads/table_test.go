@@ -55,7 +55,8 @@ const (
 // road is one row of the table.
 type road struct {
 	name    string // as the document writes it
-	from    installation
+	from    *installation
+	leaves  *installation // what stands in the end; nil: something else
 	outcome outcome
 	play    func(r *run)
 	// watch is how long the outcome is looked at, since some roads show late what they
@@ -72,23 +73,23 @@ const glance = 3 * time.Second
 const jobsAreDone = 30 * time.Second
 
 var roads = []road{
-	{name: "`helm install`", from: absent, outcome: arrives, play: helmInstall, quick: true},
-	{name: "`helm upgrade` from the chart before", from: previousRelease, outcome: stays, play: helmUpgrade},
-	{name: "`helm upgrade --force-replace` (Flux: `force`)", from: helmRelease, outcome: stays, play: helmReplace},
-	{name: "`helm rollback` to the chart before", from: upgradedRelease, outcome: stays, play: helmRollback},
-	{name: "another image, older or newer", from: helmRelease, outcome: stays, play: otherImage},
-	{name: "`helm template` with `kubectl apply --server-side` on a running install", from: helmRelease, outcome: stays, play: applyTemplate, watch: jobsAreDone, quick: true},
-	{name: "`kubectl apply -k config/default` once more", from: kustomized, outcome: stays, play: applyAgain},
-	{name: "`kubectl replace --force` of the DaemonSet (Argo CD: `Replace`, `Force`)", from: helmRelease, outcome: stays, play: replaceByForce, watch: 20 * time.Second, quick: true},
-	{name: "`kubectl delete --cascade=orphan` of the DaemonSet, then created again", from: helmRelease, outcome: stays, play: orphanAgents, watch: 20 * time.Second},
-	{name: "`kubectl drain`", from: helmRelease, outcome: stays, play: drain},
-	{name: "an agent is evicted", from: helmRelease, outcome: stays, play: evict},
-	{name: "the API server is away, agents end and start meanwhile", from: helmRelease, outcome: stays, play: withoutAPIServer},
+	{name: "`helm install`", from: absent, leaves: helmRelease, outcome: arrives, play: helmInstall, quick: true},
+	{name: "`helm upgrade --force-replace` (Flux: `force`)", from: helmRelease, leaves: helmRelease, outcome: stays, play: helmReplace},
+	{name: "another image, older or newer", from: helmRelease, leaves: helmRelease, outcome: stays, play: otherImage},
+	{name: "`helm template` with `kubectl apply --server-side` on a running install", from: helmRelease, leaves: helmRelease, outcome: stays, play: applyTemplate, watch: jobsAreDone, quick: true},
+	{name: "`kubectl replace --force` of the DaemonSet (Argo CD: `Replace`, `Force`)", from: helmRelease, leaves: helmRelease, outcome: stays, play: replaceByForce, watch: 20 * time.Second, quick: true},
+	{name: "`kubectl delete --cascade=orphan` of the DaemonSet, then created again", from: helmRelease, leaves: helmRelease, outcome: stays, play: orphanAgents, watch: 20 * time.Second},
+	{name: "`kubectl drain`", from: helmRelease, leaves: helmRelease, outcome: stays, play: drain},
+	{name: "an agent is evicted", from: helmRelease, leaves: helmRelease, outcome: stays, play: evict},
+	{name: "the API server is away, agents end and start meanwhile", from: helmRelease, leaves: helmRelease, outcome: stays, play: withoutAPIServer},
+	{name: "a second install in the cluster", from: helmRelease, leaves: helmRelease, outcome: stays, play: secondInstall, quick: true},
 	{name: "an agent stays away (its image can't be pulled)", from: helmRelease, outcome: tainted, play: agentAway},
-	{name: "a second install in the cluster", from: helmRelease, outcome: stays, play: secondInstall, quick: true},
+	{name: "`helm upgrade` from the chart before", from: previousRelease, outcome: stays, play: helmUpgrade},
+	{name: "`helm rollback` to the chart before", from: upgradedRelease, outcome: stays, play: helmRollback},
+	{name: "`kubectl apply -k config/default` once more", from: kustomized, outcome: stays, play: applyAgain},
 
-	{name: "`agent.nodeSelector` narrowed", from: helmRelease, outcome: thins, play: narrowSelector},
-	{name: "a node loses the label that `agent.nodeSelector` names", from: selectedNodes, outcome: thins, play: loseLabel, quick: true},
+	{name: "`agent.nodeSelector` narrowed", from: helmRelease, outcome: thins, play: narrowSelector, quick: true},
+	{name: "a node loses the label that `agent.nodeSelector` names", from: selectedNodes, outcome: thins, play: loseLabel},
 
 	{name: "`helm uninstall` (Flux deletes the HelmRelease)", from: helmRelease, outcome: leaves, play: helmUninstall, quick: true},
 	{name: "`helm uninstall --no-hooks`", from: helmRelease, outcome: leaves, play: helmUninstallWithoutHooks},
