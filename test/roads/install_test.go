@@ -31,7 +31,7 @@ func (s *scene) provide(wanted *installation) {
 	standing := *s.standing
 	*s.standing = nil
 	if standing == wanted && wanted == helmRelease {
-		s.helm("upgrade", presentChart, "--force-conflicts")
+		s.helm("upgrade", presentChart, "--server-side=true", "--force-conflicts")
 		s.awaitRollout()
 		return
 	}

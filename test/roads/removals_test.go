@@ -51,10 +51,9 @@ func deleteApplication(r *run) {
 	r.do("kubectl", "delete", "--cascade=foreground", "--wait=false", "-f", file)
 }
 
-// failedInstall leaves a release whose hook can't run either.
 func failedInstall(r *run) {
 	r.refused(append([]string{"helm", "install", "moat", presentChart, "-n", systemNamespace, "--create-namespace", "--wait", "--timeout", "20s"}, withImage(missingTag)...)...)
-	r.do("helm", "uninstall", "moat", "-n", systemNamespace, "--no-hooks")
+	r.do("helm", "uninstall", "moat", "-n", systemNamespace, "--timeout", helmLimit)
 }
 
 // moveHouse installs Moat where it wasn't before. The CRDs stayed and carry the name of
