@@ -60,7 +60,9 @@ func agentAway(r *run) {
 	r.do("kubectl", "-n", roadsNamespace, "wait", "--for=condition=Ready", "pod/waits", "--timeout=30s")
 }
 
-// operatorFirst kills the only one that may take a taint away, before Moat is removed.
+// operatorFirst deletes the only program that may take a taint away, before Moat is
+// removed. Nothing says then that the agent is back, so the check before a removal would
+// refuse.
 func operatorFirst(r *run) {
 	r.loseAgent(chosenNode)
 	r.await("the taint of "+chosenNode, taintWithin, func() bool { return r.tainted() == chosenNode })
@@ -68,7 +70,7 @@ func operatorFirst(r *run) {
 	r.await("the end of the taint", 30*time.Second, func() bool { return r.tainted() == "" })
 	r.findAgent(chosenNode)
 	r.leaving()
-	r.do("helm", "uninstall", "moat", "-n", systemNamespace, "--timeout", helmLimit)
+	r.do("helm", "uninstall", "moat", "-n", systemNamespace, "--no-hooks")
 }
 
 // deleteNamespaceWithoutAgent can't clean the node whose agent is away; but the taint

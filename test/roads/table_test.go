@@ -96,7 +96,7 @@ var roads = []road{
 	{name: "`kubectl delete namespace moat-system`", from: helmRelease, outcome: leaves, play: deleteNamespace, quick: true},
 	{name: "`kubectl delete -k config/default`", from: kustomized, outcome: leaves, play: deleteKustomized},
 	{name: "Argo CD deletes the application", from: rendered, outcome: leaves, play: deleteApplication},
-	{name: "the operator is deleted first, an agent is away; then `helm uninstall`", from: helmRelease, outcome: leaves, play: operatorFirst},
+	{name: "the operator is deleted first, an agent is away; then `helm uninstall --no-hooks`", from: helmRelease, outcome: leaves, play: operatorFirst},
 	{name: "an agent is away, `kubectl delete namespace moat-system`", from: helmRelease, outcome: strands, play: deleteNamespaceWithoutAgent},
 	{name: "`helm install` of an image that can't be pulled, then `helm uninstall`", from: absent, outcome: nothing, play: failedInstall},
 	{name: "`helm uninstall`, then `helm install --take-ownership` under another name in another namespace", from: absent, outcome: arrives, play: moveHouse},
