@@ -118,9 +118,28 @@ func Decide(s *Sight) Decision {
 		return Decision{Verdict: Wait, Reason: "the API server does not answer", Again: ServerPause}
 	case s.DaemonSet == Unanswered:
 		return leave("the API server does not answer, so nothing says that Moat is being removed")
+	case s.DaemonSet == Refused && s.Marker.Seen && s.mayRead():
+		return decideByRole(s)
 	default:
 		return decideByMarker(s)
 	}
+}
+
+// mayRead reports whether the API server has answered anything: the agents' ClusterRole is
+// there then.
+func (s *Sight) mayRead() bool {
+	return s.Namespace == Found || s.Pod == Ending || s.Pod == Gone
+}
+
+// decideByRole judges where the DaemonSet may not be read any more, and other objects may.
+// So it is for a moment while Moat is being removed, whose roles go one by one. It stays so
+// after a step back to a chart of before 0.3.0, which has neither that right nor the marker.
+func decideByRole(s *Sight) Decision {
+	if s.Waited < MarkerPatience {
+		return Decision{Verdict: Wait, Reason: "its DaemonSet may not be read any more, and the agents' other rights are there: they may be deleted",
+			Again: min(ServerPause, MarkerPatience-s.Waited)}
+	}
+	return leave("its DaemonSet may not be read any more, but the agents' other rights stay, so another agent follows")
 }
 
 // decideByNode judges where the DaemonSet is there.

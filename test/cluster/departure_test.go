@@ -174,13 +174,13 @@ func TestAnAgentEnds(t *testing.T) {
 			n.release.EndAgent(n.t, n.Node)
 			n.requireEnd(stays, "has no marker", 0, promptly)
 		},
-		// Helm removes the agents' Role before the marker. A watch that runs goes on.
-		"rights taken away, then the marker": func(n *node) {
-			n.delete(n.release.DaemonSet(n.t))
+		// A chart of before 0.3.0 has neither the agents' Role nor the marker. Where Moat is
+		// removed, their ClusterRole goes, too.
+		"a step back to an older chart": func(n *node) {
 			n.release.TakeRights(n.t)
 			n.delete(n.release.Marker(n.t))
 			n.release.EndAgent(n.t, n.Node)
-			n.requireEnd(goes, "may not be read any more", departure.MarkerAway-slack, departure.MarkerAway+slack)
+			n.requireEnd(stays, "the agents' other rights stay", departure.MarkerPatience-slack, departure.MarkerPatience+slack)
 		},
 		// As when the image is newer than its chart.
 		"no rights": func(n *node) {

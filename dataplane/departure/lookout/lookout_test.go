@@ -139,10 +139,22 @@ func TestDecide(t *testing.T) {
 		"marker and rights taken away": {before: func(s *scene) {
 			s.delete(markerObject())
 			s.end()
-			s.refuses = kind[*appsv1.DaemonSet](forbidden)
+			s.refuses = func(client.Object) error { return forbidden }
 		}, want: departure.Clean, after: departure.MarkerAway},
-		"rights taken away alone": {before: func(s *scene) { s.end(); s.refuses = kind[*appsv1.DaemonSet](forbidden) },
+		"rights taken away alone": {before: func(s *scene) { s.end(); s.refuses = func(client.Object) error { return forbidden } },
 			want: departure.Leave, after: departure.MarkerPatience},
+		"rights taken away one by one": {before: func(s *scene) {
+			s.delete(markerObject())
+			s.end()
+			s.refuses = kind[*appsv1.DaemonSet](forbidden)
+		},
+			later: map[time.Duration]func(*scene){time.Second: func(s *scene) { s.refuses = func(client.Object) error { return forbidden } }},
+			want:  departure.Clean, after: departure.MarkerAway},
+		"step back to an older chart": {before: func(s *scene) {
+			s.delete(markerObject())
+			s.end()
+			s.refuses = kind[*appsv1.DaemonSet](forbidden)
+		}, want: departure.Leave, after: departure.MarkerPatience},
 		"API server away": {before: func(s *scene) { s.end(); s.refuses = func(client.Object) error { return away } },
 			want: departure.Leave, after: departure.ServerPatience},
 		"API server away for a moment": {before: func(s *scene) {
