@@ -120,7 +120,7 @@ func (c *Cluster) newNode(t testing.TB, name string, number int, host *nodetest.
 	n := &Node{Node: host, Name: name, Underlay: nodetest.UnderlayAddrs(number), cluster: c}
 	n.serveAPI(t)
 
-	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name}}}
+	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name, corev1.LabelOSStable: "linux"}}}
 	for _, cidr := range host.PodCIDRs() {
 		object.Spec.PodCIDRs = append(object.Spec.PodCIDRs, cidr.String())
 	}
