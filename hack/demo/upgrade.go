@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/moat-dev/moat/hack/localcluster"
 )
@@ -58,7 +59,12 @@ func (d *demo) withHelmTest() {
 		verdict = testPassed
 	}
 	d.compare("helm test", testPassed, verdict)
+	d.say("waiting until what the test made is gone with it")
 	left := d.output("kubectl", "get", "pods,appisolations", "-n", systemNamespace, "-l", "isolation.moat.dev/test", "-o", "name")
+	for begun := time.Now(); left != "" && d.err == nil && time.Since(begun) < cleanWithin; {
+		time.Sleep(lookAgain)
+		left = d.output("kubectl", "get", "pods,appisolations", "-n", systemNamespace, "-l", "isolation.moat.dev/test", "-o", "name")
+	}
 	d.compare("left of the test", "none", leftOf(left))
 }
 
