@@ -9,7 +9,7 @@ func narrowSelector(r *run) {
 		}
 	}
 	r.leaving()
-	r.helm("upgrade", presentChart, "--set", "agent.nodeSelector."+agentLabel+"=enforce")
+	r.helm("upgrade", presentChart, "--server-side=true", "--force-conflicts", "--set", "agent.nodeSelector."+agentLabel+"=enforce")
 }
 
 func loseLabel(r *run) {
