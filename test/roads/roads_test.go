@@ -37,7 +37,7 @@ func TestRoads(t *testing.T) {
 	begun := time.Now()
 	chosen := choose(roads, os.Getenv(quickVariable) != "", strings.Split(os.Getenv(onlyVariable), ","))
 	require.NotEmpty(t, chosen, "no road has a name like %s", os.Getenv(onlyVariable))
-	scene := newScene(ctx, t)
+	scene := newScene(ctx, t, chosen)
 	seen := make([]result, len(chosen))
 	for i, road := range chosen {
 		if ctx.Err() != nil {

@@ -52,8 +52,9 @@ type scene struct {
 	standing   **installation // what the last road left in good health, or nil
 }
 
-// newScene starts the cluster, unless it is up, and the pods.
-func newScene(ctx context.Context, t *testing.T) *scene {
+// newScene starts the cluster, unless it is up, with the images that the roads need, and
+// the pods.
+func newScene(ctx context.Context, t *testing.T, roads []road) *scene {
 	t.Helper()
 	s := &scene{
 		shell:      &shell{ctx: ctx, t: t, log: os.Stdout, begun: time.Now()},
@@ -63,7 +64,13 @@ func newScene(ctx context.Context, t *testing.T) *scene {
 	s.do(localcluster.Compile()...)
 	s.do("go", "build", "-o", "bin/moat", "./cmd/moat")
 	s.do("up")
-	for _, tag := range []string{imageTag, otherTag} {
+	tags := []string{imageTag}
+	for _, r := range roads {
+		if r.image != "" && !slices.Contains(tags, r.image) {
+			tags = append(tags, r.image)
+		}
+	}
+	for _, tag := range tags {
 		s.do("hack/image/build.sh", tag)
 		s.do("load-image", localcluster.ImageFile(tag))
 	}

@@ -62,6 +62,8 @@ type road struct {
 	// watch is how long the outcome is looked at, since some roads show late what they
 	// lead to. Zero: glance.
 	watch time.Duration
+	// image is the tag of one that is needed besides this checkout's.
+	image string
 	// quick roads are played with QUICK=1 too.
 	quick bool
 }
@@ -73,16 +75,16 @@ const glance = 3 * time.Second
 const jobsAreDone = 30 * time.Second
 
 var roads = []road{
-	{name: "`helm install`", from: absent, leaves: helmRelease, outcome: arrives, play: helmInstall, quick: true},
+	{name: "`helm install`", from: absent, leaves: helmRelease, outcome: arrives, play: helmInstall},
 	{name: "`helm upgrade --force-replace` (Flux: `force`)", from: helmRelease, leaves: helmRelease, outcome: stays, play: helmReplace},
-	{name: "another image, older or newer", from: helmRelease, leaves: helmRelease, outcome: stays, play: otherImage},
+	{name: "another image, older or newer", from: helmRelease, leaves: helmRelease, outcome: stays, play: otherImage, image: otherTag},
 	{name: "`helm template` with `kubectl apply --server-side` on a running install", from: helmRelease, leaves: helmRelease, outcome: stays, play: applyTemplate, watch: jobsAreDone, quick: true},
 	{name: "`kubectl replace --force` of the DaemonSet (Argo CD: `Replace`, `Force`)", from: helmRelease, leaves: helmRelease, outcome: stays, play: replaceByForce, watch: 20 * time.Second, quick: true},
 	{name: "`kubectl delete --cascade=orphan` of the DaemonSet, then created again", from: helmRelease, leaves: helmRelease, outcome: stays, play: orphanAgents, watch: 20 * time.Second},
 	{name: "`kubectl drain`", from: helmRelease, leaves: helmRelease, outcome: stays, play: drain},
 	{name: "an agent is evicted", from: helmRelease, leaves: helmRelease, outcome: stays, play: evict},
 	{name: "the API server is away, agents end and start meanwhile", from: helmRelease, leaves: helmRelease, outcome: stays, play: withoutAPIServer},
-	{name: "a second install in the cluster", from: helmRelease, leaves: helmRelease, outcome: stays, play: secondInstall, quick: true},
+	{name: "a second install in the cluster", from: helmRelease, leaves: helmRelease, outcome: stays, play: secondInstall},
 	{name: "an agent stays away (its image can't be pulled)", from: helmRelease, outcome: tainted, play: agentAway},
 	{name: "`helm upgrade` from the chart before", from: previousRelease, outcome: stays, play: helmUpgrade},
 	{name: "`helm rollback` to the chart before", from: upgradedRelease, outcome: stays, play: helmRollback},
