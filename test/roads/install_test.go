@@ -1,7 +1,6 @@
 package roads
 
 import (
-	"os"
 	"path/filepath"
 	"strings"
 
@@ -96,7 +95,7 @@ func applyKustomizations(s *scene) {
 // hooks out.
 func applyRendered(s *scene) {
 	s.do("kubectl", "create", "namespace", systemNamespace)
-	s.do("kubectl", "apply", "--server-side", "-f", s.renderedFile(func(object) bool { return true }))
+	s.input(s.rendered(func(object) bool { return true }), "kubectl", "apply", "--server-side", "-f", "-")
 	s.awaitRollout()
 }
 
@@ -123,9 +122,9 @@ func (s *scene) template() []string {
 	return strings.Split(out, "\n---\n")
 }
 
-// renderedFile writes the objects of the chart that are no hooks and that a function
-// wants, in Helm's order, and returns the file's name.
-func (s *scene) renderedFile(wanted func(object) bool) string {
+// rendered is the objects of the chart that are no hooks and that a function wants, in
+// Helm's order.
+func (s *scene) rendered(wanted func(object) bool) string {
 	s.t.Helper()
 	var chosen []string
 	for _, document := range s.template() {
@@ -135,9 +134,7 @@ func (s *scene) renderedFile(wanted func(object) bool) string {
 			chosen = append(chosen, document)
 		}
 	}
-	file := filepath.Join(s.t.TempDir(), "rendered.yaml")
-	require.NoError(s.t, os.WriteFile(file, []byte(strings.Join(chosen, "\n---\n")), 0o644))
-	return file
+	return strings.Join(chosen, "\n---\n")
 }
 
 // clusterKinds are those of Moat's objects that are in no namespace.

@@ -46,9 +46,9 @@ func (r *run) policyOfUser() bool {
 // to chance. Hooks of Helm that it doesn't know, and pre-delete is one, it never makes.
 // What "helm.sh/resource-policy: keep" protects stays, and so does the namespace.
 func deleteApplication(r *run) {
-	file := r.renderedFile(func(o object) bool { return !o.isKept() })
+	objects := r.rendered(func(o object) bool { return !o.isKept() })
 	r.leaving()
-	r.do("kubectl", "delete", "--cascade=foreground", "--wait=false", "-f", file)
+	r.input(objects, "kubectl", "delete", "--cascade=foreground", "--wait=false", "-f", "-")
 }
 
 func failedInstall(r *run) {

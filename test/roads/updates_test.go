@@ -2,8 +2,6 @@ package roads
 
 import (
 	"encoding/json"
-	"os"
-	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -46,8 +44,7 @@ func applyAgain(r *run) {
 	r.awaitRollout()
 }
 
-// agentsAsTheyAre writes the DaemonSet as it is stored, for commands that create it
-// again.
+// agentsAsTheyAre is the DaemonSet as it is stored, for commands that create it again.
 func (r *run) agentsAsTheyAre() string {
 	r.t.Helper()
 	stored := map[string]any{}
@@ -59,21 +56,19 @@ func (r *run) agentsAsTheyAre() string {
 	}
 	text, err := json.Marshal(stored)
 	require.NoError(r.t, err)
-	file := filepath.Join(r.t.TempDir(), "daemonset.json")
-	require.NoError(r.t, os.WriteFile(file, text, 0o644))
-	return file
+	return string(text)
 }
 
 // replaceByForce deletes the DaemonSet and creates it again at once.
 func replaceByForce(r *run) {
-	r.do("kubectl", "replace", "--force", "-f", r.agentsAsTheyAre())
+	r.input(r.agentsAsTheyAre(), "kubectl", "replace", "--force", "-f", "-")
 	r.awaitRollout()
 }
 
 func orphanAgents(r *run) {
-	file := r.agentsAsTheyAre()
+	stored := r.agentsAsTheyAre()
 	r.do("kubectl", "-n", systemNamespace, "delete", "daemonset", "moat-agent", "--cascade=orphan")
-	r.do("kubectl", "create", "-f", file)
+	r.input(stored, "kubectl", "create", "-f", "-")
 	r.awaitRollout()
 	r.do("kubectl", "-n", systemNamespace, "rollout", "restart", "daemonset/moat-agent")
 	r.awaitRollout()
