@@ -71,14 +71,14 @@ type road struct {
 // glance is how long an outcome has to last.
 const glance = 3 * time.Second
 
-// jobsAreDone is longer than a Job needs that a pipeline applied by mistake.
-const jobsAreDone = 30 * time.Second
+// hooksAreDone is longer than hooks need that a pipeline applied as ordinary objects.
+const hooksAreDone = 15 * time.Second
 
 var roads = []road{
 	{name: "`helm install`", from: absent, leaves: helmRelease, outcome: arrives, play: helmInstall},
 	{name: "`helm upgrade --force-replace` (Flux: `force`)", from: helmRelease, leaves: helmRelease, outcome: stays, play: helmReplace},
 	{name: "another image, older or newer", from: helmRelease, leaves: helmRelease, outcome: stays, play: otherImage, image: otherTag},
-	{name: "`helm template` with `kubectl apply --server-side` on a running install", from: helmRelease, leaves: helmRelease, outcome: stays, play: applyTemplate, watch: jobsAreDone, quick: true},
+	{name: "`helm template` with `kubectl apply --server-side` on a running install", from: helmRelease, leaves: helmRelease, outcome: stays, play: applyTemplate, watch: hooksAreDone, quick: true},
 	{name: "`kubectl replace --force` of the DaemonSet (Argo CD: `Replace`, `Force`)", from: helmRelease, leaves: helmRelease, outcome: stays, play: replaceByForce, watch: 20 * time.Second, quick: true},
 	{name: "`kubectl delete --cascade=orphan` of the DaemonSet, then created again", from: helmRelease, leaves: helmRelease, outcome: stays, play: orphanAgents, watch: 20 * time.Second},
 	{name: "`kubectl drain`", from: helmRelease, leaves: helmRelease, outcome: stays, play: drain},
