@@ -150,6 +150,16 @@ func (all streams) requireCut(s *scene, change func()) {
 	require.Less(s.t, last.Sub(changed), cutWithin+slow, "%s\n%s", name, s.dump())
 }
 
+// requireQuiet requires that the streams, of which the answers are cut, end. What the node
+// itself sends is never filtered: it goes on until its congestion window is full, some hundred
+// messages, and again, never further, whenever TCP repeats the first of them.
+func (all streams) requireQuiet(s *scene) {
+	s.t.Helper()
+	all.each(func(name string, c *nodetest.Count) {
+		require.Eventually(s.t, func() bool { return time.Since(c.Last()) > quietFor }, 20*cutWithin, time.Millisecond, name)
+	})
+}
+
 // syncing is the time that all syncs and looks took.
 func (e *enforcer) syncing() time.Duration {
 	var sum float64
