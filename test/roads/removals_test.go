@@ -87,6 +87,7 @@ func uninstallWithDeadNode(r *run) {
 	require.NoError(r.t, syscall.Kill(kubelet, syscall.SIGSTOP))
 	defer func() { _ = syscall.Kill(kubelet, syscall.SIGCONT) }()
 	r.do("kubectl", "wait", "--for=condition=Ready=Unknown", "node/"+chosenNode, "--timeout=120s")
+	r.do("kubectl", "wait", "--for=jsonpath={.status.agent.state}=Unknown", "nodeenforcement/"+chosenNode, "--timeout=10s")
 	r.uninstallIsRefused()
 	require.NoError(r.t, syscall.Kill(kubelet, syscall.SIGCONT))
 	r.do("kubectl", "wait", "--for=condition=Ready", "node/"+chosenNode, "--timeout=60s")
