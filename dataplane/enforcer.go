@@ -24,15 +24,14 @@ import (
 //     state allows too.
 //  2. Addresses that are no known pod's any more leave the sets of known pods: the
 //     guard closes them. Pods that are isolated no longer leave the isolated sets:
-//     they are open in the new state.
+//     they are open in the new state. Addresses of new pods that nothing isolates
+//     enter the sets of known pods: they have no rules that could be missing.
 //  3. The rules change, all of a family at once. A pod that is isolated but that
 //     the rules don't know is dropped at its leaf. Then rules go that were left in
 //     the other backend: what they and these allow passed until now.
 //  4. Pods that are newly isolated enter the isolated sets, even after an error:
 //     such a pod is closed rather than open. Without an error, addresses of newly
 //     known pods enter the sets of known pods: until then the guard closes them.
-//     Those of pods that nothing isolates enter even after an error: they have no
-//     rules that could be missing.
 //  5. Elements leave the sets, and sets that no rule names go.
 type enforcer struct {
 	requested iptables.Backend // empty: detect
@@ -65,6 +64,10 @@ type enforcer struct {
 	// settled says that the kernel was left like this, so that whatever is read
 	// back otherwise is somebody else's doing.
 	settled bool
+
+	// overtaken says that sets of known pods followed the model beside the present sync,
+	// so that they aren't what it planned.
+	overtaken bool
 
 	cutter   *cutter
 	cuts     *cuts
@@ -127,13 +130,14 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 // bring makes the kernel hold what was last seen of the model. Where outputs is nil
 // they are made anew.
 func (e *enforcer) bring(ctx context.Context, m *model) error {
-	e.broken = familyErrors{}
+	e.broken, e.overtaken = familyErrors{}, false
 	if !e.trusted {
 		e.inspection.begin()
 		e.lookAround()
 		e.metrics.reads.WithLabelValues(readFull).Inc()
 	}
-	if err := e.open(ctx); err != nil {
+	var err error
+	if e.meanwhile(m, func() { err = e.open(ctx) }); err != nil {
 		return err
 	}
 	var moved bool
@@ -153,20 +157,20 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 		return err
 	}
 	if !e.trusted {
-		e.readTables(ctx)
+		e.meanwhile(m, func() { e.readTables(ctx) })
 	}
 	apply := e.apply
 	if !e.trusted {
 		apply = e.applyAndReread
 	}
 	e.trusted, e.settled = false, false
-	busy, err := e.write(ctx, plan, apply)
+	busy, err := e.write(&plan, func() { e.meanwhile(m, func() { e.restore(ctx, apply) }) })
 	e.lookForCuts(m)
 	if err != nil {
 		return err
 	}
 	// A set that could not go yet keeps members that nobody takes out any more.
-	e.trusted, e.settled = !busy && linksErr == nil, true
+	e.trusted, e.settled = !busy && linksErr == nil && !e.overtaken, !e.overtaken
 	return linksErr
 }
 
@@ -262,34 +266,34 @@ func (e *enforcer) planSets(m *model) (ipset.Plan, error) {
 	return plan, nil
 }
 
-// write does the five steps that the enforcer's comment explains. It goes on
-// after an error as far as going on can only close. It reports whether sets are
-// left that were still in use.
-func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (bool, error) {
+// write does the five steps that the enforcer's comment explains, of which restore is the
+// third. It goes on after an error as far as going on can only close. It reports whether
+// sets are left that were still in use.
+func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 	e.stricter = e.stricter || len(plan.Delete) > 0
 	if e.same {
-		return false, e.writeMembers(&plan)
+		return false, e.writeMembers(plan)
 	}
 	wantIsolated := isolatedState(e.outputs)
 	isolated := ipset.Diff(e.isolated, wantIsolated)
 	local := takeLocal(&isolated, wantIsolated, e.guardStands)
 	e.stricter = e.stricter || len(isolated.Add) > 0
 	errs := []error{
-		e.sets.Grow(&plan),
+		e.sets.Grow(plan),
 		e.sets.Delete(local.remove),
-		e.sets.Add(local.early),
 		e.sets.Delete(isolated.Delete),
+		e.sets.Add(local.early),
 	}
 	if !ipset.IsUnmade(errs[0]) { // otherwise rules would look up what isn't there
-		e.restore(ctx, apply)
+		restore()
 	}
 	if err := errors.Join(append(errs, e.sets.Add(isolated.Add))...); err != nil {
-		return false, errors.Join(err, e.broken.orNil(), e.sets.Add(local.open), e.sets.Delete(plan.Delete))
+		return false, errors.Join(err, e.broken.orNil(), e.sets.Delete(plan.Delete))
 	}
 	if err := e.sets.Add(local.entering(e.broken)); err != nil {
 		return false, errors.Join(err, e.broken.orNil())
 	}
-	busy, err := e.sets.Shrink(&plan)
+	busy, err := e.sets.Shrink(plan)
 	if err = errors.Join(err, e.broken.orNil()); err != nil {
 		return false, err
 	}
@@ -298,7 +302,7 @@ func (e *enforcer) write(ctx context.Context, plan ipset.Plan, apply applier) (b
 	for _, name := range busy {
 		e.known[name] = ruleset.Set{Name: name}
 	}
-	e.sizes.follow(&plan, busy)
+	e.sizes.follow(plan, busy)
 	e.recompiled = false
 	return len(busy) > 0, nil
 }

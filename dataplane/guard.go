@@ -135,9 +135,8 @@ func (m *model) sandboxState(sandbox *podstart.Sandbox) (revision uint64, known 
 // localChanges are the changes of the sets of known pods, and of other nodes' pods.
 type localChanges struct {
 	remove []ipset.Change
-	early  []ipset.Change // those of other nodes, and of families that aren't guarded yet
-	late   []ipset.Change
-	open   []ipset.Change // of late, those of pods that nothing isolates
+	early  []ipset.Change // all but late
+	late   []ipset.Change // isolated pods, in families that are guarded already
 }
 
 // takeLocal takes the changes of the sets of known pods, and of other nodes' pods, out
@@ -157,11 +156,8 @@ func takeLocal(plan *ipset.Plan, want ipset.State, stands func(ruleset.Family) b
 		family, isLocal := setFamily(c.Set, compile.LocalSet)
 		_, isForeign := setFamily(c.Set, compile.ForeignSet)
 		switch {
-		case isLocal && stands(family):
+		case isLocal && stands(family) && isIsolated(want, family, c.Member):
 			local.late = append(local.late, c)
-			if !isIsolated(want, family, c.Member) {
-				local.open = append(local.open, c)
-			}
 		case isLocal || isForeign:
 			local.early = append(local.early, c)
 		}
@@ -170,20 +166,13 @@ func takeLocal(plan *ipset.Plan, want ipset.State, stands func(ruleset.Family) b
 	return local
 }
 
-// entering returns what enters the sets of known pods once rules are written: in a family
-// whose rules are not in force, the pods that nothing isolates alone.
+// entering returns what enters the sets of known pods once rules are written: nothing in a
+// family whose rules are not in force.
 func (l *localChanges) entering(broken familyErrors) []ipset.Change {
-	of := func(c ipset.Change) error {
+	return slices.DeleteFunc(slices.Clone(l.late), func(c ipset.Change) bool {
 		family, _ := setFamily(c.Set, compile.LocalSet)
-		return broken[family]
-	}
-	changes := slices.DeleteFunc(slices.Clone(l.late), func(c ipset.Change) bool { return of(c) != nil })
-	for _, c := range l.open {
-		if of(c) != nil {
-			changes = append(changes, c)
-		}
-	}
-	return changes
+		return broken[family] != nil
+	})
 }
 
 // isIsolated reports whether an address is isolated in either direction.

@@ -203,6 +203,7 @@ func (m *model) selectsLocal(p *policy.Policy) bool {
 // view is what the rules of this node depend on, at one revision.
 type view struct {
 	revision  uint64
+	local     []*policy.Pod // the node's pods
 	endpoints []policy.Endpoint
 	selecting []*policy.Policy
 	guard     compile.Guard
@@ -245,7 +246,7 @@ func (m *model) view(since uint64) *view {
 	}
 	v := &view{revision: m.revision}
 	local, policies := m.localPods()
-	v.guard = m.guard.guardOf(local)
+	v.local, v.guard = local, m.guard.guardOf(local)
 	m.mu.Unlock()
 
 	// Pods and policies are immutable, so the rest needs no lock.

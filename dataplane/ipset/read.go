@@ -33,6 +33,15 @@ func (k *Kernel) Read() (State, error) {
 	return state, nil
 }
 
+// Members returns what one set holds. It is an error where there is none of that name.
+func (k *Kernel) Members(name string) (ruleset.Members, error) {
+	set, err := k.readOne(name)
+	if err != nil {
+		return nil, err
+	}
+	return set.Members, nil
+}
+
 func (k *Kernel) readOne(name string) (*listed, error) {
 	req := k.request(nl.IPSET_CMD_LIST)
 	req.AddData(nl.NewRtAttr(nl.IPSET_ATTR_SETNAME, nl.ZeroTerminated(name)))
