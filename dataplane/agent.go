@@ -93,6 +93,7 @@ type Agent struct {
 	starts   *starts
 	home     home
 	repairs  *repairs
+	oddities *oddities
 	informed []informer
 
 	// event is when the first event came that is not in the kernel yet.
@@ -106,8 +107,9 @@ type Agent struct {
 
 	// said is what sayWhatIsWrong said last.
 	said struct {
-		refused map[types.UID]error
-		engines []string
+		refused  map[types.UID]error
+		engines  []string
+		elements refusals
 	}
 }
 
@@ -154,6 +156,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	a.starts = newStarts(options.PodStartGuard, a.model, recorder, log)
 	a.news = newNodeNews(options.NodeName, recorder, a.enforcer.metrics, log)
 	a.repairs = newRepairs(options.NodeName, recorder, log)
+	a.oddities = newOddities(recorder, a.enforcer.metrics, log)
 	return a, a.watch(ctx, mgr.GetCache())
 }
 
@@ -362,11 +365,13 @@ func (a *Agent) sync(ctx context.Context) error {
 	a.enforcer.metrics.podStart(&podStart)
 	if newStart := a.reporter.setPodStart(podStart); a.news.tell(degraded) || newStart || !a.enforcer.same || err != nil {
 		a.sayWhatIsWrong()
+		a.oddities.tell(a.model.oddPods())
 		a.reporter.beside(a.enforcer.engines)
 		a.reporter.tables(a.enforcer.unread)
 		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
 		a.enforcer.metrics.show(a.enforcer, failed)
 	}
+	a.sayRefused()
 	a.enforcer.metrics.synced(start, a.event, err)
 	if err == nil {
 		a.enforcer.metrics.syncedFirst(a.complete)

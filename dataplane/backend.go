@@ -53,7 +53,7 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 		if err != nil {
 			return err
 		}
-		sets.OnRequest = e.metrics.requests.Inc
+		sets.OnRequest, sets.OnRefused = e.metrics.requests.Inc, e.refuse
 		e.sets = sets
 	}
 	e.settled = false

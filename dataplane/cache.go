@@ -97,6 +97,8 @@ func parsePod(object *corev1.Pod, nodeName string) *policy.Pod {
 	pod := policy.ParsePod(object)
 	if pod.Node == nodeName {
 		pod.UID = runtimeUID(object)
+	} else {
+		pod.Unusable = "" // the agent of the pod's own node reports it
 	}
 	return pod
 }

@@ -54,6 +54,7 @@ type enforcer struct {
 	isolated ipset.State // with members
 	tables   map[ruleset.Family]iptables.Table
 	sizes    sizes
+	refusals refusals
 
 	// recompiled says that outputs are not in the kernel yet. same says that in the
 	// present sync nothing but elements of sets can differ, so that it costs what the
@@ -120,11 +121,17 @@ func (e *enforcer) sync(ctx context.Context, m *model) error {
 }
 
 func (e *enforcer) pass(ctx context.Context, m *model) error {
+	var barErr error
+	if !e.trusted {
+		barErr = m.barOwnAddresses()
+	}
 	if e.look(m) {
 		e.quarantine.keep(e.view.selecting)
 		e.outputs = nil
 	}
-	return e.bring(ctx, m)
+	err := e.bring(ctx, m)
+	e.trusted = e.trusted && barErr == nil
+	return errors.Join(err, barErr)
 }
 
 // bring makes the kernel hold what was last seen of the model. Where outputs is nil
@@ -258,10 +265,12 @@ func (e *enforcer) planSets(m *model) (ipset.Plan, error) {
 	plan := ipset.Diff(have, fullSets(e.outputs, m.index))
 	if e.settled {
 		expected := incrementalPlan(e.known, declaredSets(e.outputs), m.index)
-		e.damage.add(damage{repairSet: foreignSets(&plan, &expected, isolated, e.isolated)}, e.metrics)
+		found := foreignSets(e.refusals.outOfPlan(&plan), e.refusals.outOfPlan(&expected), isolated, e.isolated)
+		e.damage.add(damage{repairSet: found}, e.metrics)
 	} else {
 		m.index.Changes(func(string, policy.Element, bool) {}) // in the plan already
 	}
+	clear(e.refusals) // the plan tries them again
 	e.isolated, e.sizes = isolated, sizesOf(have)
 	return plan, nil
 }
@@ -297,12 +306,13 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 	if err = errors.Join(err, e.broken.orNil()); err != nil {
 		return false, err
 	}
-	e.isolated = wantIsolated
+	e.isolated = e.refusals.outOfSets(wantIsolated)
 	e.known = declaredSets(e.outputs)
 	for _, name := range busy {
 		e.known[name] = ruleset.Set{Name: name}
 	}
-	e.sizes.follow(plan, busy)
+	e.sizes.follow(e.refusals.outOfPlan(plan), busy)
+	e.refusals.forget(plan)
 	e.recompiled = false
 	return len(busy) > 0, nil
 }
@@ -314,8 +324,10 @@ func (e *enforcer) writeMembers(plan *ipset.Plan) error {
 	if err != nil {
 		return err
 	}
-	e.sizes.follow(plan, nil)
-	e.metrics.membersMoved(plan)
+	followed := e.refusals.outOfPlan(plan)
+	e.sizes.follow(followed, nil)
+	e.metrics.membersMoved(followed)
+	e.refusals.forget(plan)
 	return nil
 }
 

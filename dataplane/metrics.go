@@ -63,6 +63,8 @@ type metrics struct {
 	degraded     *prometheus.GaugeVec
 	unguarded    prometheus.Gauge
 	gap          prometheus.Histogram
+	refused      prometheus.Gauge
+	unusable     prometheus.Gauge
 }
 
 func newMetrics() *metrics {
@@ -122,9 +124,23 @@ func newMetrics() *metrics {
 	m.lookDuration = durations("conntrack_look_duration_seconds", "How long a look at the kernel's table of connections took.")
 	m.gap = durations("repair_gap_seconds",
 		"For how long rules or sets that another program changed were not as Moat left them, at most: from the last moment at which they were known to be right to the end of the repair.")
+	m.refused, m.unusable = newLeftOut()
 	m.guardDrops = newGuardDrops()
 	m.beginAtZero()
 	return m
+}
+
+// newLeftOut makes the metrics of what is left out: elements of sets, and addresses.
+func newLeftOut() (elements, addresses prometheus.Gauge) {
+	elements = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: metricNamespace, Name: "refused_elements",
+		Help: "Elements of sets that the kernel refuses and that are left out.",
+	})
+	addresses = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: metricNamespace, Name: "unusable_pod_addresses",
+		Help: "Pods of this node whose status shows an address that no pod can have, or one of the node's own.",
+	})
+	return elements, addresses
 }
 
 // beginAtZero makes the counters that have labels: one that appears with its first
@@ -168,6 +184,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.firstSync, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
 		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded, m.gap,
+		m.refused, m.unusable,
 	}
 }
 

@@ -101,6 +101,10 @@ const ReleaseMarker = "moat-release"
 // could not be held until its rules were in force.
 const EventReasonPodNotProgrammed = "PodNotProgrammed"
 
+// EventReasonUnusableAddress is the reason of the event on a pod whose status shows
+// addresses that no pod can have. They are left out.
+const EventReasonUnusableAddress = "UnusableAddress"
+
 // EventReasonRecovered is the reason of the event of a Node when a reason of
 // NodeConditionDegraded is over, which its note names.
 const EventReasonRecovered = "Recovered"

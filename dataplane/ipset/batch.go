@@ -41,11 +41,11 @@ func inSets(changes []Change) [][]Change {
 
 // addToSet adds elements to one set and makes the set larger where it is full.
 func (k *Kernel) addToSet(changes []Change) error {
-	rest, err := k.sendAll(nl.IPSET_CMD_ADD, changes)
+	rest, err := k.sendWithout(nl.IPSET_CMD_ADD, changes)
 	if errors.Is(err, errFull) {
 		// Some elements of the batch may be in already. They are sent once more.
 		if err = k.enlarge(changes[0].Set, len(rest)); err == nil {
-			rest, err = k.sendAll(nl.IPSET_CMD_ADD, rest)
+			rest, err = k.sendWithout(nl.IPSET_CMD_ADD, rest)
 		}
 	}
 	if err != nil {
@@ -55,7 +55,7 @@ func (k *Kernel) addToSet(changes []Change) error {
 }
 
 func (k *Kernel) deleteFromSet(changes []Change) error {
-	rest, err := k.sendAll(nl.IPSET_CMD_DEL, changes)
+	rest, err := k.sendWithout(nl.IPSET_CMD_DEL, changes)
 	if err != nil {
 		return fmt.Errorf("deleting %s from ipset %s: %w", describe(rest), changes[0].Set, err)
 	}

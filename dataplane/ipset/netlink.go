@@ -22,6 +22,10 @@ type Kernel struct {
 	// OnRequest, if not nil, is called with every request to the kernel.
 	OnRequest func()
 
+	// OnRefused, if not nil, is called with each element that the kernel doesn't take,
+	// and why. It is no error: the other elements are in.
+	OnRefused func(Change, error)
+
 	handle  *netlink.Handle
 	sockets map[int]*nl.SocketHandle // for what the handle does slowly or not at all
 	headers *nfnetlink.Socket
@@ -135,8 +139,9 @@ func (k *Kernel) create(set *ruleset.Set, capacity uint32) error {
 	return nil
 }
 
-// Add adds elements. One that is there already is no error. What can't be added to
-// one set doesn't keep the others from theirs.
+// Add adds elements. One that is there already is no error, nor is one that the kernel
+// refuses: see OnRefused. What can't be added to one set doesn't keep the others from
+// theirs.
 func (k *Kernel) Add(changes []Change) error {
 	var errs []error
 	for _, inSet := range inSets(changes) {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/containerd/nri/pkg/api"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/moat-dev/moat/dataplane/policy"
 )
 
 // Sandbox is what a runtime knows of a pod that it runs. It is immutable.
@@ -50,8 +52,8 @@ func parse(pod *api.PodSandbox) (Sandbox, bool) {
 		}
 	}
 	for _, ip := range pod.GetIps() {
-		if addr, err := netip.ParseAddr(ip); err == nil {
-			s.Addrs = append(s.Addrs, addr.Unmap().WithZone(""))
+		if addr, fault := policy.ParseAddr(ip); fault == "" {
+			s.Addrs = append(s.Addrs, addr)
 		}
 	}
 	slices.SortFunc(s.Addrs, netip.Addr.Compare)

@@ -18,7 +18,7 @@ import (
 func webPod(name string) *policy.Pod {
 	text := func(s string) string { return string([]byte(s)) }
 	return &policy.Pod{
-		Namespace: text("default"), Name: name, Node: text("node-1"), UID: "u", Subject: true,
+		Namespace: text("default"), Name: name, Node: text("node-1"), UID: "u", Subject: true, Unusable: "::",
 		Labels: labels.Set{text("role"): text("web")},
 		Addrs:  []netip.Addr{netip.MustParseAddr("10.0.0.1")},
 		Ports:  []policy.NamedPort{{Name: text("http"), Protocol: policy.TCP, Number: 80}},

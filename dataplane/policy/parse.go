@@ -15,8 +15,8 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// ParsePod reads a pod. It can't fail: an address that can't be read is left
-// out, and a pod without address has no traffic.
+// ParsePod reads a pod. It can't fail: an address that no pod can have is left
+// out and named in Unusable, and a pod without address has no traffic.
 func ParsePod(pod *corev1.Pod) *Pod {
 	p := &Pod{
 		Namespace: pod.Namespace,
@@ -29,7 +29,7 @@ func ParsePod(pod *corev1.Pod) *Pod {
 		return p
 	}
 	p.Terminating = pod.DeletionTimestamp != nil
-	p.Addrs = podAddrs(pod)
+	p.Addrs, p.Unusable = podAddrs(pod)
 	p.Ports = namedPorts(pod)
 	return p
 }
@@ -38,17 +38,6 @@ func ParsePod(pod *corev1.Pod) *Pod {
 // may belong to another pod already.
 func ended(pod *corev1.Pod) bool {
 	return pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed
-}
-
-func podAddrs(pod *corev1.Pod) []netip.Addr {
-	var addrs []netip.Addr
-	for _, ip := range pod.Status.PodIPs {
-		if addr, err := netip.ParseAddr(ip.IP); err == nil {
-			addrs = append(addrs, addr.Unmap().WithZone(""))
-		}
-	}
-	slices.SortFunc(addrs, netip.Addr.Compare)
-	return slices.Compact(addrs)
 }
 
 // namedPorts lists the ports of all containers, restartable init containers

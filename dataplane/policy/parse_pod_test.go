@@ -59,7 +59,13 @@ func TestParsePodOwnsAddresses(t *testing.T) {
 		"unreadable":     {setIPs("10.0.0.300", "", "fd00::1"), []string{"fd00::1"}},
 		"twice":          {setIPs("10.0.0.1", "10.0.0.1"), []string{"10.0.0.1"}},
 		"IPv4 as IPv6":   {setIPs("::ffff:10.0.0.1"), []string{"10.0.0.1"}},
-		"with a zone":    {setIPs("fe80::1%eth0"), []string{"fe80::1"}},
+		"unspecified":    {setIPs("0.0.0.0", "::", "::ffff:0.0.0.0", "10.0.0.1"), []string{"10.0.0.1"}},
+		"loopback":       {setIPs("127.0.0.1", "127.9.9.9", "::1", "fd00::1"), []string{"fd00::1"}},
+		"multicast":      {setIPs("224.0.0.1", "239.255.255.255", "ff02::1"), nil},
+		"broadcast":      {setIPs("255.255.255.255"), nil},
+		"link-local":     {setIPs("169.254.0.1", "fe80::1", "fe80::1%eth0"), nil},
+		"with a zone":    {setIPs("fd00::1%eth0"), []string{"fd00::1"}},
+		"class E":        {setIPs("240.0.0.1"), []string{"240.0.0.1"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			object := &corev1.Pod{}
@@ -73,6 +79,14 @@ func TestParsePodOwnsAddresses(t *testing.T) {
 			require.Equal(t, test.addrs, addrs)
 		})
 	}
+}
+
+// What is left out is named, with the reason.
+func TestParsePodNamesUnusableAddresses(t *testing.T) {
+	object := &corev1.Pod{}
+	require.Empty(t, policy.ParsePod(object).Unusable)
+	setIPs("0.0.0.0", "10.0.0.1", "fe80::1%eth0", "ten")(object)
+	require.Equal(t, "0.0.0.0 (unspecified), fe80::1%eth0 (link-local), ten (can't be read)", policy.ParsePod(object).Unusable)
 }
 
 func setIPs(ips ...string) func(*corev1.Pod) {

@@ -65,6 +65,10 @@ type Pod struct {
 	// ended own none, so they are neither selected nor peers.
 	Addrs []netip.Addr
 
+	// Unusable names the addresses of the pod's status that no pod can have, each
+	// with the reason. Empty for none. They are not in Addrs.
+	Unusable string
+
 	// Ports are the named container ports, sorted.
 	Ports []NamedPort
 
@@ -86,7 +90,7 @@ func (p *Pod) Key() types.NamespacedName {
 func (p *Pod) Equal(other *Pod) bool {
 	return p.Key() == other.Key() && p.Node == other.Node && p.UID == other.UID &&
 		p.Subject == other.Subject && p.Terminating == other.Terminating &&
-		slices.Equal(p.Addrs, other.Addrs) && slices.Equal(p.Ports, other.Ports) &&
+		p.Unusable == other.Unusable && slices.Equal(p.Addrs, other.Addrs) && slices.Equal(p.Ports, other.Ports) &&
 		maps.Equal(p.Labels, other.Labels)
 }
 

@@ -17,6 +17,7 @@ import (
 type Addresses struct {
 	pods    map[types.NamespacedName]*policy.Pod
 	showing owners[*policy.Pod]
+	barred  map[netip.Addr]struct{}
 }
 
 // NewAddresses returns one without pods.
@@ -55,8 +56,32 @@ func (a *Addresses) Delete(key types.NamespacedName) []*policy.Pod {
 	return affected
 }
 
+// Bar replaces the addresses that no pod owns, whichever pod shows them. It returns every
+// pod whose ownership may have changed.
+func (a *Addresses) Bar(barred map[netip.Addr]struct{}) []*policy.Pod {
+	var affected []*policy.Pod
+	for _, pair := range [][2]map[netip.Addr]struct{}{{a.barred, barred}, {barred, a.barred}} {
+		for addr := range pair[0] {
+			if _, both := pair[1][addr]; !both {
+				affected = append(affected, a.showing.all(addr)...)
+			}
+		}
+	}
+	a.barred = barred
+	return affected
+}
+
+// Barred reports whether no pod owns the address, whichever pod shows it.
+func (a *Addresses) Barred(addr netip.Addr) bool {
+	_, is := a.barred[addr]
+	return is
+}
+
 // Owners returns the pods that own an address: see policy.Owners.
 func (a *Addresses) Owners(addr netip.Addr) []*policy.Pod {
+	if a.Barred(addr) {
+		return nil
+	}
 	return policy.Owners(addr, a.showing.all(addr))
 }
 
@@ -80,7 +105,7 @@ func (a *Addresses) Peer(pod *policy.Pod) *policy.Pod {
 // with those that do.
 func (a *Addresses) withAddrs(pod *policy.Pod, counts func(owners []*policy.Pod) bool) *policy.Pod {
 	isLost := func(addr netip.Addr) bool {
-		return a.showing.shared(addr) && !counts(policy.Owners(addr, a.showing.all(addr)))
+		return a.Barred(addr) || a.showing.shared(addr) && !counts(policy.Owners(addr, a.showing.all(addr)))
 	}
 	if !slices.ContainsFunc(pod.Addrs, isLost) {
 		return pod

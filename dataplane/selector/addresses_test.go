@@ -58,3 +58,18 @@ func TestAddressesThatTwoLivePodsShow(t *testing.T) {
 	require.Same(t, one, a.Peer(one))
 	require.Same(t, moved, a.Peer(moved))
 }
+
+// A barred address is no pod's until it is barred no more, whichever pods show it.
+func TestAddressesThatAreBarred(t *testing.T) {
+	a := selector.NewAddresses()
+	own := netip.MustParseAddr("10.0.0.1")
+	one := showing("one", false, "10.0.0.1", "fd00::1")
+	a.Set(one)
+	require.Equal(t, []*policy.Pod{one}, a.Bar(map[netip.Addr]struct{}{own: {}}))
+	require.Equal(t, showing("one", false, "fd00::1"), a.Subject(one))
+	require.Equal(t, showing("one", false, "fd00::1"), a.Peer(one))
+	require.Empty(t, a.Owners(own))
+	require.Empty(t, a.Bar(map[netip.Addr]struct{}{own: {}}), "nothing changes")
+	require.Equal(t, []*policy.Pod{one}, a.Bar(nil))
+	require.Same(t, one, a.Subject(one))
+}
