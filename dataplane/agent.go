@@ -205,6 +205,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		return nil
 	}
 	defer a.enforcer.cutter.start(ctx)()
+	go newRangeReader(a.model, a.reporter.live, a.log).run(ctx)
 	a.complete = time.Now()
 	defer a.holdStarts(ctx)()
 	resync := time.NewTicker(resyncEvery)

@@ -28,6 +28,7 @@ type startGuard struct {
 
 // setNode takes the agent's Node.
 func (m *model) setNode(object *corev1.Node) {
+	m.setRanges(object)
 	cidrs := podCIDRsOf(object)
 	m.change(func() {
 		if object.Name == m.node && !slices.Equal(cidrs, m.guard.podCIDRs) {

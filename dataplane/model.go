@@ -22,6 +22,9 @@ type model struct {
 	node    string
 	changed chan struct{} // holds one signal: something may have changed
 
+	// contested holds one signal: several pods show one address.
+	contested chan struct{}
+
 	mu        sync.Mutex
 	addresses *selector.Addresses
 	local     map[types.NamespacedName]*policy.Pod // those that policies can select
@@ -45,6 +48,7 @@ func newModel(node string) *model {
 	return &model{
 		node:      node,
 		changed:   make(chan struct{}, 1),
+		contested: make(chan struct{}, 1),
 		addresses: selector.NewAddresses(),
 		local:     map[types.NamespacedName]*policy.Pod{},
 		policies:  map[string]map[string]*policy.Policy{},
@@ -97,9 +101,11 @@ func (m *model) setPod(pod *policy.Pod) {
 func (m *model) enter(pod *policy.Pod) {
 	defer m.releasing(pod.Key())()
 	before := m.addresses.Get(pod.Key())
-	for _, affected := range m.addresses.Set(pod) {
-		m.place(affected)
+	affected := m.addresses.Set(pod)
+	for _, pod := range affected {
+		m.place(pod)
 	}
+	m.contest(len(affected))
 	m.followForeign(before, pod)
 }
 

@@ -39,7 +39,7 @@ func newNodeLookup(m *model, v *view, own nodeAddresses) *nodeLookup {
 }
 
 // Owners implements policy.Lookup.
-func (l *nodeLookup) Owners(addr netip.Addr) []*policy.Pod { return l.model.addresses.Owners(addr) }
+func (l *nodeLookup) Owners(addr netip.Addr) policy.Owners { return l.model.addresses.Owners(addr) }
 
 // Isolating implements policy.Lookup.
 func (l *nodeLookup) Isolating(d policy.Direction, pod *policy.Pod) []*policy.Policy {
@@ -98,7 +98,7 @@ func (m *model) releasing(key types.NamespacedName) func() {
 	}
 	return func() {
 		for _, addr := range pod.Addrs {
-			if len(m.addresses.Owners(addr)) == 0 {
+			if len(m.addresses.Owners(addr).All) == 0 {
 				m.released[addr] = struct{}{}
 			}
 		}
@@ -123,7 +123,7 @@ func (m *model) unowned(addrs conntrack.Addresses) conntrack.Addresses {
 	defer m.mu.Unlock()
 	unowned := conntrack.Addresses{}
 	for addr := range addrs {
-		if len(m.addresses.Owners(addr)) == 0 {
+		if len(m.addresses.Owners(addr).All) == 0 {
 			unowned[addr] = struct{}{}
 		}
 	}

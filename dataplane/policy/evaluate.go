@@ -1,9 +1,6 @@
 package policy
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 // Flow is the first packet of a connection, as the node sees it after
 // destination NAT: behind a Service the destination is the pod and its target
@@ -24,6 +21,9 @@ type Cluster struct {
 	// Nodes names the node that owns an address. An address that neither a node
 	// nor a pod owns is outside of the cluster.
 	Nodes map[netip.Addr]string
+
+	// Ranges are those that are known.
+	Ranges Ranges
 }
 
 // Verdict is the fate of a flow: the sender's egress and the receiver's ingress
@@ -33,7 +33,7 @@ type Verdict struct {
 
 	// Egress and Ingress hold one decision for each pod that owns the source or
 	// the destination: one, or none for an address outside of all pods. They hold
-	// more where several live pods show one address, and then all must allow.
+	// more where several pods show one address, and then all must allow.
 	Egress  Decisions
 	Ingress Decisions
 }
@@ -110,8 +110,8 @@ type Refusal struct {
 // Lookup answers what a verdict asks. The answers must not change while one flow is
 // judged.
 type Lookup interface {
-	// Owners returns the pods that own an address: see the function Owners.
-	Owners(addr netip.Addr) []*Pod
+	// Owners returns the pods that own an address: see OwnersOf.
+	Owners(addr netip.Addr) Owners
 
 	// Isolating returns the policies that isolate a pod in a direction.
 	Isolating(d Direction, pod *Pod) []*Policy
@@ -155,7 +155,7 @@ func Judge(in Lookup, flow Flow) Verdict {
 // clusterLookup looks through the whole cluster for every answer.
 type clusterLookup struct{ *Cluster }
 
-func (c clusterLookup) Owners(addr netip.Addr) []*Pod { return Owners(addr, c.Pods) }
+func (c clusterLookup) Owners(addr netip.Addr) Owners { return OwnersOf(addr, c.Pods, c.Ranges) }
 
 func (c clusterLookup) Isolating(d Direction, pod *Pod) []*Policy {
 	var isolating []*Policy
@@ -187,7 +187,7 @@ type end struct {
 
 func endOf(in Lookup, addr netip.Addr) end {
 	owners := in.Owners(addr)
-	return end{addr: addr, owners: owners, peer: soleOwner(owners), node: in.Node(addr)}
+	return end{addr: addr, owners: owners.All, peer: owners.Peer, node: in.Node(addr)}
 }
 
 // decide asks the policies of each pod that owns the subject's end.
@@ -247,35 +247,4 @@ func (d *Decision) destination(other end) *Pod {
 		return other.peer
 	}
 	return d.Pod
-}
-
-// Owners returns the pods that own an address, among those that show it. A
-// Terminating pod owns its address until another pod shows it: the network hands
-// out an address again only once the old pod's network is gone.
-//
-// More than one owner is left where a pod's status is out of date, such as after
-// a restart of the node. Nobody can tell then whose address it is, so every
-// owner's policies hold for it, and it is nobody's as far as peers are concerned.
-func Owners(addr netip.Addr, pods []*Pod) []*Pod {
-	var staying, leaving []*Pod
-	for _, pod := range pods {
-		switch {
-		case !slices.Contains(pod.Addrs, addr):
-		case pod.Terminating:
-			leaving = append(leaving, pod)
-		default:
-			staying = append(staying, pod)
-		}
-	}
-	if len(staying) > 0 {
-		return staying
-	}
-	return leaving
-}
-
-func soleOwner(owners []*Pod) *Pod {
-	if len(owners) != 1 {
-		return nil
-	}
-	return owners[0]
 }

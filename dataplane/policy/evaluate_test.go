@@ -2,6 +2,7 @@ package policy_test
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -300,9 +301,10 @@ func TestEvaluateSharedAddresses(t *testing.T) {
 	passes := func(c *policy.Cluster, text string) bool { return c.Evaluate(parseFlow(t, c, text)).Allowed() }
 
 	c := cluster(pod("default", "old", "db", true), pod("default", "new", "web", false))
-	require.True(t, passes(c, "192.0.2.7 10.0.7.7 TCP/82"), "the new pod has the address")
+	require.True(t, passes(c, "192.0.2.7 10.0.7.7 TCP/80"))
+	require.False(t, passes(c, "192.0.2.7 10.0.7.7 TCP/82"), "a Terminating pod stays enforced, whichever pod shows its address")
 	require.False(t, passes(c, "192.0.2.7 10.0.7.7 TCP/81"))
-	require.False(t, passes(c, "10.0.7.7 10.0.8.8 TCP/80"), "and is not the peer that the old one was")
+	require.False(t, passes(c, "10.0.7.7 10.0.8.8 TCP/80"), "and is a peer no more")
 
 	c = cluster(pod("default", "old", "db", true))
 	require.True(t, passes(c, "192.0.2.7 10.0.7.7 TCP/81"), "a Terminating pod stays enforced")
@@ -313,6 +315,48 @@ func TestEvaluateSharedAddresses(t *testing.T) {
 	require.False(t, passes(c, "192.0.2.7 10.0.7.7 TCP/81"))
 	require.False(t, passes(c, "192.0.2.7 10.0.7.7 TCP/82"))
 	require.False(t, passes(c, "10.0.7.7 10.0.8.8 TCP/80"), "and their address is nobody's")
+}
+
+// Of pods that show one address, selectors see the one that has it from its own node's
+// ranges, then the one that stays. The policies of all hold.
+func TestOwnersOfASharedAddress(t *testing.T) {
+	const leaving = true
+	addr := netip.MustParseAddr("10.0.1.7")
+	pod := func(name, node string, terminating bool) *policy.Pod {
+		return &policy.Pod{Name: name, Node: node, Subject: true, Terminating: terminating, Addrs: []netip.Addr{addr}}
+	}
+	ranges := policy.Ranges{"one": {netip.MustParsePrefix("10.0.1.0/24")}, "two": {netip.MustParsePrefix("10.0.2.0/24")}, "none": nil}
+	for name, row := range map[string]struct {
+		pods []*policy.Pod
+		peer string
+	}{
+		"one pod, outside of its ranges":       {[]*policy.Pod{pod("a", "two", false)}, "a"},
+		"one pod that is Terminating":          {[]*policy.Pod{pod("a", "one", leaving)}, "a"},
+		"one inside, one outside":              {[]*policy.Pod{pod("a", "two", false), pod("b", "one", false)}, "b"},
+		"Terminating inside, staying outside":  {[]*policy.Pod{pod("a", "one", leaving), pod("b", "two", false)}, "a"},
+		"both inside":                          {[]*policy.Pod{pod("a", "one", false), pod("b", "one", false)}, ""},
+		"both inside, one is Terminating":      {[]*policy.Pod{pod("a", "one", leaving), pod("b", "one", false)}, "b"},
+		"both inside, both Terminating":        {[]*policy.Pod{pod("a", "one", leaving), pod("b", "one", leaving)}, ""},
+		"both outside":                         {[]*policy.Pod{pod("a", "two", false), pod("b", "none", false)}, ""},
+		"both outside, one is Terminating":     {[]*policy.Pod{pod("a", "two", leaving), pod("b", "none", false)}, "b"},
+		"one inside, one of an unknown node":   {[]*policy.Pod{pod("a", "?", false), pod("b", "one", false)}, "b"},
+		"one outside, one of an unknown node":  {[]*policy.Pod{pod("a", "?", false), pod("b", "two", false)}, ""},
+		"one inside, several outside":          {[]*policy.Pod{pod("a", "two", false), pod("b", "none", leaving), pod("c", "one", false)}, "c"},
+		"one inside, one that isn't scheduled": {[]*policy.Pod{pod("a", "", false), pod("b", "one", false)}, "b"},
+		"nobody, as the pod shows another one": {[]*policy.Pod{{Name: "a", Node: "one", Subject: true}}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			owners := policy.OwnersOf(addr, row.pods, ranges)
+			peer := ""
+			if owners.Peer != nil {
+				peer = owners.Peer.Name
+			}
+			require.Equal(t, row.peer, peer)
+			for _, pod := range row.pods {
+				require.Equal(t, slices.Contains(pod.Addrs, addr), slices.Contains(owners.All, pod), "isolation of %s", pod.Name)
+			}
+		})
+	}
 }
 
 func TestEvaluateExplains(t *testing.T) {

@@ -77,7 +77,7 @@ type Pod struct {
 	Subject bool
 
 	// Terminating means that the pod is being deleted. It stays enforced and stays
-	// a peer, but another pod that shows its address has it: see Owners.
+	// a peer, but another pod that shows its address may be the peer: see OwnersOf.
 	Terminating bool
 }
 

@@ -12,17 +12,18 @@ import (
 )
 
 // Addresses keeps track of which pods own which addresses, where more than one
-// pod shows an address: see policy.Owners. It must not be used by several
+// pod shows an address: see policy.OwnersOf. It must not be used by several
 // goroutines at once.
 type Addresses struct {
 	pods    map[types.NamespacedName]*policy.Pod
 	showing owners[*policy.Pod]
 	barred  map[netip.Addr]struct{}
+	ranges  policy.Ranges
 }
 
 // NewAddresses returns one without pods.
 func NewAddresses() *Addresses {
-	return &Addresses{pods: map[types.NamespacedName]*policy.Pod{}, showing: newOwners[*policy.Pod]()}
+	return &Addresses{pods: map[types.NamespacedName]*policy.Pod{}, showing: newOwners[*policy.Pod](), ranges: policy.Ranges{}}
 }
 
 // Get returns the pod of that name as it was set last, or nil.
@@ -77,12 +78,57 @@ func (a *Addresses) Barred(addr netip.Addr) bool {
 	return is
 }
 
-// Owners returns the pods that own an address: see policy.Owners.
-func (a *Addresses) Owners(addr netip.Addr) []*policy.Pod {
+// Owners returns the pods that own an address: see policy.OwnersOf.
+func (a *Addresses) Owners(addr netip.Addr) policy.Owners {
 	if a.Barred(addr) {
+		return policy.Owners{}
+	}
+	return policy.OwnersOf(addr, a.showing.all(addr), a.ranges)
+}
+
+// SetRanges takes the ranges of a node, which may be none. It returns every pod whose
+// ownership may have changed.
+func (a *Addresses) SetRanges(node string, ranges []netip.Prefix) []*policy.Pod {
+	old, known := a.ranges[node]
+	a.ranges[node] = ranges
+	if known && slices.Equal(old, ranges) {
 		return nil
 	}
-	return policy.Owners(addr, a.showing.all(addr))
+	return a.contestedBy(node)
+}
+
+// ForgetRanges makes the ranges of a node unknown. It must have no contested address.
+func (a *Addresses) ForgetRanges(node string) { delete(a.ranges, node) }
+
+// Ranges returns what is known of the nodes' ranges. It must not be changed.
+func (a *Addresses) Ranges() policy.Ranges { return a.ranges }
+
+// Contested returns the nodes of pods that show an address which a pod of another node
+// shows too: their ranges decide which of the pods is the peer.
+func (a *Addresses) Contested() map[string]struct{} {
+	nodes := map[string]struct{}{}
+	for addr := range a.showing.more {
+		showing := a.showing.all(addr)
+		for _, pod := range showing {
+			if pod.Node != showing[0].Node {
+				nodes[showing[0].Node], nodes[pod.Node] = struct{}{}, struct{}{}
+			}
+		}
+	}
+	return nodes
+}
+
+// contestedBy returns the pods that show an address that several show, one of the node
+// among them.
+func (a *Addresses) contestedBy(node string) []*policy.Pod {
+	var pods []*policy.Pod
+	for addr := range a.showing.more {
+		showing := a.showing.all(addr)
+		if slices.ContainsFunc(showing, func(pod *policy.Pod) bool { return pod.Node == node }) {
+			pods = append(pods, showing...)
+		}
+	}
+	return pods
 }
 
 // Showing returns the pods that show an address, whoever owns it.
@@ -91,22 +137,22 @@ func (a *Addresses) Showing(addr netip.Addr) []*policy.Pod { return a.showing.al
 // Shown returns every address that a pod shows, in no order.
 func (a *Addresses) Shown() iter.Seq[netip.Addr] { return maps.Keys(a.showing.first) }
 
-// Subject returns the pod with the addresses at which its policies hold.
+// Subject returns the pod with the addresses at which its policies hold: see
+// policy.Owners.
 func (a *Addresses) Subject(pod *policy.Pod) *policy.Pod {
-	return a.withAddrs(pod, func(owners []*policy.Pod) bool { return slices.Contains(owners, pod) })
+	return withoutAddrs(pod, a.Barred)
 }
 
 // Peer returns the pod with the addresses at which the rules of others see it.
 func (a *Addresses) Peer(pod *policy.Pod) *policy.Pod {
-	return a.withAddrs(pod, func(owners []*policy.Pod) bool { return len(owners) == 1 && owners[0] == pod })
+	return withoutAddrs(pod, func(addr netip.Addr) bool {
+		return a.Barred(addr) || a.showing.shared(addr) && a.Owners(addr).Peer != pod
+	})
 }
 
-// withAddrs returns the pod itself where all of its addresses count, else a copy
+// withoutAddrs returns the pod itself where all of its addresses count, else a copy
 // with those that do.
-func (a *Addresses) withAddrs(pod *policy.Pod, counts func(owners []*policy.Pod) bool) *policy.Pod {
-	isLost := func(addr netip.Addr) bool {
-		return a.Barred(addr) || a.showing.shared(addr) && !counts(policy.Owners(addr, a.showing.all(addr)))
-	}
+func withoutAddrs(pod *policy.Pod, isLost func(netip.Addr) bool) *policy.Pod {
 	if !slices.ContainsFunc(pod.Addrs, isLost) {
 		return pod
 	}

@@ -29,14 +29,14 @@ func TestAddressesOfOnePod(t *testing.T) {
 	require.Empty(t, a.Delete(other.Key()), "forgotten already")
 }
 
-func TestAddressesGoToThePodThatStays(t *testing.T) {
+func TestThePodThatStaysIsThePeer(t *testing.T) {
 	a := selector.NewAddresses()
 	old, heir := showing("old", true, "10.0.0.1", "fd00::1"), showing("heir", false, "10.0.0.1")
 	a.Set(old)
 	require.ElementsMatch(t, []*policy.Pod{heir, old}, a.Set(heir))
 	require.Same(t, heir, a.Subject(heir))
 	require.Same(t, heir, a.Peer(heir))
-	require.Equal(t, showing("old", true, "fd00::1"), a.Subject(old))
+	require.Same(t, old, a.Subject(old), "its isolation doesn't end by the status of another pod")
 	require.Equal(t, showing("old", true, "fd00::1"), a.Peer(old))
 
 	require.Equal(t, []*policy.Pod{old}, a.Delete(heir.Key()))
@@ -72,4 +72,33 @@ func TestAddressesThatAreBarred(t *testing.T) {
 	require.Empty(t, a.Bar(map[netip.Addr]struct{}{own: {}}), "nothing changes")
 	require.Equal(t, []*policy.Pod{one}, a.Bar(nil))
 	require.Same(t, one, a.Subject(one))
+}
+
+// The ranges of the nodes decide which of several pods is the peer, once they are known.
+func TestAddressesOfPodsOfSeveralNodes(t *testing.T) {
+	a := selector.NewAddresses()
+	on := func(node, name string) *policy.Pod {
+		pod := showing(name, false, "10.0.1.7")
+		pod.Node = node
+		return pod
+	}
+	home, liar := on("one", "home"), on("two", "liar")
+	a.Set(home)
+	require.Empty(t, a.Contested())
+	require.Empty(t, a.SetRanges("two", nil), "nobody depends on it")
+	a.Set(liar)
+	require.Equal(t, map[string]struct{}{"one": {}, "two": {}}, a.Contested())
+	require.Empty(t, a.Peer(home).Addrs, "not known yet")
+	require.ElementsMatch(t, []*policy.Pod{home, liar}, a.SetRanges("one", []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}))
+	require.Empty(t, a.SetRanges("one", []netip.Prefix{netip.MustParsePrefix("10.0.1.0/24")}), "nothing changes")
+	require.Same(t, home, a.Peer(home))
+	require.Empty(t, a.Peer(liar).Addrs)
+	require.Same(t, liar, a.Subject(liar))
+
+	a.Delete(liar.Key())
+	require.Empty(t, a.Contested())
+	a.ForgetRanges("one")
+	require.Same(t, home, a.Peer(home), "it is alone")
+	a.Set(on("one", "twin"))
+	require.Empty(t, a.Contested(), "of one node: ranges can't tell")
 }

@@ -21,7 +21,7 @@ func TestClustersHaveEverything(t *testing.T) {
 			count(seen, "ended", !pod.Subject && !o.Pods[i].Spec.HostNetwork)
 			count(seen, "terminating", pod.Terminating)
 			for _, addr := range pod.Addrs {
-				count(seen, "shared address", len(policy.Owners(addr, c.Pods)) > 1)
+				count(seen, "shared address", len(policy.OwnersOf(addr, c.Pods, nil).All) > 1)
 				count(seen, "IPv6", addr.Is6())
 			}
 			_, known := c.Namespaces[pod.Namespace]
@@ -82,7 +82,7 @@ func TestStoredClusters(t *testing.T) {
 		for _, pod := range c.Pods {
 			require.Contains(t, c.Namespaces, pod.Namespace)
 			for _, addr := range pod.Addrs {
-				require.Len(t, policy.Owners(addr, c.Pods), 1)
+				require.Len(t, policy.OwnersOf(addr, c.Pods, nil).All, 1)
 			}
 		}
 	}

@@ -1,0 +1,63 @@
+package policy
+
+import (
+	"net/netip"
+	"slices"
+)
+
+// Ranges are the ranges from which the pods of each node get their addresses
+// (spec.podCIDRs of its Node), by the node's name. A node that isn't in it is one whose
+// ranges aren't known.
+type Ranges map[string][]netip.Prefix
+
+// Holds reports whether an address is known to be one of the node's.
+func (r Ranges) Holds(node string, addr netip.Addr) bool {
+	return slices.ContainsFunc(r[node], func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
+}
+
+// Owners are the pods that show an address. The zero value is nobody.
+type Owners struct {
+	// All are those whose policies hold for the address: every pod that shows it. So the
+	// isolation of a pod ends neither by the status of another pod nor while the pod is
+	// Terminating.
+	All []*Pod
+
+	// Peer is the pod that selectors see at the address. Nil where nobody can tell which
+	// pod that is: then the address is no pod's to them, and allows nothing.
+	Peer *Pod
+}
+
+// OwnersOf returns the owners of an address among pods. The peer is the pod that alone
+// shows the address. Of several, a pod whose node has the address in its ranges comes
+// before pods of other nodes: an address of another node's ranges is more likely wrong.
+// Then a pod that stays comes before one that is Terminating: the network hands an address
+// out again once the old pod's network is gone.
+//
+// More than one is left where a status is out of date, such as after a restart of the
+// node.
+func OwnersOf(addr netip.Addr, pods []*Pod, ranges Ranges) Owners {
+	var owners Owners
+	for _, pod := range pods {
+		if slices.Contains(pod.Addrs, addr) {
+			owners.All = append(owners.All, pod)
+		}
+	}
+	candidates := preferred(owners.All, func(pod *Pod) bool { return ranges.Holds(pod.Node, addr) })
+	candidates = preferred(candidates, func(pod *Pod) bool { return !pod.Terminating })
+	if len(candidates) == 1 {
+		owners.Peer = candidates[0]
+	}
+	return owners
+}
+
+// preferred returns those that are accepted, or all where none is.
+func preferred(pods []*Pod, accept func(*Pod) bool) []*Pod {
+	if len(pods) < 2 {
+		return pods
+	}
+	accepted := slices.DeleteFunc(slices.Clone(pods), func(pod *Pod) bool { return !accept(pod) })
+	if len(accepted) == 0 {
+		return pods
+	}
+	return accepted
+}
