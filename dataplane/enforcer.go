@@ -125,13 +125,14 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 	if !e.trusted {
 		barErr = m.barOwnAddresses()
 	}
+	askErr := m.askNetwork()
 	if e.look(m) {
 		e.quarantine.keep(e.view.selecting)
 		e.outputs = nil
 	}
 	err := e.bring(ctx, m)
 	e.trusted = e.trusted && barErr == nil
-	return errors.Join(err, barErr)
+	return errors.Join(err, barErr, askErr)
 }
 
 // bring makes the kernel hold what was last seen of the model. Where outputs is nil

@@ -63,8 +63,11 @@ func newModel(node string) *model {
 // a set that this node needs. Most changes of a large cluster don't.
 func (m *model) change(do func()) {
 	m.mu.Lock()
-	before := m.revision
+	before, orphans := m.revision, m.sandboxes.orphans.revision
 	do()
+	if m.sandboxes.orphans.revision != orphans {
+		m.revision++
+	}
 	concerns := m.revision != before || m.index.Changed()
 	if concerns && m.event.IsZero() {
 		m.event = time.Now()
@@ -213,6 +216,7 @@ type view struct {
 	endpoints []policy.Endpoint
 	selecting []*policy.Policy
 	guard     compile.Guard
+	gone      int // how many of the endpoints, the last ones, are orphans
 
 	// links are those by which connections are judged; the enforcer adds them.
 	links compile.Links
@@ -253,13 +257,14 @@ func (m *model) view(since uint64) *view {
 	v := &view{revision: m.revision}
 	local, policies := m.localPods()
 	v.local, v.guard = local, m.guard.guardOf(local)
+	gone := m.sandboxes.orphans.endpoints(m.node)
 	m.mu.Unlock()
 
 	// Pods and policies are immutable, so the rest needs no lock.
 	slices.SortFunc(policies, func(a, b *policy.Policy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	v.endpoints = policy.Endpoints(local, policies)
+	v.endpoints, v.gone = append(policy.Endpoints(local, policies), gone...), len(gone)
 	v.selecting = policy.Selecting(local, policies)
 	return v
 }

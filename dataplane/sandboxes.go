@@ -20,6 +20,10 @@ type sandboxes struct {
 	seen   map[types.NamespacedName]*policy.Pod // the API's pods of this node
 	living map[types.NamespacedName]livingSandbox
 	gone   map[types.NamespacedName]podstart.Sandbox // the last that ended, of pods that are seen
+
+	// connected says that a runtime tells which pods run.
+	connected bool
+	orphans   orphans
 }
 
 // livingSandbox is a sandbox that runs. It is ahead while the API shows no pod of
@@ -35,6 +39,8 @@ func newSandboxes(node string) sandboxes {
 		seen:   map[types.NamespacedName]*policy.Pod{},
 		living: map[types.NamespacedName]livingSandbox{},
 		gone:   map[types.NamespacedName]podstart.Sandbox{},
+
+		orphans: newOrphans(),
 	}
 }
 
@@ -61,7 +67,11 @@ func (s *sandboxes) see(pod *policy.Pod) *policy.Pod {
 		}
 		return pod
 	}
+	if before, known := s.seen[key]; known && before.UID != pod.UID {
+		s.leave(before)
+	}
 	s.seen[key] = pod
+	s.comeBack(pod)
 	if living, ok := s.living[key]; ok && living.UID == pod.UID {
 		living.ahead = false
 		s.living[key] = living
@@ -72,21 +82,58 @@ func (s *sandboxes) see(pod *policy.Pod) *policy.Pod {
 	return s.pod(key)
 }
 
-// unsee forgets a pod that the API has no more, and its sandbox: what it had is
-// closed by the guard. What may be left of that name is a pod of which the API has
-// said nothing yet.
+// unsee forgets a pod that the API has no more. If it still runs it is an orphan. What
+// may be left of that name is a pod of which the API has said nothing yet.
 func (s *sandboxes) unsee(key types.NamespacedName) {
-	living, lives := s.living[key]
-	if lives && s.knows(&living.Sandbox) {
-		delete(s.living, key)
+	if seen, known := s.seen[key]; known {
+		s.leave(seen)
 	}
 	delete(s.seen, key)
 	delete(s.gone, key)
 }
 
+// leave takes what runs of a pod that the API had, and has no more.
+func (s *sandboxes) leave(seen *policy.Pod) {
+	key := seen.Key()
+	living, lives := s.living[key]
+	knowsIt := lives && s.knows(&living.Sandbox)
+	if knowsIt {
+		delete(s.living, key)
+	}
+	switch {
+	case knowsIt && living.Static: // the kubelet runs it whatever the API has
+		living.ahead = true
+		s.living[key] = living
+	case knowsIt && s.connected:
+		s.orphans.keep(living.Sandbox)
+	case !s.connected && seen.Subject:
+		s.orphans.ask(s.lastAddrs(seen))
+	}
+}
+
+// lastAddrs returns the addresses that a pod had when the API lost it.
+func (s *sandboxes) lastAddrs(seen *policy.Pod) []netip.Addr {
+	gone := s.gone[seen.Key()].Addrs
+	return slices.DeleteFunc(slices.Clone(seen.Addrs), func(addr netip.Addr) bool { return slices.Contains(gone, addr) })
+}
+
+// comeBack takes an orphan as its pod's sandbox again, since the API has the pod again.
+func (s *sandboxes) comeBack(pod *policy.Pod) {
+	for id, sandbox := range s.orphans.running {
+		if sandbox.UID == pod.UID && sandbox.Key() == pod.Key() {
+			s.orphans.release(id)
+			s.living[pod.Key()] = livingSandbox{Sandbox: sandbox}
+		}
+	}
+}
+
 // start takes a sandbox that runs from now on.
 func (s *sandboxes) start(sandbox podstart.Sandbox) {
 	key := sandbox.Key()
+	if before, lives := s.living[key]; lives && before.UID != sandbox.UID && s.connected {
+		s.orphans.keep(before.Sandbox)
+	}
+	s.orphans.reuse(sandbox.Addrs)
 	s.living[key] = livingSandbox{sandbox, !s.knows(&sandbox)}
 	delete(s.gone, key)
 }
@@ -94,6 +141,7 @@ func (s *sandboxes) start(sandbox podstart.Sandbox) {
 // stop takes a sandbox that runs no more.
 func (s *sandboxes) stop(sandbox podstart.Sandbox) {
 	key := sandbox.Key()
+	s.orphans.release(sandbox.ID)
 	living, lives := s.living[key]
 	if lives && living.ID != sandbox.ID {
 		return // another one has taken its place
@@ -114,9 +162,19 @@ func (s *sandboxes) replace(running []podstart.Sandbox) []types.NamespacedName {
 		concerned = append(concerned, key)
 	}
 	clear(s.living)
+	s.connected = true
+	gone := s.orphans.running
 	for _, sandbox := range running {
+		if _, orphan := gone[sandbox.ID]; orphan {
+			continue
+		}
 		s.start(sandbox)
 		concerned = append(concerned, sandbox.Key())
+	}
+	for id := range gone {
+		if !slices.ContainsFunc(running, func(sandbox podstart.Sandbox) bool { return sandbox.ID == id }) {
+			s.orphans.release(id)
+		}
 	}
 	return concerned
 }

@@ -118,6 +118,9 @@ func (s *starts) Connection(err error) {
 	s.mu.Lock()
 	changed := s.connected != (err == nil) || s.reason == nil && err != nil || isSilent(s.reason) != isSilent(err)
 	s.connected, s.reason = err == nil, err
+	if err != nil {
+		s.model.runtimeLost()
+	}
 	switch {
 	case err == nil && s.guards():
 		s.model.guardFromNowOn()

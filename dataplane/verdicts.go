@@ -15,6 +15,7 @@ import (
 type nodeLookup struct {
 	model     *model
 	endpoints map[types.NamespacedName]*policy.Endpoint
+	orphans   map[netip.Addr]*policy.Pod
 	links     compile.Links
 	own       nodeAddresses
 }
@@ -35,11 +36,23 @@ func newNodeLookup(m *model, v *view, own nodeAddresses) *nodeLookup {
 	for i := range v.endpoints {
 		l.endpoints[v.endpoints[i].Pod.Key()] = &v.endpoints[i]
 	}
+	l.orphans = map[netip.Addr]*policy.Pod{}
+	for _, endpoint := range v.endpoints[len(v.endpoints)-v.gone:] {
+		for _, addr := range endpoint.Pod.Addrs {
+			l.orphans[addr] = endpoint.Pod
+		}
+	}
 	return l
 }
 
 // Owners implements policy.Lookup.
-func (l *nodeLookup) Owners(addr netip.Addr) policy.Owners { return l.model.addresses.Owners(addr) }
+func (l *nodeLookup) Owners(addr netip.Addr) policy.Owners {
+	owners := l.model.addresses.Owners(addr)
+	if orphan := l.orphans[addr]; orphan != nil {
+		owners.All = append(owners.All, orphan)
+	}
+	return owners
+}
 
 // Isolating implements policy.Lookup.
 func (l *nodeLookup) Isolating(d policy.Direction, pod *policy.Pod) []*policy.Policy {

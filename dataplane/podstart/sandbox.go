@@ -26,6 +26,7 @@ type Sandbox struct {
 	Name      string
 	Labels    map[string]string
 	Addrs     []netip.Addr // sorted
+	Static    bool         // the kubelet has it from a file, not from the API
 }
 
 // Key identifies the pod.
@@ -45,6 +46,7 @@ func parse(pod *api.PodSandbox) (Sandbox, bool) {
 		Namespace: pod.GetNamespace(),
 		Name:      pod.GetName(),
 		Labels:    map[string]string{},
+		Static:    isStatic(pod.GetAnnotations()),
 	}
 	for key, value := range pod.GetLabels() {
 		if !strings.HasPrefix(key, ownLabels) {
@@ -59,6 +61,15 @@ func parse(pod *api.PodSandbox) (Sandbox, bool) {
 	slices.SortFunc(s.Addrs, netip.Addr.Compare)
 	s.Addrs = slices.Compact(s.Addrs)
 	return s, len(s.Addrs) > 0 && ownsNetwork(pod)
+}
+
+// sourceAnnotation says where the kubelet has a pod from (pkg/kubelet/types): "api", "file"
+// or "http". The kubelet gives it to the runtime with each pod.
+const sourceAnnotation = "kubernetes.io/config.source"
+
+func isStatic(annotations map[string]string) bool {
+	source := annotations[sourceAnnotation]
+	return source == "file" || source == "http"
 }
 
 // ownsNetwork reports whether the sandbox has a network namespace. A runtime that
