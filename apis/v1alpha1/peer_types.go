@@ -25,8 +25,8 @@ const (
 	EntityInternet Entity = "Internet"
 	// EntityDNS is the cluster's DNS, at its own ports where it is asked.
 	EntityDNS Entity = "DNS"
-	// EntityKubeAPIServer is the API server, as the EndpointSlices of the Service
-	// kubernetes name it, at its own ports where it is asked.
+	// EntityKubeAPIServer is the API server, as the EndpointSlice kubernetes in the
+	// namespace default names it, at its own ports where it is asked.
 	EntityKubeAPIServer Entity = "KubeAPIServer"
 	// EntityNodes is every node of the cluster.
 	EntityNodes Entity = "Nodes"

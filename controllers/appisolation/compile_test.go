@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"sigs.k8s.io/yaml"
 
@@ -109,6 +110,36 @@ func TestWithoutConfig(t *testing.T) {
 	require.Empty(t, policy.Ingress)
 	require.Empty(t, policy.Egress)
 	require.Len(t, problems, 10)
+}
+
+// TestAnAPIServersAddressThatTwoNodesClaim: nobody can tell which of them runs it, so the
+// tunnel of neither counts, and the AppIsolation says so. One Node may claim it twice.
+func TestAnAPIServersAddressThatTwoNodesClaim(t *testing.T) {
+	app := readApp(t, "testdata/cluster-entities.in.yaml")
+	tunnels := func(w world) (string, []problem) {
+		policy, problems := compile(app, w)
+		text, err := yaml.Marshal(policy.Ingress)
+		require.NoError(t, err)
+		return string(text), problems
+	}
+	w := testWorld(t)
+	w.config = nil // or the tunnels come with other entities too
+	server := w.nodes[1].Status.Addresses[0]
+	require.Equal(t, "192.168.7.11", server.Address)
+	w.nodes[1].Status.Addresses = append(w.nodes[1].Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: server.Address})
+	text, before := tunnels(w)
+	require.Contains(t, text, "10.244.0.0/32")
+	require.NotContains(t, text, "10.244.1.0/32")
+
+	w.nodes[0].Status.Addresses = append(w.nodes[0].Status.Addresses, server)
+	text, problems := tunnels(w)
+	require.NotContains(t, text, "10.244.0.0/32")
+	require.NotContains(t, text, "10.244.1.0/32")
+	require.Contains(t, text, "192.168.7.11/32", "the API server's own address stays")
+	require.Len(t, problems, len(before)+1)
+	require.True(t, slices.ContainsFunc(problems, func(p problem) bool {
+		return strings.Contains(p.message, "Nodes node-1 and node-2 both have the API server's address 192.168.7.11")
+	}), problems)
 }
 
 // TestOrderOfTheWorldDoesNotMatter: caches list objects in any order.

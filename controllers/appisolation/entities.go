@@ -13,8 +13,9 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// apiServerService is the Service whose EndpointSlices the API servers write.
-var apiServerService = types.NamespacedName{Namespace: metav1.NamespaceDefault, Name: "kubernetes"}
+// apiServerSlice is the EndpointSlice that the API servers write: the one of the name of
+// their Service (pkg/controlplane/reconcilers/endpointsadapter.go of Kubernetes).
+var apiServerSlice = types.NamespacedName{Namespace: metav1.NamespaceDefault, Name: "kubernetes"}
 
 // defaultDNSPorts is the default of the CRD.
 var defaultDNSPorts = []v1alpha1.Port{
@@ -97,24 +98,50 @@ func (c *compiler) configured(entity v1alpha1.Entity, config *v1alpha1.EntityCon
 func (c *compiler) apiServer() []grant {
 	grants := endpointGrants(c.world.apiServer, nil)
 	if len(grants) == 0 {
-		return c.notConfigured(v1alpha1.EntityKubeAPIServer, "there are no EndpointSlices of Service "+apiServerService.String())
+		return c.notConfigured(v1alpha1.EntityKubeAPIServer, "there is no EndpointSlice "+apiServerSlice.String()+" with a port")
 	}
 	return grants
 }
 
 // apiServerTunnels returns the further addresses of the nodes that API servers run
 // on: what a node sends over a tunnel to the pods of another comes from the
-// tunnel's address.
+// tunnel's address. Where several Nodes claim one address of an API server, nobody can
+// tell which of them runs it, and the claim counts for none.
 func (c *compiler) apiServerTunnels() []networkingv1.NetworkPolicyPeer {
-	servers := addressesOf(c.world.apiServer)
+	claims := map[netip.Addr][]*corev1.Node{}
+	for i := range c.world.nodes {
+		node := &c.world.nodes[i]
+		for _, address := range unique(nodeAddresses(*node)) {
+			claims[address] = append(claims[address], node)
+		}
+	}
 	var tunnels []netip.Addr
-	for _, node := range c.world.nodes {
-		runsServer := func(address netip.Addr) bool { return slices.Contains(servers, address) }
-		if slices.ContainsFunc(nodeAddresses(node), runsServer) {
-			tunnels = append(tunnels, tunnelAddresses(node)...)
+	for _, server := range unique(addressesOf(c.world.apiServer)) {
+		switch nodes := claims[server]; len(nodes) {
+		case 0:
+		case 1:
+			tunnels = append(tunnels, tunnelAddresses(*nodes[0])...)
+		default:
+			c.claimedTwice(server, nodes)
 		}
 	}
 	return ipBlocks(tunnels)
+}
+
+func (c *compiler) claimedTwice(server netip.Addr, nodes []*corev1.Node) {
+	names := make([]string, len(nodes))
+	for i, node := range nodes {
+		names[i] = node.Name
+	}
+	slices.Sort(names)
+	c.unresolved(v1alpha1.ReasonEntityNotConfigured,
+		"entity KubeAPIServer: Nodes %s and %s both have the API server's address %s, so the tunnel addresses of neither count", names[0], names[1], server)
+}
+
+// unique sorts addresses and leaves out duplicates.
+func unique(addresses []netip.Addr) []netip.Addr {
+	slices.SortFunc(addresses, netip.Addr.Compare)
+	return slices.Compact(addresses)
 }
 
 // nodes returns the ranges that the IsolationConfig gives, and else what each Node

@@ -30,6 +30,6 @@ func startControllerOf(t *testing.T, namespace string, options Options) {
 	t.Helper()
 	byObject, err := CacheByObject()
 	require.NoError(t, err)
-	held := cache.Options{ByObject: byObject, DefaultNamespaces: map[string]cache.Config{namespace: {}, apiServerService.Namespace: {}}}
+	held := cache.Options{ByObject: byObject, DefaultNamespaces: map[string]cache.Config{namespace: {}, apiServerSlice.Namespace: {}}}
 	server.StartManager(t, held, func(ctx context.Context, mgr manager.Manager) error { return Setup(ctx, mgr, options) })
 }

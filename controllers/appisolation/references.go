@@ -19,7 +19,7 @@ type world struct {
 	config *v1alpha1.IsolationConfigSpec
 	// services lacks those that don't exist.
 	services map[types.NamespacedName]service
-	// apiServer are the EndpointSlices of the Service kubernetes.
+	// apiServer is the EndpointSlice that the API servers write, if there is one.
 	apiServer []discoveryv1.EndpointSlice
 	nodes     []corev1.Node
 }

@@ -147,10 +147,25 @@ func TestKubeAPIServer(t *testing.T) {
 	f.closeTo(v1alpha1.Peer{Entity: v1alpha1.EntityKubeAPIServer})
 	own := &discoveryv1.EndpointSlice{}
 	f.eventually(func() bool {
-		return f.admin.Get(t.Context(), apiServerService, own) == nil
+		return f.admin.Get(t.Context(), apiServerSlice, own) == nil
 	}, "the API server names itself")
-	f.egress(fmt.Sprintf("%s/32 %d/TCP", own.Endpoints[0].Addresses[0], *own.Ports[0].Port))
+	server := fmt.Sprintf("%s/32 %d/TCP", own.Endpoints[0].Addresses[0], *own.Ports[0].Port)
+	f.egress(server)
 	f.condition(v1alpha1.ConditionResolvedRefs, metav1.ConditionTrue, v1alpha1.ReasonResolved)
+
+	// Another slice of that Service is somebody else's.
+	forged := &discoveryv1.EndpointSlice{
+		ObjectMeta:  metav1.ObjectMeta{Namespace: apiServerSlice.Namespace, Name: "kubernetes-too", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
+		AddressType: discoveryv1.AddressTypeIPv4,
+		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"203.0.113.9"}}},
+		Ports:       []discoveryv1.EndpointPort{{Name: new("https"), Port: new(int32(443))}},
+	}
+	require.NoError(t, f.admin.Create(t.Context(), forged))
+	t.Cleanup(func() { require.NoError(t, f.admin.Delete(context.Background(), forged)) })
+	f.edit(func(app *v1alpha1.AppIsolation) {
+		app.Spec.Egress[0].To = append(app.Spec.Egress[0].To, v1alpha1.Peer{CIDR: &v1alpha1.CIDRPeer{CIDR: "198.51.100.0/24"}})
+	})
+	f.egress("198.51.100.0/24", server)
 }
 
 func TestConfigIsFollowed(t *testing.T) {

@@ -102,7 +102,7 @@ func (d dependents) ofService(ctx context.Context, object client.Object) []recon
 func (d dependents) ofSlice(ctx context.Context, slice client.Object) []reconcile.Request {
 	key := types.NamespacedName{Namespace: slice.GetNamespace(), Name: slice.GetLabels()[discoveryv1.LabelServiceName]}
 	requests := d.of(ctx, serviceIndexKey(key))
-	if key == apiServerService {
+	if client.ObjectKeyFromObject(slice) == apiServerSlice {
 		requests = append(requests, d.of(ctx, entityIndexKey(v1alpha1.EntityKubeAPIServer))...)
 	}
 	return requests

@@ -38,7 +38,7 @@ func readWorld(ctx context.Context, reader client.Reader, refs references) (worl
 		return world{}, err
 	}
 	if refs.has(v1alpha1.EntityKubeAPIServer) {
-		if w.apiServer, err = readSlices(ctx, reader, apiServerService); err != nil {
+		if w.apiServer, err = readAPIServer(ctx, reader); err != nil {
 			return world{}, err
 		}
 	}
@@ -97,4 +97,19 @@ func readSlices(ctx context.Context, reader client.Reader, key types.NamespacedN
 		return nil, fmt.Errorf("listing the EndpointSlices of Service %s: %w", key, err)
 	}
 	return list.Items, nil
+}
+
+// readAPIServer returns the EndpointSlice that the API servers write, none where there is
+// none. Others of that Service are somebody else's: anybody who may write EndpointSlices in
+// its namespace can label one.
+func readAPIServer(ctx context.Context, reader client.Reader) ([]discoveryv1.EndpointSlice, error) {
+	slice := &discoveryv1.EndpointSlice{}
+	err := reader.Get(ctx, apiServerSlice, slice)
+	switch {
+	case apierrors.IsNotFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading EndpointSlice %s: %w", apiServerSlice, err)
+	}
+	return []discoveryv1.EndpointSlice{*slice}, nil
 }

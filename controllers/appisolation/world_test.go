@@ -43,7 +43,7 @@ func testWorld(t *testing.T) world {
 	for key, found := range w.services {
 		w.services[key] = service{object: found.object, slices: slices[key]}
 	}
-	w.apiServer = slices[apiServerService]
+	w.apiServer = slices[apiServerSlice]
 	return w
 }
 
