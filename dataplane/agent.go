@@ -292,6 +292,9 @@ func (a *Agent) holdStarts(ctx context.Context) (end func()) {
 	var running sync.WaitGroup
 	running.Go(func() { a.starts.run(ctx, a.options.NRISocket) })
 	a.starts.awaitRuntime(ctx)
+	if a.starts.guards() {
+		a.keepRanges(ctx)
+	}
 	switch a.options.PodStartGuard {
 	case GuardAlways:
 		a.model.guardFromNowOn()

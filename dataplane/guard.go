@@ -26,12 +26,19 @@ type startGuard struct {
 	foreign map[netip.Addr]struct{}
 }
 
-// setNode takes the agent's Node.
+// setNode takes the agent's Node. A Node that is made again under its name may have no
+// podCIDRs for a while, or for good. Its pods run on, so the last ranges stay.
 func (m *model) setNode(object *corev1.Node) {
-	m.setRanges(object)
-	cidrs := podCIDRsOf(object)
+	if cidrs := podCIDRsOf(object); object.Name == m.node && len(cidrs) > 0 {
+		m.setRanges(object)
+		m.guardRanges(cidrs)
+	}
+}
+
+// guardRanges takes the ranges that are guarded.
+func (m *model) guardRanges(cidrs []netip.Prefix) {
 	m.change(func() {
-		if object.Name == m.node && !slices.Equal(cidrs, m.guard.podCIDRs) {
+		if !slices.Equal(cidrs, m.guard.podCIDRs) {
 			m.guard.podCIDRs = cidrs
 			m.findForeign()
 			m.revision++

@@ -32,6 +32,7 @@ type model struct {
 	index     *selector.Index
 	sandboxes sandboxes
 	guard     startGuard
+	outside   unguarded
 
 	// revision grows with every change that the rules depend on: a pod of this node,
 	// or a policy that selects one. Remote pods and namespaces change sets only.

@@ -255,7 +255,7 @@ func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
 // condition says whether pods' starts are guarded.
 func (s *starts) condition() metav1.Condition {
 	on, cidrs := s.model.guarded()
-	spares := s.model.sparesForeign()
+	spares, outside := s.model.sparesForeign(), s.model.outsideRanges()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := metav1.Condition{Type: v1alpha1.NodeConditionPodStartGuarded, Status: metav1.ConditionFalse}
@@ -264,6 +264,9 @@ func (s *starts) condition() metav1.Condition {
 		c.Reason, c.Message = v1alpha1.NodeReasonOff, "A pod is open from its start until its rules are in force: podStartGuard is Off"
 	case on && len(cidrs) == 0:
 		c.Reason, c.Message = v1alpha1.NodeReasonNoPodCIDRs, "The Node has no podCIDRs, so it isn't known which addresses to close"
+	case on && outside != "":
+		c.Reason = v1alpha1.NodeReasonPodsOutsidePodCIDRs
+		c.Message = message(errors.New(outside + ". The guard doesn't close such an address before the pod's rules are in force"))
 	case on && s.connected:
 		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected
 		c.Message = "The container runtime holds each pod's start until the pod's rules are in force"

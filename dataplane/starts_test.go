@@ -99,6 +99,20 @@ func TestThePodStartCondition(t *testing.T) {
 		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.keepGuard(); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
 		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(lost); s.keepGuard() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
 		{GuardAlways, func(s *starts, m *model) { withCIDR(m); m.guardFromNowOn(); s.Connection(silent) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); m.setPod(apiPod("a", "node-1", "10.0.0.7")) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); m.setPod(apiPod("a", "node-1", "10.9.9.9")) }, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
+		{GuardAuto, func(s *starts, m *model) {
+			withCIDR(m)
+			s.Connection(nil)
+			m.setPod(apiPod("a", "node-1", "10.0.0.7", "fd00::7"))
+		}, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
+		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); m.setPod(apiPod("a", "node-2", "10.9.9.9")) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
+		{GuardAlways, func(s *starts, m *model) {
+			withCIDR(m)
+			m.guardFromNowOn()
+			m.setPod(apiPod("a", "node-1", "10.9.9.9"))
+		}, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
+		{GuardAuto, func(s *starts, m *model) { s.Connection(nil); m.setPod(apiPod("a", "node-1", "10.9.9.9")) }, metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs},
 		{GuardOff, func(s *starts, m *model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
 	} {
 		s, m := newTestStarts(row.mode)
@@ -111,4 +125,23 @@ func TestThePodStartCondition(t *testing.T) {
 		require.Equal(t, row.status, condition.Status, row.reason)
 		require.NotEmpty(t, condition.Message)
 	}
+}
+
+// The condition names a pod that the guard doesn't cover, always the same of several, and
+// is True again once that pod is gone.
+func TestThePodStartConditionNamesAPod(t *testing.T) {
+	s, m := newTestStarts(GuardAlways)
+	m.guardFromNowOn()
+	m.setNode(nodeWith("10.0.0.0/24"))
+	m.setPod(named("fine", "node-1", "10.0.0.7"))
+	require.Equal(t, metav1.ConditionTrue, s.condition().Status)
+	for _, name := range []string{"c", "a", "b"} {
+		m.setPod(named(name, "node-1", "10.9.9.9"))
+	}
+	require.Equal(t, "3 of 4 pods have an address outside of the Node's podCIDRs, pod default/a for one (10.9.9.9). "+
+		"The guard doesn't close such an address before the pod's rules are in force", s.condition().Message)
+	for _, name := range []string{"c", "a", "b"} {
+		m.deletePod(named(name, "node-1").Key())
+	}
+	require.Equal(t, metav1.ConditionTrue, s.condition().Status)
 }

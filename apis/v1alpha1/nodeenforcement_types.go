@@ -64,6 +64,7 @@ const (
 	NodeReasonNRIUnavailable          = "NRIUnavailable"
 	NodeReasonRuntimeTellsNoAddresses = "RuntimeTellsNoAddresses"
 	NodeReasonNoPodCIDRs              = "NoPodCIDRs"
+	NodeReasonPodsOutsidePodCIDRs     = "PodsOutsidePodCIDRs"
 	NodeReasonOff                     = "Off"
 	NodeReasonLockUnavailable         = "LockUnavailable"
 	NodeReasonModuleMissing           = "KernelModuleMissing"

@@ -24,6 +24,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -246,8 +247,12 @@ func reportOf(object *corev1.Node, stored *v1alpha1.NodeEnforcement) *report {
 	return nil
 }
 
+// isGuarded reports whether the node's guard closes new pods, or some of them: it stands
+// also where other pods have addresses that it doesn't cover.
 func isGuarded(stored *v1alpha1.NodeEnforcement) bool {
-	return meta.IsStatusConditionTrue(stored.Status.Conditions, v1alpha1.NodeConditionPodStartGuarded)
+	condition := meta.FindStatusCondition(stored.Status.Conditions, v1alpha1.NodeConditionPodStartGuarded)
+	return condition != nil &&
+		(condition.Status == metav1.ConditionTrue || condition.Reason == v1alpha1.NodeReasonPodsOutsidePodCIDRs)
 }
 
 func isReady(object *corev1.Node) bool {

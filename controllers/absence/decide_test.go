@@ -193,3 +193,16 @@ func TestTheNextLookIsWhenANodeIsDue(t *testing.T) {
 	require.Zero(t, decide([]node{healthy("a"), without("b", time.Hour)}, absentAfter, now).next)
 	require.Equal(t, 20*time.Second, decide([]node{without("a", 30*time.Second), without("b", 40*time.Second)}, absentAfter, now).next)
 }
+
+// The guard closes new pods also where other pods have addresses that it doesn't cover.
+func TestWhereTheGuardStands(t *testing.T) {
+	said := func(status metav1.ConditionStatus, reason string) *v1alpha1.NodeEnforcement {
+		stored := &v1alpha1.NodeEnforcement{}
+		stored.Status.Conditions = []metav1.Condition{{Type: v1alpha1.NodeConditionPodStartGuarded, Status: status, Reason: reason}}
+		return stored
+	}
+	require.True(t, isGuarded(said(metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly)))
+	require.True(t, isGuarded(said(metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs)))
+	require.False(t, isGuarded(said(metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs)))
+	require.False(t, isGuarded(&v1alpha1.NodeEnforcement{}))
+}

@@ -3,6 +3,7 @@ package compile
 import (
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -132,4 +133,20 @@ func (c *compiler) spare(d policy.Direction) []ruleset.Rule {
 		})
 	}
 	return append(rules, ruleset.Rule{Action: ruleset.Goto, Target: GuardChain})
+}
+
+// GuardedRanges returns the ranges that rules of ForwardChain guard, as iptables-save
+// prints them: those of Guard.PodCIDRs that an agent wrote.
+func GuardedRanges(rules []string) []netip.Prefix {
+	var ranges []netip.Prefix
+	for _, rule := range rules {
+		words := strings.Fields(rule)
+		if len(words) < 4 || words[0] != "-s" || !slices.Contains([]string{GuardChain, GuardFromChain}, words[len(words)-1]) {
+			continue
+		}
+		if prefix, err := netip.ParsePrefix(words[1]); err == nil {
+			ranges = append(ranges, prefix)
+		}
+	}
+	return ranges
 }
