@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -27,6 +28,7 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/lastword"
 )
 
 // +kubebuilder:rbac:groups="",resources=pods;namespaces;nodes,verbs=get;list;watch
@@ -78,6 +80,9 @@ type Options struct {
 
 	// Namespace is the one that Moat is installed in; empty where it isn't known.
 	Namespace string
+
+	// Words are those that the watches of the agent's manager note: ManagerOptions.
+	Words *lastword.Words
 }
 
 // Agent enforces policies on one node. It runs in the node's network namespace
@@ -105,11 +110,12 @@ type Agent struct {
 	// complete is when the model was complete; zero once that is in the kernel.
 	complete time.Time
 
-	// said is what sayWhatIsWrong said last.
+	// said is what sayWhatIsWrong and sayWhetherCutOff said last.
 	said struct {
 		refused  map[types.UID]error
 		engines  []string
 		elements refusals
+		cutOff   bool
 	}
 }
 
@@ -126,8 +132,10 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Agent, e
 	if err != nil {
 		return nil, err
 	}
-	if err := ctrlmetrics.Registry.Register(a.enforcer.metrics); err != nil {
-		return nil, fmt.Errorf("registering the metrics: %w", err)
+	for _, collector := range []prometheus.Collector{a.enforcer.metrics, newWordAges(options.Words)} {
+		if err := ctrlmetrics.Registry.Register(collector); err != nil {
+			return nil, fmt.Errorf("registering the metrics: %w", err)
+		}
 	}
 	// The manager starts the agent only once the caches are full.
 	go a.sayWhatIsMissing(ctx)
@@ -150,7 +158,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 		storage:  newStorageCheck(mgr.GetAPIReader(), options.NodeName),
 	}
 	a.home.name = options.Namespace
-	a.health = &health{unsynced: a.unsynced}
+	a.health = &health{unsynced: a.unsynced, cutOff: options.Words.CutOff}
 	a.enforcer.progress = a.health.begin
 	recorder := mgr.GetEventRecorder("moat-agent")
 	a.starts = newStarts(options.PodStartGuard, a.model, recorder, log)
@@ -352,6 +360,7 @@ func (a *Agent) sync(ctx context.Context) error {
 		a.log.Info("The node changed its iptables backend, and the rules moved", "from", before, "to", now)
 	}
 	degraded := a.degradations(start)
+	a.sayWhetherCutOff()
 	if a.health.end(err) {
 		a.log.Info("The kernel holds the rules of all policies", "backend", a.enforcer.backend, "policies", len(a.enforcer.view.selecting))
 	}

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"context"
 	"flag"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -26,6 +27,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 )
 
@@ -47,6 +49,8 @@ type agentScene struct {
 	nodeName  string
 	backend   iptables.Backend
 	node      *nodetest.Node
+	words     *lastword.Words
+	dial      func(ctx context.Context, network, address string) (net.Conn, error) // nil: as usual
 	agent     *Agent
 	stop      func()
 }
@@ -54,7 +58,7 @@ type agentScene struct {
 func newAgentScene(t *testing.T) *agentScene {
 	t.Helper()
 	nodetest.RequireKernel(t)
-	s := &agentScene{t: t, admin: apiServer.Admin(t), namespace: apiServer.Namespace(t), backend: iptables.NFT, node: nodetest.NewNode(t)}
+	s := &agentScene{t: t, admin: apiServer.Admin(t), namespace: apiServer.Namespace(t), backend: iptables.NFT, node: nodetest.NewNode(t), words: lastword.New()}
 	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "node-"}}
 	require.NoError(t, s.admin.Create(t.Context(), object))
 	s.nodeName = object.Name
@@ -66,9 +70,11 @@ func newAgentScene(t *testing.T) *agentScene {
 func (s *agentScene) start() {
 	s.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
-	mgr := s.manager(apiServer.Agent(s.t, s.nodeName))
+	config := apiServer.Agent(s.t, s.nodeName)
+	config.Dial = s.dial
+	mgr := s.manager(config)
 	var err error
-	s.agent, err = newAgent(ctx, mgr, Options{NodeName: s.nodeName, Backend: s.backend, SysctlDir: "/proc/sys/net"})
+	s.agent, err = newAgent(ctx, mgr, Options{NodeName: s.nodeName, Backend: s.backend, SysctlDir: "/proc/sys/net", Words: s.words})
 	require.NoError(s.t, err)
 	s.agent.storage.every = time.Second
 	require.NoError(s.t, mgr.Add(s.agent.reporter))
@@ -87,7 +93,7 @@ func (s *agentScene) start() {
 
 func (s *agentScene) manager(config *rest.Config) manager.Manager {
 	s.t.Helper()
-	options := ManagerOptions(apiservertest.NewScheme(), s.nodeName)
+	options := ManagerOptions(apiservertest.NewScheme(), s.nodeName, s.words)
 	options.Metrics = server.Options{BindAddress: "0"}
 	mgr, err := manager.New(config, options)
 	require.NoError(s.t, err)
@@ -240,7 +246,7 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 	config.Host = "https://127.0.0.1:1"
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	agent, err := newAgent(ctx, s.manager(config), Options{NodeName: s.nodeName, Backend: iptables.NFT})
+	agent, err := newAgent(ctx, s.manager(config), Options{NodeName: s.nodeName, Backend: iptables.NFT, Words: s.words})
 	require.NoError(t, err)
 	ended := make(chan error)
 	go func() { ended <- s.node.Do(func() error { return agent.Start(ctx) }) }()

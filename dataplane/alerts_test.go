@@ -11,12 +11,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/controllers/absence"
+	"github.com/moat-dev/moat/dataplane/lastword"
 )
 
 // An alert on a metric that doesn't exist is silent for ever.
 func TestAlertsNameMetricsThatExist(t *testing.T) {
 	descriptions := make(chan *prometheus.Desc, 100)
 	newMetrics().Describe(descriptions)
+	newWordAges(lastword.New()).Describe(descriptions)
 	for _, collector := range absence.Metrics() { // the operator's
 		collector.Describe(descriptions)
 	}

@@ -19,14 +19,18 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// ManagerOptions returns the options of an agent's manager, without addresses.
-func ManagerOptions(scheme *runtime.Scheme, nodeName string) manager.Options {
+// ManagerOptions returns the options of an agent's manager, without addresses. Its watches
+// note in words what they hear.
+func ManagerOptions(scheme *runtime.Scheme, nodeName string, words *lastword.Words) manager.Options {
+	watches := cacheOptions(nodeName, policy.NewInterner())
+	watches.NewInformer = newInformer(words)
 	return manager.Options{
 		Scheme:         scheme,
-		Cache:          cacheOptions(nodeName, policy.NewInterner()),
+		Cache:          watches,
 		MapperProvider: knownKinds,
 	}
 }

@@ -24,6 +24,7 @@ const (
 // health answers the kubelet's questions. It is safe for concurrent use.
 type health struct {
 	unsynced func() []string // what the model still lacks; immutable
+	cutOff   func() error    // says which watch hears nothing; immutable
 
 	mu      sync.Mutex
 	running time.Time // when the present pass began; zero between passes
@@ -92,7 +93,8 @@ func answer(check func() error) http.HandlerFunc {
 	}
 }
 
-// ready returns nil while the kernel holds what the API server holds.
+// ready returns nil while the kernel holds what the API server holds, as far as the agent
+// has heard of it in the last minutes.
 func (h *health) ready() error {
 	missing := h.unsynced()
 	h.mu.Lock()
@@ -111,10 +113,11 @@ func (h *health) ready() error {
 	case time.Since(h.good) > staleAfter:
 		return fmt.Errorf("the last good sync was %s ago", time.Since(h.good).Round(time.Second))
 	}
-	return nil
+	return h.cutOff()
 }
 
-// alive returns nil while the sync loop moves on.
+// alive returns nil while the sync loop moves on. An API server that is away is no reason
+// for a restart.
 func (h *health) alive() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()

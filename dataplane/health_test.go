@@ -10,7 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func syncedHealth() *health { return &health{unsynced: func() []string { return nil }} }
+func syncedHealth() *health {
+	return &health{unsynced: func() []string { return nil }, cutOff: func() error { return nil }}
+}
 
 func TestReady(t *testing.T) {
 	h := syncedHealth()

@@ -22,6 +22,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/departure"
 	"github.com/moat-dev/moat/dataplane/departure/lookout"
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/lastword"
 )
 
 // defaultHealthAddress is where an agent answers unless it is told otherwise.
@@ -170,7 +171,8 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 	if err != nil {
 		return nil, err
 	}
-	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName)
+	words := lastword.New()
+	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName, words)
 	managerOptions.Metrics = server.Options{BindAddress: options.metricsAddress}
 	managerOptions.PprofBindAddress = options.pprofAddress
 	mgr, err := manager.New(kubeconfig, managerOptions)
@@ -185,6 +187,7 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		PodStartGuard: dataplane.PodStartGuard(options.podStartGuard),
 		NRISocket:     options.nriSocket,
 		Namespace:     options.pod.Namespace,
+		Words:         words,
 	})
 	if err != nil || options.pod.Namespace == "" {
 		return a, err

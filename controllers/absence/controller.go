@@ -17,6 +17,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -77,6 +78,9 @@ type Reconciler struct {
 	passes  *pace.Pace
 	states  *pace.Pace
 	now     func() time.Time
+
+	began time.Time            // when the first pass was made
+	back  map[string]time.Time // when a Node was found Ready again, by its name
 }
 
 // Setup adds the controllers to the manager, whose cache must follow CacheByObject.
@@ -107,6 +111,7 @@ func Setup(mgr manager.Manager, options Options) error {
 		passes:  pace.New(passEvery),
 		states:  pace.New(0),
 		now:     time.Now,
+		back:    map[string]time.Time{},
 	})
 	if err != nil {
 		return fmt.Errorf("setting up the controller of absent agents: %w", err)
@@ -191,13 +196,19 @@ func (r *Reconciler) look(ctx context.Context, daemonSet *appsv1.DaemonSet) ([]n
 	if err := r.client.List(ctx, &list, client.UnsafeDisableDeepCopy); err != nil {
 		return nil, fmt.Errorf("listing Nodes: %w", err)
 	}
+	if r.began.IsZero() {
+		r.began = r.now()
+	}
+	maps.DeleteFunc(r.back, func(_ string, since time.Time) bool {
+		return r.now().Sub(since) > afterGap(cmp.Or(r.options.patience, absentAfter))
+	})
 	nodes := make([]node, 0, len(list.Items))
 	for i := range list.Items {
 		object := &list.Items[i]
 		if object.DeletionTimestamp != nil {
 			continue
 		}
-		nodes = append(nodes, node{
+		n := node{
 			name:    object.Name,
 			created: object.CreationTimestamp.Time,
 			ready:   isReady(object),
@@ -205,9 +216,22 @@ func (r *Reconciler) look(ctx context.Context, daemonSet *appsv1.DaemonSet) ([]n
 			wanted:  placement.Of(&daemonSet.Spec.Template.Spec, object).Wanted(),
 			agent:   pods[object.Name],
 			report:  reportOf(object, byName[object.Name]),
-		})
+		}
+		n.heard = r.heardSince(n)
+		nodes = append(nodes, n)
 	}
 	return nodes, nil
+}
+
+// heardSince says since when the operator hears of a node without a gap.
+func (r *Reconciler) heardSince(n node) time.Time {
+	if n.ready && n.report != nil && n.report.agent != nil && n.report.agent.State == v1alpha1.AgentUnknown {
+		r.back[n.name] = r.now()
+	}
+	if since := r.back[n.name]; since.After(r.began) {
+		return since
+	}
+	return r.began
 }
 
 // agentPods returns the better state of the agent pods of each node: while one

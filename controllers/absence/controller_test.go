@@ -53,6 +53,34 @@ func TestANodeWithoutAgentTakesNoNewPods(t *testing.T) {
 	require.Zero(t, valueOf(t, absentNodes))
 }
 
+// After an outage of the API server all agents that it cut off are NotReady for a while, and
+// the operator is one that begins: its predecessor lost the lead. What the reports say of the
+// time before taints no node. The same goes for a Node that is Ready again.
+func TestAnOutageTaintsNoNode(t *testing.T) {
+	s := newScene(t)
+	m, away := s.member("a"), s.member("b")
+	stop := s.operate(Options{Mode: Taint})
+	s.eventually(func() bool { return m.state() == v1alpha1.AgentReady && away.state() == v1alpha1.AgentReady }, "both agents are Ready")
+	away.setNodeReady(corev1.ConditionUnknown)
+	away.setAgentReady(corev1.ConditionFalse)
+	m.setAgentReady(corev1.ConditionFalse)
+	s.eventually(func() bool { return m.state() == v1alpha1.AgentNotReady && away.state() == v1alpha1.AgentUnknown }, "the reports say so")
+	stop()
+	time.Sleep(2 * soon) // the outage
+
+	s.operate(Options{Mode: Taint})
+	away.setNodeReady(corev1.ConditionTrue)
+	start := time.Now()
+	s.eventually(func() bool { return away.state() == v1alpha1.AgentNotReady }, "the Node is back")
+	for time.Since(start) < soon+soon/4 {
+		require.Zero(t, countTainted([]*member{m, away}))
+		time.Sleep(apiservertest.Tick)
+	}
+	away.setAgentReady(corev1.ConditionTrue)
+	s.eventually(func() bool { return isTainted(m.now()) }, "an agent that doesn't come back is absent all the same")
+	require.False(t, isTainted(away.now()))
+}
+
 // What is no absence of an agent taints no node.
 func TestNodesThatKeepTakingPods(t *testing.T) {
 	s := newScene(t)

@@ -21,6 +21,12 @@ const (
 	mostPercent = 30
 )
 
+// afterGap returns for how long the operator hears of a node without a gap until an agent
+// may count as absent: half as long again as its patience. After an outage of the API server
+// no agent that it cut off is Ready until it has heard again: client-go waits for up to 60 s
+// between two tries, and then the kubelet has to ask and to say so.
+func afterGap(patience time.Duration) time.Duration { return patience + patience/2 }
+
 // podState is what is known of the agent pods of a node.
 type podState int
 
@@ -39,6 +45,10 @@ type node struct {
 	wanted  bool // the agents' DaemonSet places a pod here
 	agent   podState
 	report  *report // nil: no agent has reported for this Node
+
+	// heard is since when the operator hears of the node's pods without a gap: since it
+	// looked first, or since the Node is Ready again.
+	heard time.Time
 }
 
 // report is what counts of a NodeEnforcement.
@@ -177,7 +187,8 @@ func deserves(n node, state v1alpha1.AgentState, due bool) bool {
 }
 
 // untilAbsent returns how long until a node without a Ready agent counts as such. A
-// node whose agent never reported is as old as its Node.
+// node whose agent never reported is as old as its Node. What was before a gap doesn't count:
+// the agent may have been Ready in the meantime, or have been cut off as the operator was.
 func untilAbsent(n node, state v1alpha1.NodeAgent, patience time.Duration, now time.Time) (left time.Duration, absent bool) {
 	if !n.wanted || !lacksAgent(state.State) {
 		return 0, false
@@ -186,7 +197,7 @@ func untilAbsent(n node, state v1alpha1.NodeAgent, patience time.Duration, now t
 	if n.report == nil {
 		since = n.created
 	}
-	return patience - now.Sub(since), true
+	return max(patience-now.Sub(since), afterGap(patience)-now.Sub(n.heard)), true
 }
 
 func lacksAgent(state v1alpha1.AgentState) bool {

@@ -79,6 +79,12 @@ func TestDecideForOneNode(t *testing.T) {
 			func(n *node) {
 				n.tainted, n.agent, n.report.agent = true, podNotReady, said(v1alpha1.AgentUnknown, time.Hour)
 			}, stays, v1alpha1.AgentNotReady, 0},
+		"a minute without, and an operator that looks for less than 90 seconds": {
+			func(n *node) { *n = without("a", time.Hour); n.heard = now.Add(-89 * time.Second) }, none, v1alpha1.AgentMissing, -1},
+		"a minute without, and an operator that looks for 90 seconds": {
+			func(n *node) { *n = without("a", time.Hour); n.heard = now.Add(-90 * time.Second) }, puts, v1alpha1.AgentMissing, -1},
+		"an operator that begins keeps the taint": {
+			func(n *node) { *n = without("a", time.Hour); n.tainted, n.heard = true, now }, stays, v1alpha1.AgentMissing, -1},
 		"an agent works on a Node that calls itself NotReady": {func(n *node) { n.ready = false }, none, v1alpha1.AgentReady, -1},
 		"the operator never wrote":                            {func(n *node) { n.report.agent = nil }, none, v1alpha1.AgentReady, 0},
 	} {
@@ -191,6 +197,9 @@ func randomNodes(random *rand.Rand) []node {
 
 func TestTheNextLookIsWhenANodeIsDue(t *testing.T) {
 	require.Zero(t, decide([]node{healthy("a"), without("b", time.Hour)}, absentAfter, now).next)
+	began := without("c", time.Hour)
+	began.heard = now.Add(-80 * time.Second)
+	require.Equal(t, 10*time.Second, decide([]node{began}, absentAfter, now).next, "an operator that began 80 seconds ago")
 	require.Equal(t, 20*time.Second, decide([]node{without("a", 30*time.Second), without("b", 40*time.Second)}, absentAfter, now).next)
 }
 

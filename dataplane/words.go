@@ -1,0 +1,72 @@
+package dataplane
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	toolscache "k8s.io/client-go/tools/cache"
+
+	"github.com/moat-dev/moat/dataplane/lastword"
+)
+
+// newInformer returns what makes informers whose watches note in words what they hear.
+func newInformer(words *lastword.Words) func(toolscache.ListerWatcher, runtime.Object, time.Duration, toolscache.Indexers) toolscache.SharedIndexInformer {
+	return func(source toolscache.ListerWatcher, of runtime.Object, resync time.Duration, indexers toolscache.Indexers) toolscache.SharedIndexInformer {
+		return toolscache.NewSharedIndexInformer(words.Listen(resourceOf(of), source), of, resync, indexers)
+	}
+}
+
+// resourceOf names a watch for people and for metrics.
+func resourceOf(object runtime.Object) string {
+	switch object.(type) {
+	case *slimPod:
+		return "pods"
+	case *corev1.Namespace:
+		return "namespaces"
+	case *networkingv1.NetworkPolicy:
+		return "networkpolicies"
+	case *corev1.Node:
+		return "nodes"
+	}
+	return "others"
+}
+
+// sayWhetherCutOff logs when a watch begins to count as cut off, and when none does any
+// more.
+func (a *Agent) sayWhetherCutOff() {
+	err := a.options.Words.CutOff()
+	switch {
+	case err != nil && !a.said.cutOff:
+		a.log.Error(err, "The agent is cut off from the API server, and the last good rules stand")
+	case err == nil && a.said.cutOff:
+		a.log.Info("The API server answers again, and the agent has seen what changed")
+	}
+	a.said.cutOff = err != nil
+}
+
+// wordAges tells Prometheus the age of each watch's last word, as it is when it asks.
+type wordAges struct {
+	words *lastword.Words
+	desc  *prometheus.Desc
+}
+
+func newWordAges(words *lastword.Words) *wordAges {
+	return &wordAges{words: words, desc: prometheus.NewDesc(
+		prometheus.BuildFQName(metricNamespace, "", "watch_age_seconds"),
+		"How long ago the API server said something to the agent's watch of a resource: an event, or a bookmark, which comes each minute. From 180 on the agent isn't Ready.",
+		[]string{"resource"}, nil,
+	)}
+}
+
+// Describe implements prometheus.Collector.
+func (w *wordAges) Describe(out chan<- *prometheus.Desc) { out <- w.desc }
+
+// Collect implements prometheus.Collector.
+func (w *wordAges) Collect(out chan<- prometheus.Metric) {
+	for _, age := range w.words.Ages() {
+		out <- prometheus.MustNewConstMetric(w.desc, prometheus.GaugeValue, age.Age.Seconds(), age.Resource)
+	}
+}
