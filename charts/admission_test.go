@@ -215,6 +215,7 @@ func TestAgentAndOperatorShareAReport(t *testing.T) {
 	forgeries := map[string]string{
 		"agent":   "", // its own
 		"backend": `"iptables-legacy"`, "policies": `[{"uid":"a","generation":2}]`, "policyCount": `7`, "truncated": `true`,
+		"nodeUID": `"another"`, "bootID": `"another"`, "pods": `["0ugkm3hg23dn0t9q"]`,
 		"failures": `null`, "conditions": `[]`,
 	}
 	require.ElementsMatch(t, jsonFields(v1alpha1.NodeEnforcementStatus{}), slices.Collect(maps.Keys(forgeries)), "each field is forged once")

@@ -12,15 +12,16 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/yaml"
 
-	"github.com/moat-dev/moat/controllers/pace"
+	"github.com/moat-dev/moat/dataplane/lastword"
 )
 
-// coalesce is how long the operator gathers changes before it looks at a policy: see
-// controllers/enforcement.
-const coalesce = 250 * time.Millisecond
+// fallsWithin is how long the operator takes until a status says what an agent's pod says:
+// TestEnforcedFallsAtOnce.
+const fallsWithin = 100 * time.Millisecond
 
 // How long Enforced can stay True after an agent froze follows from the readiness probe
-// and from the operator's pace. The documents name the sum.
+// and from what the operator takes. The documents name the sum, and what it is for an agent
+// that is cut off.
 func TestTheBoundOfAFrozenAgentIsDocumented(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("..", "config", "agent", "agent.yaml"))
 	require.NoError(t, err)
@@ -31,11 +32,13 @@ func TestTheBoundOfAFrozenAgentIsDocumented(t *testing.T) {
 			probe := agents.Spec.Template.Spec.Containers[0].ReadinessProbe
 			notReady := notReadyWithin(probe)
 			require.Equal(t, 10*time.Second, notReady)
-			bound := fmt.Sprintf("%g s", (notReady + coalesce + pace.Every).Seconds())
+			frozen := fmt.Sprintf("%g s", (notReady + fallsWithin).Seconds())
+			cutOff := fmt.Sprintf("%g s", (lastword.CutOffAfter + notReady + fallsWithin).Seconds())
 			for _, document := range []string{"api.md", "security.md"} {
 				prose, err := os.ReadFile(filepath.Join("..", "docs", document))
 				require.NoError(t, err)
-				require.Contains(t, string(prose), bound, document)
+				require.Contains(t, string(prose), frozen, document)
+				require.Contains(t, string(prose), cutOff, document)
 			}
 		})
 	}

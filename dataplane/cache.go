@@ -174,6 +174,7 @@ func trimNode(object any) (any, error) {
 	return &corev1.Node{
 		ObjectMeta: trimMeta(node.ObjectMeta),
 		Spec:       corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs},
+		Status:     corev1.NodeStatus{NodeInfo: corev1.NodeSystemInfo{BootID: node.Status.NodeInfo.BootID}},
 	}, nil
 }
 

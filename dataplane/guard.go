@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/moat-dev/moat/dataplane/compile"
@@ -47,12 +46,12 @@ func (m *model) guardRanges(cidrs []netip.Prefix) {
 }
 
 // nodeHandler follows the agent's Node. The pods of a Node that somebody deletes run
-// on, and so the guard stays. saw gets each uid that the Node has.
-func (m *model) nodeHandler(saw func(types.UID)) toolscache.ResourceEventHandler {
+// on, and so the guard stays. saw gets each state of the Node.
+func (m *model) nodeHandler(saw func(*corev1.Node)) toolscache.ResourceEventHandler {
 	see := func(object any) {
 		if node, ok := object.(*corev1.Node); ok {
 			m.setNode(node)
-			saw(node.UID)
+			saw(node)
 		}
 	}
 	return toolscache.ResourceEventHandlerFuncs{AddFunc: see, UpdateFunc: func(_, object any) { see(object) }}

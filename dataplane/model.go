@@ -28,6 +28,7 @@ type model struct {
 	mu        sync.Mutex
 	addresses *selector.Addresses
 	local     map[types.NamespacedName]*policy.Pod // those that policies can select
+	digests   map[types.NamespacedName]string      // digestOf those
 	policies  map[string]map[string]*policy.Policy // by namespace and name
 	index     *selector.Index
 	sandboxes sandboxes
@@ -52,6 +53,7 @@ func newModel(node string) *model {
 		contested: make(chan struct{}, 1),
 		addresses: selector.NewAddresses(),
 		local:     map[types.NamespacedName]*policy.Pod{},
+		digests:   map[types.NamespacedName]string{},
 		policies:  map[string]map[string]*policy.Policy{},
 		index:     selector.NewIndex(),
 		sandboxes: newSandboxes(node),
@@ -152,8 +154,12 @@ func (m *model) setLocal(key types.NamespacedName, pod *policy.Pod) {
 	old := m.local[key]
 	if pod == nil {
 		delete(m.local, key)
+		delete(m.digests, key)
 	} else {
 		m.local[key] = pod
+		if old == nil || old.UID != pod.UID || !maps.Equal(old.Labels, pod.Labels) {
+			m.digests[key] = digestOf(pod)
+		}
 	}
 	if (old == nil) != (pod == nil) || old != nil && !old.Equal(pod) {
 		m.revision++
@@ -217,7 +223,8 @@ type view struct {
 	endpoints []policy.Endpoint
 	selecting []*policy.Policy
 	guard     compile.Guard
-	gone      int // how many of the endpoints, the last ones, are orphans
+	gone      int                  // how many of the endpoints, the last ones, are orphans
+	seen      map[types.UID]string // seenPods
 
 	// links are those by which connections are judged; the enforcer adds them.
 	links compile.Links
@@ -259,6 +266,7 @@ func (m *model) view(since uint64) *view {
 	local, policies := m.localPods()
 	v.local, v.guard = local, m.guard.guardOf(local)
 	gone := m.sandboxes.orphans.endpoints(m.node)
+	digests := maps.Clone(m.digests)
 	m.mu.Unlock()
 
 	// Pods and policies are immutable, so the rest needs no lock.
@@ -267,6 +275,7 @@ func (m *model) view(since uint64) *view {
 	})
 	v.endpoints, v.gone = append(policy.Endpoints(local, policies), gone...), len(gone)
 	v.selecting = policy.Selecting(local, policies)
+	v.seen = seenPods(local, digests, v.selecting)
 	return v
 }
 

@@ -41,6 +41,7 @@ type reporter struct {
 	mu      sync.Mutex
 	start   metav1.Condition    // PodStartGuarded; without type before the first sync
 	inForce map[types.UID]int64 // generation of each policy that the kernel holds
+	pods    podList             // those that the kernel holds rules for
 	engines []string            // other engines of NetworkPolicy on the node
 	unread  familyErrors        // why iptables can't print a table
 }
@@ -91,6 +92,10 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, deg
 	}
 	r.followForce(v, generations(selecting, refused), syncErr)
 	status := statusOf(selecting, r.inForce, refused, syncErr)
+	if v != nil && syncErr == nil {
+		r.pods.follow(v.seen)
+	}
+	r.pods.report(status)
 	status.Backend = string(backend)
 	status.Conditions = append(conditionsOf(syncErr, degraded), conflictOf(r.engines))
 	if syncErr == nil && len(r.unread) > 0 {

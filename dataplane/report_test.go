@@ -149,3 +149,38 @@ func TestMessageIsBoundedAndReadable(t *testing.T) {
 	}
 	require.True(t, utf8.ValidString(message(errors.New("bad byte \xff"))), "stored as it is compared")
 }
+
+// A pod that is new, or has other labels, is listed after a sync that ended well with it. That
+// a pod is gone is no reason to write; that it is selected no more is one, since it may be
+// selected again before the agent knows.
+func TestReportListsThePodsThatAreSeen(t *testing.T) {
+	pods := func(digests ...string) *view {
+		v := viewOf(policyAt("a", 1))
+		v.seen = map[types.UID]string{}
+		for _, digest := range digests {
+			v.seen[types.UID(digest[:1])] = digest[1:]
+		}
+		return v
+	}
+	r, broken := newTestReporter(), errors.New("broken")
+	require.Empty(t, observed(r, pods("1x"), broken).Pods, "never in force")
+	require.Equal(t, []string{"x", "y"}, observed(r, pods("2y", "1x"), nil).Pods, "in order")
+	require.Equal(t, []string{"x", "y"}, observed(r, pods("2y", "1x", "3z"), broken).Pods, "one that came since isn't in force")
+	require.Equal(t, []string{"x", "y", "z"}, observed(r, pods("2y", "1x", "3z"), nil).Pods)
+	require.Equal(t, []string{"x", "y", "z"}, observed(r, pods("2y"), nil).Pods, "two are gone")
+	require.Equal(t, []string{"other"}, observed(r, pods("2other"), nil).Pods, "one has other labels")
+	require.Empty(t, observed(r, pods("2"), nil).Pods, "and is selected no more")
+
+	var many []string
+	for i := range v1alpha1.MaxReportedPods + 1 {
+		many = append(many, fmt.Sprintf("%c%04d", rune(0x100+i), i))
+	}
+	v := viewOf()
+	v.seen = map[types.UID]string{}
+	for _, digest := range many {
+		v.seen[types.UID(digest)] = digest
+	}
+	status := observed(newTestReporter(), v, nil)
+	require.Len(t, status.Pods, v1alpha1.MaxReportedPods)
+	require.True(t, status.Truncated)
+}

@@ -9,6 +9,10 @@ import (
 // NodeEnforcement lists. A node that enforces more sets Truncated.
 const MaxReportedPolicies = 500
 
+// MaxReportedPods is the largest number of pods that one NodeEnforcement lists. A node
+// with more isolated pods sets Truncated.
+const MaxReportedPods = 1000
+
 // Condition types of a NodeEnforcement.
 const (
 	// NodeConditionDataplaneSynced is True while the node's kernel holds the
@@ -143,6 +147,18 @@ type NodeEnforcementStatus struct {
 	// +optional
 	Agent *NodeAgent `json:"agent,omitempty"`
 
+	// nodeUID is the metadata.uid of the Node that the report is about. A report about an
+	// earlier Node of this name proves nothing. Agents of older releases leave it empty, and list
+	// no pods.
+	// +optional
+	NodeUID types.UID `json:"nodeUID,omitempty"`
+
+	// bootID is the status.nodeInfo.bootID of that Node. A report from before the node's
+	// last boot proves nothing: the kernel holds no rule when it starts.
+	// +optional
+	// +kubebuilder:validation:MaxLength=64
+	BootID string `json:"bootID,omitempty"`
+
 	// backend is the iptables variant in use: iptables-nft or iptables-legacy.
 	// Empty until the agent has found one.
 	// +optional
@@ -163,7 +179,18 @@ type NodeEnforcementStatus struct {
 	// +kubebuilder:validation:Minimum=0
 	PolicyCount int32 `json:"policyCount"`
 
-	// truncated is true where more policies are enforced than the list holds.
+	// pods lists the pods of this node in the namespaces of these policies, as the agent
+	// saw them when it put the rules in force: each is a digest of the pod's uid and labels,
+	// in order. A pod that is new, or has new labels, isn't listed until the agent has
+	// seen it. Pods that are gone may be listed.
+	// +optional
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=1000
+	// +kubebuilder:validation:items:MaxLength=16
+	Pods []string `json:"pods,omitempty"`
+
+	// truncated is true where more policies are enforced, or more pods selected, than
+	// the lists hold.
 	// +optional
 	Truncated bool `json:"truncated,omitempty"`
 

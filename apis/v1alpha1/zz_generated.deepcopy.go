@@ -615,6 +615,11 @@ func (in *NodeEnforcementStatus) DeepCopyInto(out *NodeEnforcementStatus) {
 		*out = make([]EnforcedPolicy, len(*in))
 		copy(*out, *in)
 	}
+	if in.Pods != nil {
+		in, out := &in.Pods, &out.Pods
+		*out = make([]string, len(*in))
+		copy(*out, *in)
+	}
 	if in.Failures != nil {
 		in, out := &in.Failures, &out.Failures
 		*out = make([]PolicyFailure, len(*in))

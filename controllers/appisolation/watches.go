@@ -58,7 +58,7 @@ func trimNode(object any) (any, error) {
 			Labels:            node.Labels,
 		},
 		Spec:   corev1.NodeSpec{PodCIDRs: node.Spec.PodCIDRs, Taints: node.Spec.Taints},
-		Status: corev1.NodeStatus{Addresses: node.Status.Addresses},
+		Status: corev1.NodeStatus{Addresses: node.Status.Addresses, NodeInfo: corev1.NodeSystemInfo{BootID: node.Status.NodeInfo.BootID}},
 	}
 	for _, condition := range node.Status.Conditions {
 		if condition.Type == corev1.NodeReady {

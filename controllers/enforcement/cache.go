@@ -35,7 +35,8 @@ func CacheByObject() map[client.Object]cache.ByObject {
 }
 
 // trimPod keeps of a pod what decides whether it is selected, where it runs and
-// whether it is a ready agent: about a twentieth of its size.
+// whether it is a ready agent: about a twentieth of its size. Its digest is made here, once
+// for each event, and kept in a field that nothing else reads: see digestOf.
 func trimPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
@@ -49,9 +50,13 @@ func trimPod(object any) (any, error) {
 			UID:             pod.UID,
 			ResourceVersion: pod.ResourceVersion,
 			Labels:          pod.Labels,
+			GenerateName:    v1alpha1.PodDigest(uidOf(pod), pod.Labels),
 		},
 		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork},
 		Status: corev1.PodStatus{Phase: pod.Status.Phase},
+	}
+	if uid, static := pod.Annotations[corev1.MirrorPodAnnotationKey]; static { // for who trims it again
+		trimmed.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: uid}
 	}
 	for _, condition := range pod.Status.Conditions {
 		if condition.Type == corev1.PodReady {

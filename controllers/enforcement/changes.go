@@ -10,7 +10,7 @@ import (
 // that it doesn't name.
 func concernsWholeNode(before, after *v1alpha1.NodeEnforcementStatus) bool {
 	was, is := impairment(before.Conditions), impairment(after.Conditions)
-	if (was == nil) != (is == nil) || before.Truncated != after.Truncated {
+	if (was == nil) != (is == nil) || before.Truncated != after.Truncated || before.NodeUID != after.NodeUID || before.BootID != after.BootID {
 		return true
 	}
 	return was != nil && (was.Reason != is.Reason || was.Message != is.Message)

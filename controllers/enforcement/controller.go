@@ -42,8 +42,8 @@ const (
 )
 
 // get, list, watch: informers of the pods that policies select, of the agents'
-// pods, and of the agents' reports.
-// +kubebuilder:rbac:groups="",resources=pods,verbs=get;list;watch
+// pods, of the agents' reports, and of the Nodes that these are about.
+// +kubebuilder:rbac:groups="",resources=pods;nodes,verbs=get;list;watch
 // +kubebuilder:rbac:groups=isolation.moat.dev,resources=nodeenforcements,verbs=get;list;watch
 //
 // get, list, watch: the informers. The status is written by patch.
@@ -82,6 +82,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 		For(&v1alpha1.AppIsolation{}).
 		Watches(&corev1.Pod{}, changes.podHandler()).
 		Watches(&v1alpha1.NodeEnforcement{}, changes.reportHandler()).
+		Watches(&corev1.Node{}, changes.nodeHandler()).
 		Watches(&networkingv1.NetworkPolicy{}, changes.policyHandler()).
 		Complete(&Reconciler{
 			survey:    survey{client: mgr.GetClient(), agentNamespace: options.AgentNamespace},
@@ -102,16 +103,18 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 // Enforced condition that is there carries an older observedGeneration, which
 // `kubectl wait` doesn't accept, and the write of Programmed brings it back here.
 //
-// What can't be written yet isn't looked at either.
+// What can't be written yet isn't looked at either, but for Enforced that is True: that it
+// isn't any more waits for nothing.
 func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if wait := r.pace.Wait(request.NamespacedName, time.Now()); wait > 0 {
-		return reconcile.Result{RequeueAfter: wait}, nil
-	}
 	app := &v1alpha1.AppIsolation{}
 	if err := r.client.Get(ctx, request.NamespacedName, app); err != nil {
 		r.pace.Forget(request.NamespacedName)
 		r.patience.forget(request.NamespacedName)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	wait := r.pace.Wait(request.NamespacedName, time.Now())
+	if wait > 0 && !isEnforced(app.Status.Conditions, app.Generation) {
+		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	programmed := programmedNow(app)
 	if app.DeletionTimestamp != nil || programmed == nil {
@@ -124,6 +127,9 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	result, err := r.judge(ctx, app, *programmed, subjects)
 	if err != nil {
 		return reconcile.Result{}, err
+	}
+	if wait > 0 && !result.falls() {
+		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	return r.report(ctx, app, result, len(subjects))
 }

@@ -26,6 +26,13 @@ const coalesce = 250 * time.Millisecond
 
 type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
 
+// atOnce is a queue that lets nothing wait: a pod that is new, or has new labels, or an agent
+// that isn't Ready any more makes a status untrue from that moment on.
+type atOnce struct{ queue }
+
+// AddAfter implements workqueue.TypedDelayingInterface.
+func (q atOnce) AddAfter(request reconcile.Request, _ time.Duration) { q.Add(request) }
+
 // targets are the objects of one kind that get a status.
 type targets interface {
 	// selecting returns those that select the pod, which is a subject.
@@ -46,11 +53,11 @@ func (a affected) podHandler() handler.EventHandler {
 	return handler.Funcs{
 		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) {
 			if !e.IsInInitialList {
-				a.byPod(ctx, q, e.Object.(*corev1.Pod))
+				a.byPod(ctx, atOnce{q}, e.Object.(*corev1.Pod))
 			}
 		},
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
-			a.byPodChange(ctx, q, e.ObjectOld.(*corev1.Pod), e.ObjectNew.(*corev1.Pod))
+			a.byPodChange(ctx, atOnce{q}, e.ObjectOld.(*corev1.Pod), e.ObjectNew.(*corev1.Pod))
 		},
 		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) {
 			a.byPod(ctx, q, e.Object.(*corev1.Pod))
@@ -104,13 +111,19 @@ func (a affected) bySubject(ctx context.Context, q queue, pod *corev1.Pod) {
 
 // byNode enqueues the targets that select a pod of the node.
 func (a affected) byNode(ctx context.Context, q queue, nodeName string) {
-	if nodeName == "" {
-		return
+	if nodeName != "" {
+		a.bySubjectsOf(ctx, q, nodeName, func(*corev1.Pod) bool { return true })
 	}
+}
+
+// bySubjectsOf enqueues the targets that select one of some pods of the node.
+func (a affected) bySubjectsOf(ctx context.Context, q queue, nodeName string, concerned func(*corev1.Pod) bool) {
 	var pods corev1.PodList
 	listCached(ctx, a.reader, &pods, client.MatchingFields{podNodeIndex: nodeName})
 	for i := range pods.Items {
-		a.bySubject(ctx, q, &pods.Items[i])
+		if concerned(&pods.Items[i]) {
+			a.bySubject(ctx, q, &pods.Items[i])
+		}
 	}
 }
 
@@ -121,6 +134,29 @@ func (a affected) byReportChange(ctx context.Context, q queue, before, after *v1
 	}
 	for uid := range changedPolicies(&before.Status, &after.Status) {
 		enqueue(q, a.targets.withPolicy(ctx, uid))
+	}
+	if changed := changedPods(&before.Status, &after.Status); len(changed) > 0 {
+		a.bySubjectsOf(ctx, q, after.Name, func(pod *corev1.Pod) bool { return changed[digestOf(pod)] })
+	}
+}
+
+// nodeHandler is for what a report is compared with: the Node and its boot.
+func (a affected) nodeHandler() handler.EventHandler {
+	return handler.Funcs{
+		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) {
+			if !e.IsInInitialList {
+				a.byNode(ctx, q, e.Object.GetName())
+			}
+		},
+		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
+			before, after := e.ObjectOld.(*corev1.Node), e.ObjectNew.(*corev1.Node)
+			if before.UID != after.UID || before.Status.NodeInfo.BootID != after.Status.NodeInfo.BootID {
+				a.byNode(ctx, q, after.Name)
+			}
+		},
+		DeleteFunc: func(ctx context.Context, e event.DeleteEvent, q queue) {
+			a.byNode(ctx, q, e.Object.GetName())
+		},
 	}
 }
 

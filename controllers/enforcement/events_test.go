@@ -68,6 +68,9 @@ func (q *recordingQueue) AddAfter(request reconcile.Request, after time.Duration
 	}
 }
 
+// Add is for what must not wait.
+func (q *recordingQueue) Add(request reconcile.Request) { q.names = append(q.names, request.Name) }
+
 // drain returns what was enqueued since the last call, each once.
 func (q *recordingQueue) drain() []string {
 	slices.Sort(q.names)
@@ -129,6 +132,25 @@ func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
 	require.Empty(t, q.drain(), "the same report")
 	update(report(), report(condition("DataplaneSynced", "False", "RestoreFailed", "why")))
 	require.Equal(t, []string{"db"}, q.drain(), "a broken node: who has pods there")
+	update(report(seeing("uid", db)), report(seeing("uid")))
+	require.Equal(t, []string{"db"}, q.drain(), "a pod of the node")
+	update(report(seeing("uid", db)), report(seeing("another", db)))
+	require.Equal(t, []string{"db"}, q.drain(), "another Node")
+
+	nodes, node := a.nodeHandler(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: there, UID: "uid"}}
+	changedNode := func(change func(*corev1.Node)) {
+		after := node.DeepCopy()
+		change(after)
+		nodes.Update(ctx, event.UpdateEvent{ObjectOld: node, ObjectNew: after}, q)
+	}
+	changedNode(func(node *corev1.Node) { node.Labels = map[string]string{"a": "b"} })
+	require.Empty(t, q.drain(), "a Node, nothing that matters")
+	changedNode(func(node *corev1.Node) { node.Status.NodeInfo.BootID = "second" })
+	require.Equal(t, []string{"web"}, q.drain(), "a boot")
+	changedNode(func(node *corev1.Node) { node.UID = "another" })
+	require.Equal(t, []string{"web"}, q.drain(), "a Node in place of another")
+	nodes.Delete(ctx, event.DeleteEvent{Object: node}, q)
+	require.Equal(t, []string{"web"}, q.drain(), "a Node that is gone")
 	reports.Delete(ctx, event.DeleteEvent{Object: &v1alpha1.NodeEnforcement{ObjectMeta: metav1.ObjectMeta{Name: there}}}, q)
 	require.Equal(t, []string{"web"}, q.drain(), "a report that is gone")
 }
@@ -172,11 +194,25 @@ func TestTrimPodKeepsWhatIsUsed(t *testing.T) {
 	trimmed, err := trimPod(pod)
 	require.NoError(t, err)
 	require.Equal(t, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "n", Name: "p", UID: "u", ResourceVersion: "7", Labels: map[string]string{"a": "b"}},
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: "n", Name: "p", UID: "u", ResourceVersion: "7", Labels: map[string]string{"a": "b"},
+			GenerateName: v1alpha1.PodDigest("u", pod.Labels),
+		},
 		Spec:       corev1.PodSpec{NodeName: "node", HostNetwork: true},
 		Status: corev1.PodStatus{
 			Phase:      corev1.PodRunning,
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
 		},
 	}, trimmed)
+
+	// The kubelet knows a static pod by another uid. Informers may trim a pod again.
+	pod.Annotations[corev1.MirrorPodAnnotationKey] = "static"
+	for object := any(pod); ; object = trimmed {
+		trimmed, err = trimPod(object)
+		require.NoError(t, err)
+		require.Equal(t, v1alpha1.PodDigest("static", pod.Labels), digestOf(trimmed.(*corev1.Pod)))
+		if object != any(pod) {
+			break
+		}
+	}
 }

@@ -38,6 +38,10 @@ type node struct {
 	agent agentState
 	// report is the status that the node's agent wrote last; nil: none.
 	report *v1alpha1.NodeEnforcementStatus
+	// doubt says why the report proves nothing; empty: it may.
+	doubt string
+	// pods are the digests of the node's selected pods.
+	pods []string
 }
 
 // nodeState orders the findings: the smallest one of any node decides the
@@ -72,8 +76,9 @@ type verdict struct {
 
 // judge says on which of nodes, the nodes that run a selected pod, the policy is
 // in the kernel. It doubts: a node counts as current only where its own report
-// names exactly this uid and generation, nothing in the report speaks against
-// it, and its agent is there to correct it. The order of nodes doesn't matter.
+// names exactly this uid and generation and each selected pod, nothing in the report
+// speaks against it, it is about this boot of this Node, and its agent is there to correct
+// it. The order of nodes doesn't matter.
 func judge(policy v1alpha1.PolicyReference, nodes []node) verdict {
 	findings := make([]finding, 0, len(nodes))
 	for _, n := range nodes {
@@ -100,6 +105,9 @@ func judgeNode(policy v1alpha1.PolicyReference, n node) finding {
 	if n.report == nil {
 		return found(nodeAgentStale, v1alpha1.ReasonAgentStale, "the node's agent has not reported yet")
 	}
+	if n.doubt != "" {
+		return found(nodeAgentStale, v1alpha1.ReasonAgentStale, n.doubt)
+	}
 	if failure, ok := failureOf(n.report, policy.UID); ok {
 		return found(nodeFailed, failure.Reason, failure.Message)
 	}
@@ -110,14 +118,21 @@ func judgeNode(policy v1alpha1.PolicyReference, n node) finding {
 		return found(nodeAgentStale, v1alpha1.ReasonAgentStale, "the node's agent pod is not ready, so its report may be out of date")
 	}
 	generation, listed := listedGeneration(n.report, policy.UID)
-	if listed && generation == policy.Generation {
-		return found(nodeCurrent, "", "")
-	}
-	if !listed && n.report.Truncated {
+	missing := unseen(n.report, n.pods)
+	switch {
+	case !listed && n.report.Truncated:
 		return found(nodeFailed, reasonReportTruncated, fmt.Sprintf(
 			"the node enforces more than %d policies and its report has no room for this one, so nothing proves that it is enforced", v1alpha1.MaxReportedPolicies))
+	case !listed || generation != policy.Generation:
+		return found(nodeProgressing, v1alpha1.ReasonProgressing, "")
+	case missing > 0 && n.report.Truncated:
+		return found(nodeFailed, reasonReportTruncated, fmt.Sprintf(
+			"the node's report has no room for more than %d pods, so nothing proves that the policy is enforced for all", v1alpha1.MaxReportedPods))
+	case missing > 0:
+		return found(nodeProgressing, v1alpha1.ReasonProgressing, fmt.Sprintf(
+			"new or relabelled pods there that its agent hasn't confirmed yet: %d", missing))
 	}
-	return found(nodeProgressing, v1alpha1.ReasonProgressing, "")
+	return found(nodeCurrent, "", "")
 }
 
 func failureOf(report *v1alpha1.NodeEnforcementStatus, uid types.UID) (v1alpha1.PolicyFailure, bool) {
@@ -202,6 +217,9 @@ func enforced(policy v1alpha1.PolicyReference, summary v1alpha1.EnforcementSumma
 	case nodeProgressing:
 		condition.Status, condition.Reason = metav1.ConditionFalse, v1alpha1.ReasonProgressing
 		condition.Message = fmt.Sprintf("%s nodes hold generation %d of NetworkPolicy %s; waiting for %s", summary.Summary, policy.Generation, policy.Name, nameNodes(worst.node, affected))
+		if worst.message != "" {
+			condition.Message += ": " + worst.message
+		}
 		return condition
 	case nodeAgentMissing, nodeAgentStale:
 		condition.Status, condition.Reason = metav1.ConditionUnknown, worst.reason

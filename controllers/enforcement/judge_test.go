@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -48,6 +49,17 @@ func failing(uid, reason, message string) func(*v1alpha1.NodeEnforcementStatus) 
 func condition(name string, status metav1.ConditionStatus, reason, message string) func(*v1alpha1.NodeEnforcementStatus) {
 	return func(s *v1alpha1.NodeEnforcementStatus) {
 		meta.SetStatusCondition(&s.Conditions, metav1.Condition{Type: name, Status: status, Reason: reason, Message: message})
+	}
+}
+
+// seeing makes a report name its Node and list pods.
+func seeing(node types.UID, pods ...*corev1.Pod) func(*v1alpha1.NodeEnforcementStatus) {
+	return func(status *v1alpha1.NodeEnforcementStatus) {
+		status.NodeUID = node
+		for _, pod := range pods {
+			status.Pods = append(status.Pods, v1alpha1.PodDigest(pod.UID, pod.Labels))
+		}
+		slices.Sort(status.Pods)
 	}
 }
 

@@ -54,6 +54,7 @@ func setupPolicies(mgr manager.Manager, options Options) error {
 		Watches(&v1alpha1.PolicyEnforcement{}, handler.EnqueueRequestsFromMapFunc(samePolicy)).
 		Watches(&corev1.Pod{}, changes.podHandler()).
 		Watches(&v1alpha1.NodeEnforcement{}, changes.reportHandler()).
+		Watches(&corev1.Node{}, changes.nodeHandler()).
 		Complete(&PolicyReconciler{
 			survey:   survey{client: mgr.GetClient(), agentNamespace: options.AgentNamespace},
 			pace:     pace.New(options.writeEvery),
@@ -72,9 +73,6 @@ func samePolicy(_ context.Context, object client.Object) []reconcile.Request {
 // Reconcile fetches one policy and what bears on it, judges, and reports. The
 // PolicyEnforcement of a policy that is gone goes by garbage collection.
 func (r *PolicyReconciler) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
-	if wait := r.pace.Wait(request.NamespacedName, time.Now()); wait > 0 {
-		return reconcile.Result{RequeueAfter: wait}, nil
-	}
 	policy := &networkingv1.NetworkPolicy{}
 	if err := r.client.Get(ctx, request.NamespacedName, policy); err != nil {
 		r.pace.Forget(request.NamespacedName)
@@ -95,11 +93,16 @@ func (r *PolicyReconciler) Reconcile(ctx context.Context, request reconcile.Requ
 	if err != nil || stored == nil {
 		return reconcile.Result{}, err
 	}
-	return r.judge(ctx, policy, stored)
+	wait := r.pace.Wait(request.NamespacedName, time.Now())
+	if wait > 0 && !isEnforced(stored.Status.Conditions, policy.Generation) {
+		return reconcile.Result{RequeueAfter: wait}, nil
+	}
+	return r.judge(ctx, policy, stored, wait)
 }
 
-// judge says where the policy is enforced, and reports it.
-func (r *PolicyReconciler) judge(ctx context.Context, policy *networkingv1.NetworkPolicy, stored *v1alpha1.PolicyEnforcement) (reconcile.Result, error) {
+// judge says where the policy is enforced, and reports it, but not before the wait is over
+// unless it isn't enforced any more.
+func (r *PolicyReconciler) judge(ctx context.Context, policy *networkingv1.NetworkPolicy, stored *v1alpha1.PolicyEnforcement, wait time.Duration) (reconcile.Result, error) {
 	subjects, err := r.subjects(ctx, policy.Namespace, selectorOf(&policy.Spec.PodSelector))
 	if err != nil {
 		return reconcile.Result{}, err
@@ -108,6 +111,9 @@ func (r *PolicyReconciler) judge(ctx context.Context, policy *networkingv1.Netwo
 	result, err := r.enforcement(ctx, ReportAll, reference, subjects)
 	if err != nil {
 		return reconcile.Result{}, err
+	}
+	if wait > 0 && !result.falls() {
+		return reconcile.Result{RequeueAfter: wait}, nil
 	}
 	if result.progressing() && (stored.Status.PolicyUID != policy.UID || !speaksOf(stored.Status.Conditions, policy.Generation)) {
 		if wait := r.patience.wait(client.ObjectKeyFromObject(policy), policy.Generation, time.Now()); wait > 0 {

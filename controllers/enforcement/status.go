@@ -74,6 +74,14 @@ func ready(conditions []metav1.Condition, enforced metav1.Condition) metav1.Cond
 // progressing says whether nothing is wrong and some node hasn't confirmed yet.
 func (v verdict) progressing() bool { return v.enforced.Reason == v1alpha1.ReasonProgressing }
 
+// falls says whether an Enforced that is True becomes untrue.
+func (v verdict) falls() bool { return v.enforced.Status != metav1.ConditionTrue }
+
+// isEnforced says whether Enforced is True, and of that generation.
+func isEnforced(conditions []metav1.Condition, generation int64) bool {
+	return speaksOf(conditions, generation) && meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionEnforced)
+}
+
 // speaksOf says whether Enforced was written for a generation.
 func speaksOf(conditions []metav1.Condition, generation int64) bool {
 	enforced := meta.FindStatusCondition(conditions, v1alpha1.ConditionEnforced)

@@ -51,25 +51,32 @@ func (s survey) enforcement(ctx context.Context, reporting Reporting, policy v1a
 
 // nodes returns what is known of each node that runs one of the pods.
 func (s survey) nodes(ctx context.Context, pods []*corev1.Pod) ([]node, error) {
-	seen := map[string]bool{}
+	places := map[string]int{} // of each node in nodes
 	var nodes []node
 	for _, pod := range pods {
 		name := pod.Spec.NodeName
-		if seen[name] {
-			continue
+		place, found := places[name]
+		if !found {
+			n, err := s.node(ctx, name)
+			if err != nil {
+				return nil, err
+			}
+			place = len(nodes)
+			places[name], nodes = place, append(nodes, n)
 		}
-		seen[name] = true
-		agent, err := s.agent(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		report, err := s.nodeReport(ctx, name)
-		if err != nil {
-			return nil, err
-		}
-		nodes = append(nodes, node{name: name, agent: agent, report: report})
+		nodes[place].pods = append(nodes[place].pods, digestOf(pod))
 	}
 	return nodes, nil
+}
+
+// node returns what is known of a node but its pods.
+func (s survey) node(ctx context.Context, name string) (node, error) {
+	agent, err := s.agent(ctx, name)
+	if err != nil {
+		return node{}, err
+	}
+	report, doubt, err := s.nodeReport(ctx, name)
+	return node{name: name, agent: agent, report: report, doubt: doubt}, err
 }
 
 // agent returns the state of a node's agent. While one agent pod replaces another,
@@ -90,17 +97,26 @@ func (s survey) agent(ctx context.Context, nodeName string) (agentState, error) 
 	return state, nil
 }
 
-// nodeReport returns nil where the node's agent has never reported.
-func (s survey) nodeReport(ctx context.Context, name string) (*v1alpha1.NodeEnforcementStatus, error) {
+// nodeReport returns nil where the node's agent has never reported, and why a report
+// proves nothing.
+func (s survey) nodeReport(ctx context.Context, name string) (said *v1alpha1.NodeEnforcementStatus, doubt string, err error) {
 	report := &v1alpha1.NodeEnforcement{}
-	err := s.client.Get(ctx, client.ObjectKey{Name: name}, report)
+	err = s.client.Get(ctx, client.ObjectKey{Name: name}, report)
 	switch {
 	case apierrors.IsNotFound(err):
-		return nil, nil
+		return nil, "", nil
 	case err != nil:
-		return nil, fmt.Errorf("reading NodeEnforcement %s: %w", name, err)
+		return nil, "", fmt.Errorf("reading NodeEnforcement %s: %w", name, err)
 	}
-	return &report.Status, nil
+	object := &corev1.Node{}
+	err = s.client.Get(ctx, client.ObjectKey{Name: name}, object, client.UnsafeDisableDeepCopy)
+	switch {
+	case apierrors.IsNotFound(err):
+		object = nil
+	case err != nil:
+		return nil, "", fmt.Errorf("reading Node %s: %w", name, err)
+	}
+	return &report.Status, doubtOf(object, report), nil
 }
 
 // selectorOf selects nothing where the selector can't be read: an AppIsolation

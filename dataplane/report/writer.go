@@ -1,7 +1,8 @@
 // Package report keeps the NodeEnforcement of one node as its agent wants it: an
 // object that one agent writes, only when it says something else than before, and
 // not more often than every two seconds, however fast the node changes. The field
-// status.agent is the operator's: the Writer keeps it as it finds it.
+// status.agent is the operator's: the Writer keeps it as it finds it. It adds which Node,
+// and which boot of it, the report is about.
 package report
 
 import (
@@ -65,6 +66,7 @@ type Writer struct {
 	mu     sync.Mutex
 	wanted *v1alpha1.NodeEnforcementStatus
 	owner  types.UID // of the Node that was seen last
+	boot   string    // of that Node
 }
 
 // NewWriter makes a Writer that writes nothing before Want is called. cached has
@@ -73,14 +75,17 @@ func NewWriter(cached client.Client, live client.Reader, node string, log logr.L
 	return &Writer{cached: cached, live: live, node: node, log: log, wake: make(chan struct{}, 1), again: make(chan struct{}, 1)}
 }
 
-// SawNode takes the uid of the node's Node each time that it is seen. A uid other
-// than before means that the Node was registered again: the report that it owned is
-// deleted, or will be, and the Writer makes it new.
-func (w *Writer) SawNode(uid types.UID) {
+// SawNode takes the node's Node each time that it is seen. A uid other than before means
+// that the Node was registered again: the report that it owned is deleted, or will be, and
+// the Writer makes it new. A new boot is written, too: this agent began after it.
+func (w *Writer) SawNode(node *corev1.Node) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	again := w.owner != "" && w.owner != uid
-	w.owner = uid
+	again := w.owner != "" && w.owner != node.UID
+	if w.wanted != nil && w.boot != node.Status.NodeInfo.BootID {
+		w.poke()
+	}
+	w.owner, w.boot = node.UID, node.Status.NodeInfo.BootID
 	if !again {
 		return
 	}
@@ -99,6 +104,11 @@ func (w *Writer) Want(status *v1alpha1.NodeEnforcementStatus) {
 		return
 	}
 	w.wanted = status
+	w.poke()
+}
+
+// poke wakes the Writer.
+func (w *Writer) poke() {
 	select {
 	case w.wake <- struct{}{}:
 	default:
@@ -181,11 +191,16 @@ func (w *Writer) write(ctx context.Context) error {
 }
 
 func (w *Writer) store(ctx context.Context, wanted *v1alpha1.NodeEnforcementStatus) error {
-	stored, err := w.ensure(ctx)
+	node := &corev1.Node{}
+	if err := w.cached.Get(ctx, client.ObjectKey{Name: w.node}, node); err != nil {
+		return fmt.Errorf("getting Node %s: %w", w.node, err)
+	}
+	stored, err := w.ensure(ctx, node)
 	if err != nil {
 		return err
 	}
 	wanted.Agent = stored.Status.Agent // the operator's
+	wanted.NodeUID, wanted.BootID = node.UID, node.Status.NodeInfo.BootID
 	if same(&stored.Status, wanted) {
 		w.known = stored
 		return nil
@@ -206,11 +221,7 @@ func (w *Writer) store(ctx context.Context, wanted *v1alpha1.NodeEnforcementStat
 
 // ensure returns the node's NodeEnforcement, made or corrected so that the
 // present Node owns it: the report goes when the Node goes.
-func (w *Writer) ensure(ctx context.Context) (*v1alpha1.NodeEnforcement, error) {
-	node := &corev1.Node{}
-	if err := w.cached.Get(ctx, client.ObjectKey{Name: w.node}, node); err != nil {
-		return nil, fmt.Errorf("getting Node %s: %w", w.node, err)
-	}
+func (w *Writer) ensure(ctx context.Context, node *corev1.Node) (*v1alpha1.NodeEnforcement, error) {
 	if w.known != nil && ownedBy(w.known, node) {
 		return w.known.DeepCopy(), nil
 	}

@@ -246,7 +246,7 @@ func TestARegisteredAgainNodeHasItsReport(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := newStore(t, node("old-uid"))
 				s.begin(t)
-				s.SawNode("old-uid")
+				s.SawNode(node("old-uid"))
 				s.Want(enforcing(1))
 				time.Sleep(time.Minute)
 				old := s.stored(t)
@@ -255,7 +255,7 @@ func TestARegisteredAgainNodeHasItsReport(t *testing.T) {
 					require.NoError(t, s.client.Delete(t.Context(), old))
 				}
 				require.NoError(t, s.client.Create(t.Context(), node("new-uid")))
-				s.SawNode("new-uid")
+				s.SawNode(node("new-uid"))
 				time.Sleep(late)
 				if late > 0 {
 					_ = s.client.Delete(t.Context(), old)
@@ -275,16 +275,16 @@ func TestANodeThatChangesCostsNoRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t, node("uid"))
 		s.begin(t)
-		s.SawNode("uid")
+		s.SawNode(node("uid"))
 		s.Want(enforcing(1))
 		time.Sleep(time.Second)
 		s.reads = 0
 		for range 100 {
-			s.SawNode("uid")
+			s.SawNode(node("uid"))
 			time.Sleep(time.Second)
 		}
 		require.Zero(t, s.reads)
-		s.SawNode("another")
+		s.SawNode(node("another"))
 		time.Sleep(ownedFor + ownedEvery)
 		s.reads = 0
 		time.Sleep(recheckEvery - time.Minute)
@@ -320,4 +320,37 @@ func TestSameIgnoresTimes(t *testing.T) {
 	require.False(t, b.Conditions[0].LastTransitionTime.IsZero(), "the arguments stay as they are")
 	b.Conditions[0].Status = metav1.ConditionFalse
 	require.False(t, same(a, b))
+}
+
+// A report says which Node it is about and which boot of it, so that what was reported
+// before proves nothing. A Node whose kubelet tells the new boot late is followed.
+func TestAReportNamesItsBoot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		booted := node("uid")
+		booted.Status.NodeInfo.BootID = "first"
+		s := newStore(t, booted)
+		s.SawNode(booted)
+		s.begin(t)
+		s.Want(enforcing(1))
+		synctest.Wait()
+		report := s.stored(t)
+		require.Equal(t, types.UID("uid"), report.Status.NodeUID)
+		require.Equal(t, "first", report.Status.BootID)
+
+		time.Sleep(time.Minute)
+		require.NoError(t, s.client.Get(t.Context(), client.ObjectKeyFromObject(booted), booted))
+		booted.Status.NodeInfo.BootID = "second"
+		require.NoError(t, s.client.Status().Update(t.Context(), booted))
+		s.writes = nil
+		s.SawNode(booted)
+		time.Sleep(Every + jitter)
+		synctest.Wait()
+		require.Equal(t, "second", s.stored(t).Status.BootID)
+		require.Len(t, s.writes, 1)
+		for range 10 { // a Node that only changes otherwise
+			s.SawNode(booted)
+			time.Sleep(time.Minute)
+		}
+		require.Len(t, s.writes, 1)
+	})
 }

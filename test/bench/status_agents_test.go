@@ -56,6 +56,7 @@ type agent struct {
 
 	mu       sync.Mutex
 	policies map[types.UID]int64
+	pods     []string // the digests of its pods, in order
 }
 
 // newAgents makes agents that don't report yet.
@@ -82,6 +83,14 @@ func newAgents(t testing.TB, s fleetSize, config *rest.Config, pods []placed, no
 		}
 	}
 	return a
+}
+
+// seen gives each agent the digests of its pods.
+func (a *agents) seen(pods map[int][]string) {
+	for node, digests := range pods {
+		slices.Sort(digests)
+		a.nodes[node].pods = digests
+	}
 }
 
 func targetKey(namespace string, labels map[string]string) string {
@@ -139,7 +148,7 @@ func (a *agents) hold(policy *networkingv1.NetworkPolicy) {
 // want reports as an agent of a healthy node.
 func (n *agent) want() {
 	n.mu.Lock()
-	status := &v1alpha1.NodeEnforcementStatus{Backend: "iptables-nft", PolicyCount: int32(len(n.policies))}
+	status := &v1alpha1.NodeEnforcementStatus{Backend: "iptables-nft", PolicyCount: int32(len(n.policies)), Pods: n.pods}
 	for _, uid := range slices.Sorted(maps.Keys(n.policies)) {
 		status.Policies = append(status.Policies, v1alpha1.EnforcedPolicy{UID: uid, Generation: n.policies[uid]})
 	}

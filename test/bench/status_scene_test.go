@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 	"github.com/moat-dev/moat/test/cluster"
 )
@@ -46,18 +47,20 @@ func newFleet(t testing.TB, s fleetSize, flags []string) *fleet {
 		f.cluster = cluster.New(t, cluster.Options{Primary: ruleset.IPv4, EtcdFlags: roomy})
 	})
 	f.api = newClientset(t, f.cluster.Config(t))
-	nodes := f.load(t)
+	nodes, listed := f.load(t)
 	f.agents = newAgents(t, s, f.cluster.AgentConfig(t), f.placed, nodes)
+	f.agents.seen(listed)
 	f.proofs = watchProofs(t, f.cluster.Config(t))
 	return f
 }
 
-// load makes all objects, and returns the uids of the nodes.
-func (f *fleet) load(t testing.TB) map[string]types.UID {
+// load makes all objects, and returns the uids of the nodes, and by node the digests of
+// its pods.
+func (f *fleet) load(t testing.TB) (map[string]types.UID, map[int][]string) {
 	t.Helper()
 	s := f.size
 	var mu sync.Mutex
-	nodes := map[string]types.UID{}
+	nodes, listed := map[string]types.UID{}, map[int][]string{}
 	var done atomic.Int64
 	total := s.namespaces*s.policies + 2*s.nodes + len(f.placed)
 	detail := func() string { return fmt.Sprintf("%d of %d objects", done.Load(), total) }
@@ -74,11 +77,17 @@ func (f *fleet) load(t testing.TB) map[string]types.UID {
 		parallel(t, len(f.placed), func(ctx context.Context, i int) error {
 			defer done.Add(1)
 			pod := s.pod(i, f.placed[i])
-			_, err := f.api.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
-			return err
+			stored, err := f.api.CoreV1().Pods(pod.Namespace).Create(ctx, pod, metav1.CreateOptions{})
+			if err != nil {
+				return err
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			listed[f.placed[i].node] = append(listed[f.placed[i].node], v1alpha1.PodDigest(stored.UID, stored.Labels))
+			return nil
 		})
 	})
-	return nodes
+	return nodes, listed
 }
 
 func (f *fleet) loadNamespace(ctx context.Context, i int, done *atomic.Int64) error {

@@ -379,6 +379,9 @@ var schemaYAML = typed.YAMLObject(`types:
     - name: backend
       type:
         scalar: string
+    - name: bootID
+      type:
+        scalar: string
     - name: conditions
       type:
         list:
@@ -392,6 +395,15 @@ var schemaYAML = typed.YAMLObject(`types:
         list:
           elementType:
             namedType: com.github.moat-dev.moat.apis.v1alpha1.PolicyFailure
+          elementRelationship: atomic
+    - name: nodeUID
+      type:
+        namedType: io.k8s.apimachinery.pkg.types.UID
+    - name: pods
+      type:
+        list:
+          elementType:
+            scalar: string
           elementRelationship: atomic
     - name: policies
       type:

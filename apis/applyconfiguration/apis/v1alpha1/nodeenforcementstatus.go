@@ -3,6 +3,7 @@
 package v1alpha1
 
 import (
+	types "k8s.io/apimachinery/pkg/types"
 	v1 "k8s.io/client-go/applyconfigurations/meta/v1"
 )
 
@@ -15,6 +16,13 @@ type NodeEnforcementStatusApplyConfiguration struct {
 	// every other field is the agent's last word. It is missing until an operator
 	// has seen the report.
 	Agent *NodeAgentApplyConfiguration `json:"agent,omitempty"`
+	// nodeUID is the metadata.uid of the Node that the report is about. A report about an
+	// earlier Node of this name proves nothing. Agents of older releases leave it empty, and list
+	// no pods.
+	NodeUID *types.UID `json:"nodeUID,omitempty"`
+	// bootID is the status.nodeInfo.bootID of that Node. A report from before the node's
+	// last boot proves nothing: the kernel holds no rule when it starts.
+	BootID *string `json:"bootID,omitempty"`
 	// backend is the iptables variant in use: iptables-nft or iptables-legacy.
 	// Empty until the agent has found one.
 	Backend *string `json:"backend,omitempty"`
@@ -25,7 +33,13 @@ type NodeEnforcementStatusApplyConfiguration struct {
 	// policyCount is the number of enforced policies, also where the list is
 	// truncated.
 	PolicyCount *int32 `json:"policyCount,omitempty"`
-	// truncated is true where more policies are enforced than the list holds.
+	// pods lists the pods of this node in the namespaces of these policies, as the agent
+	// saw them when it put the rules in force: each is a digest of the pod's uid and labels,
+	// in order. A pod that is new, or has new labels, isn't listed until the agent has
+	// seen it. Pods that are gone may be listed.
+	Pods []string `json:"pods,omitempty"`
+	// truncated is true where more policies are enforced, or more pods selected, than
+	// the lists hold.
 	Truncated *bool `json:"truncated,omitempty"`
 	// failures names each policy that selects a pod of this node and could not
 	// be put in force as written. The pods of such a policy are closed.
@@ -46,6 +60,22 @@ func NodeEnforcementStatus() *NodeEnforcementStatusApplyConfiguration {
 // If called multiple times, the Agent field is set to the value of the last call.
 func (b *NodeEnforcementStatusApplyConfiguration) WithAgent(value *NodeAgentApplyConfiguration) *NodeEnforcementStatusApplyConfiguration {
 	b.Agent = value
+	return b
+}
+
+// WithNodeUID sets the NodeUID field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the NodeUID field is set to the value of the last call.
+func (b *NodeEnforcementStatusApplyConfiguration) WithNodeUID(value types.UID) *NodeEnforcementStatusApplyConfiguration {
+	b.NodeUID = &value
+	return b
+}
+
+// WithBootID sets the BootID field in the declarative configuration to the given value
+// and returns the receiver, so that objects can be built by chaining "With" function invocations.
+// If called multiple times, the BootID field is set to the value of the last call.
+func (b *NodeEnforcementStatusApplyConfiguration) WithBootID(value string) *NodeEnforcementStatusApplyConfiguration {
+	b.BootID = &value
 	return b
 }
 
@@ -75,6 +105,16 @@ func (b *NodeEnforcementStatusApplyConfiguration) WithPolicies(values ...*Enforc
 // If called multiple times, the PolicyCount field is set to the value of the last call.
 func (b *NodeEnforcementStatusApplyConfiguration) WithPolicyCount(value int32) *NodeEnforcementStatusApplyConfiguration {
 	b.PolicyCount = &value
+	return b
+}
+
+// WithPods adds the given value to the Pods field in the declarative configuration
+// and returns the receiver, so that objects can be build by chaining "With" function invocations.
+// If called multiple times, values provided by each call will be appended to the Pods field.
+func (b *NodeEnforcementStatusApplyConfiguration) WithPods(values ...string) *NodeEnforcementStatusApplyConfiguration {
+	for i := range values {
+		b.Pods = append(b.Pods, values[i])
+	}
 	return b
 }
 

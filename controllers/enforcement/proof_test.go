@@ -1,0 +1,265 @@
+package enforcement
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/apiservertest"
+)
+
+func TestJudgeNodeComparesPods(t *testing.T) {
+	held := listing("uid-db", 2)
+	pods := func(digests ...string) func(*v1alpha1.NodeEnforcementStatus) {
+		return func(status *v1alpha1.NodeEnforcementStatus) { status.NodeUID, status.Pods = "node", digests }
+	}
+	for name, test := range map[string]struct {
+		report *v1alpha1.NodeEnforcementStatus
+		doubt  string
+		state  nodeState
+		reason string
+	}{
+		"all are listed":                {report(held, pods("a", "b")), "", nodeCurrent, ""},
+		"pods of others and of before":  {report(held, pods("0", "a", "aa", "b", "c")), "", nodeCurrent, ""},
+		"one isn't listed":              {report(held, pods("a", "c")), "", nodeProgressing, "Progressing"},
+		"none is listed":                {report(held, pods()), "", nodeProgressing, "Progressing"},
+		"an agent of an older release":  {report(held), "", nodeCurrent, ""},
+		"no room for one":               {report(held, pods("a"), truncated), "", nodeFailed, "ReportTruncated"},
+		"listed, with no room for more": {report(held, pods("a", "b"), truncated), "", nodeCurrent, ""},
+		"an older generation":           {report(listing("uid-db", 1), pods("a", "b")), "", nodeProgressing, "Progressing"},
+		"about another Node":            {report(held, pods("a", "b")), "why", nodeAgentStale, "AgentStale"},
+		"a failure of another Node":     {report(failing("uid-db", "RestoreFailed", "x"), pods("a", "b")), "why", nodeAgentStale, "AgentStale"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			found := judgeNode(policy, node{name: "node-1", agent: agentReady, report: test.report, doubt: test.doubt, pods: []string{"b", "a"}})
+			require.Equal(t, test.state, found.state)
+			require.Equal(t, test.reason, found.reason)
+		})
+	}
+	waiting := judge(policy, []node{{name: "node-1", agent: agentReady, report: report(held, pods("a")), pods: []string{"a", "b"}}})
+	require.Equal(t, "0/1 nodes hold generation 2 of NetworkPolicy appiso-db; waiting for node node-1: "+
+		"new or relabelled pods there that its agent hasn't confirmed yet: 1", waiting.enforced.Message)
+}
+
+func TestDoubtOf(t *testing.T) {
+	node := func(uid types.UID, boot string) *corev1.Node {
+		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{UID: uid}}
+		n.Status.NodeInfo.BootID = boot
+		return n
+	}
+	said := func(uid types.UID, boot string, owners ...types.UID) *v1alpha1.NodeEnforcement {
+		r := &v1alpha1.NodeEnforcement{Status: v1alpha1.NodeEnforcementStatus{NodeUID: uid, BootID: boot}}
+		for _, owner := range owners {
+			r.OwnerReferences = append(r.OwnerReferences, metav1.OwnerReference{UID: owner})
+		}
+		return r
+	}
+	for name, test := range map[string]struct {
+		node   *corev1.Node
+		report *v1alpha1.NodeEnforcement
+		want   string
+	}{
+		"of this Node and boot":                           {node("n", "1"), said("n", "1", "n"), ""},
+		"before the last boot":                            {node("n", "2"), said("n", "1", "n"), "last boot"},
+		"of an earlier Node":                              {node("new", "1"), said("n", "1", "n"), "earlier Node"},
+		"of an earlier Node, and owned by the new one":    {node("new", "1"), said("n", "1", "new"), "earlier Node"},
+		"of an older release":                             {node("n", "1"), said("", "", "n"), ""},
+		"of an older release, and an earlier Node":        {node("new", "1"), said("", "", "n"), "earlier Node"},
+		"a kubelet that tells no boot":                    {node("n", ""), said("n", "", "n"), ""},
+		"a boot that the kubelet told since":              {node("n", "1"), said("n", "", "n"), ""},
+		"of a Node that is gone":                          {nil, said("n", "1", "n"), "no Node"},
+		"of an older release, and no Node in the cluster": {nil, said("", ""), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			doubt := doubtOf(test.node, test.report)
+			require.Equal(t, test.want == "", doubt == "", doubt)
+			require.Contains(t, doubt, test.want)
+		})
+	}
+}
+
+// member makes the Node, which has booted, and its agent.
+func (c *cluster) member(name string) *corev1.Node {
+	c.t.Helper()
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: c.node(name)}}
+	require.NoError(c.t, c.admin.Create(c.t.Context(), node))
+	c.boot(node, "first")
+	return node
+}
+
+func (c *cluster) boot(node *corev1.Node, id string) {
+	c.t.Helper()
+	node.Status.NodeInfo.BootID = id
+	require.NoError(c.t, c.admin.Status().Update(c.t.Context(), node))
+}
+
+// booted makes a report name its boot.
+func booted(id string) func(*v1alpha1.NodeEnforcementStatus) {
+	return func(status *v1alpha1.NodeEnforcementStatus) { status.BootID = id }
+}
+
+// A pod that is new, or that is selected by other labels than the agent saw, takes the True
+// away until the agent has seen it, though the policy is in force on the node already. One
+// that goes doesn't.
+func TestAPodThatTheAgentHasNotSeenIsNotEnforced(t *testing.T) {
+	c := newCluster(t)
+	node := c.member("one")
+	c.agent(node.Name)
+	c.createApp()
+	byHand := c.handWritten("by-hand")
+	policy := c.programmed()
+	first := c.pod("first", node.Name)
+	say := func(pods ...*corev1.Pod) {
+		c.report(node.Name, listing(string(policy.UID), policy.Generation), listing(string(byHand.UID), byHand.Generation), seeing(node.UID, pods...))
+	}
+	say(first)
+	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+	c.expectPolicy(byHand, "True", "AllNodesEnforced", "1/1")
+
+	second := c.pod("second", node.Name)
+	app := c.expect("Enforced", "False", "Progressing", "0/1")
+	require.Contains(t, meta.FindStatusCondition(app.Status.Conditions, "Enforced").Message, "hasn't confirmed yet: 1")
+	c.expectPolicy(byHand, "False", "Progressing", "0/1")
+	say(first, second)
+	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+	c.expectPolicy(byHand, "True", "AllNodesEnforced", "1/1")
+
+	first.Labels["version"] = "2"
+	require.NoError(t, c.admin.Update(t.Context(), first))
+	c.expect("Enforced", "False", "Progressing", "0/1")
+	say(first, second)
+	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+
+	stranger := c.pod("stranger", node.Name, func(pod *corev1.Pod) { pod.Labels["role"] = "web" })
+	time.Sleep(apiservertest.Never)
+	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+	stranger.Labels["role"] = "db"
+	require.NoError(t, c.admin.Update(t.Context(), stranger))
+	c.expect("Enforced", "False", "Progressing", "0/1")
+	say(first, second, stranger)
+	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+
+	require.NoError(t, c.admin.Delete(t.Context(), second))
+	require.Eventually(t, func() bool { return c.app().Status.SelectedPods == 2 }, apiservertest.Eventually, apiservertest.Tick, "a pod is gone")
+	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+}
+
+// A report from before a boot, or of an earlier Node of that name, proves nothing, from when
+// the Node says so until the agent has reported anew.
+func TestAReportOfBeforeABootProvesNothing(t *testing.T) {
+	c := newCluster(t)
+	node := c.member("one")
+	c.agent(node.Name)
+	c.createApp()
+	policy := c.programmed()
+	pod := c.pod("a", node.Name)
+	say := func(boot string) {
+		c.report(node.Name, listing(string(policy.UID), policy.Generation), seeing(node.UID, pod), booted(boot))
+	}
+	say("first")
+	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+
+	c.boot(node, "second")
+	app := c.expect("Enforced", "Unknown", "AgentStale", "0/1")
+	require.Contains(t, app.Status.Failures[0].Message, "before its last boot")
+	say("second")
+	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+
+	require.NoError(t, c.admin.Delete(t.Context(), node))
+	c.expect("Enforced", "Unknown", "AgentStale", "0/1")
+	node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node.Name}}
+	require.NoError(t, c.admin.Create(t.Context(), node))
+	c.boot(node, "second")
+	require.Eventually(t, func() bool {
+		failures := c.app().Status.Failures
+		return len(failures) == 1 && failures[0].Message == "the node's report is about an earlier Node of this name"
+	}, apiservertest.Eventually, apiservertest.Tick, "the machine may be another one")
+	say("second")
+	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+}
+
+// fallsWithin is the promise for a pod event that changes who is selected, on a quiet
+// cluster.
+const fallsWithin = 100 * time.Millisecond
+
+// With the controllers as they are shipped, neither what gathers events nor what keeps writes
+// apart keeps an untrue True in a status. Half of the falls come by a new pod, half by a label.
+func TestEnforcedFallsAtOnce(t *testing.T) {
+	const apps = 20
+	c := newClusterOf(t, ReportAll, 0)
+	node := c.member("one")
+	c.agent(node.Name)
+	var pods []*corev1.Pod
+	of := map[string]*v1alpha1.AppIsolation{}
+	for i := range apps {
+		name := fmt.Sprint("app-", i)
+		of[name] = c.newApp(name)
+		require.NoError(t, c.admin.Create(t.Context(), of[name]))
+		pods = append(pods, c.pod(name+"-0", node.Name, func(pod *corev1.Pod) { pod.Labels["role"] = name }))
+	}
+	say := func() {
+		var lists []func(*v1alpha1.NodeEnforcementStatus)
+		for name := range of {
+			app := c.appNamed(name)
+			require.NotNil(t, app.Status.Policy)
+			lists = append(lists, listing(string(app.Status.Policy.UID), app.Status.Policy.Generation))
+		}
+		c.report(node.Name, append(lists, seeing(node.UID, pods...))...)
+	}
+	are := func(status metav1.ConditionStatus) bool {
+		return !slices.ContainsFunc(slices.Collect(maps.Keys(of)), func(name string) bool {
+			return !meta.IsStatusConditionPresentAndEqual(c.appNamed(name).Status.Conditions, v1alpha1.ConditionEnforced, status)
+		})
+	}
+	require.Eventually(t, func() bool {
+		return !slices.ContainsFunc(slices.Collect(maps.Keys(of)), func(name string) bool { return c.appNamed(name).Status.Policy == nil })
+	}, apiservertest.Eventually, apiservertest.Tick, "policies")
+	say()
+	require.Eventually(t, func() bool { return are(metav1.ConditionTrue) }, apiservertest.Eventually, apiservertest.Tick, "all are in force")
+
+	var took []time.Duration
+	falls := func(name string, event func()) {
+		watcher, err := client.NewWithWatch(server.AdminConfig(t), client.Options{Scheme: apiservertest.NewScheme()})
+		require.NoError(t, err)
+		stream, err := watcher.Watch(t.Context(), &v1alpha1.AppIsolationList{}, client.InNamespace(c.namespace), client.MatchingFields{"metadata.name": name})
+		require.NoError(t, err)
+		defer stream.Stop()
+		<-stream.ResultChan() // as it is
+		start := time.Now()
+		event()
+		for {
+			app := (<-stream.ResultChan()).Object.(*v1alpha1.AppIsolation)
+			if !meta.IsStatusConditionTrue(app.Status.Conditions, v1alpha1.ConditionEnforced) {
+				took = append(took, time.Since(start))
+				return
+			}
+		}
+	}
+	for i := range apps {
+		name := fmt.Sprint("app-", i)
+		falls(name, func() {
+			pods = append(pods, c.pod(name+"-1", node.Name, func(pod *corev1.Pod) { pod.Labels["role"] = name }))
+		})
+	}
+	say()
+	require.Eventually(t, func() bool { return are(metav1.ConditionTrue) }, apiservertest.Eventually, apiservertest.Tick, "all are in force again")
+	for i := range apps {
+		falls(fmt.Sprint("app-", i), func() {
+			pods[i].Labels["version"] = "2"
+			require.NoError(t, c.admin.Update(t.Context(), pods[i]))
+		})
+	}
+	slices.Sort(took)
+	t.Logf("Enforced fell after %s at the median, and %s at most", took[len(took)/2], took[len(took)-1])
+	require.Less(t, took[len(took)/2], fallsWithin, "%v", took)
+}
