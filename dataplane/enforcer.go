@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/ipset"
@@ -70,6 +73,10 @@ type enforcer struct {
 	// so that they aren't what it planned.
 	overtaken bool
 
+	// held are the names that the kernel may hold, and clashes why policies lack one.
+	held    map[ruleset.Family]compile.Names
+	clashes map[types.UID]error
+
 	cutter   *cutter
 	cuts     *cuts
 	stricter bool // something was written that may forbid what was allowed
@@ -95,7 +102,7 @@ func newEnforcer(requested iptables.Backend) *enforcer {
 	m := newMetrics()
 	return &enforcer{
 		requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {},
-		damage: damage{}, waker: newWaker(),
+		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{},
 	}
 }
 
@@ -109,6 +116,7 @@ func (e *enforcer) sync(ctx context.Context, m *model) error {
 	err := e.standing(explainModule(e.findFaults(ctx, m, e.pass(ctx, m))))
 	if e.view != nil {
 		e.view.refused = e.quarantine.reasons()
+		maps.Copy(e.view.refused, e.clashes)
 	}
 	if err == nil && e.trusted {
 		e.inspection.settle()
@@ -221,7 +229,7 @@ func (e *enforcer) followLinks() (bool, error) {
 
 // compile makes the desired state of each family from the view and the links.
 func (e *enforcer) compile() {
-	e.outputs, e.desired, e.recompiled = nil, map[ruleset.Family]iptables.Table{}, true
+	e.outputs, e.desired, e.recompiled, e.clashes = nil, map[ruleset.Family]iptables.Table{}, true, map[types.UID]error{}
 	if len(e.view.guard.PodCIDRs) > 0 {
 		e.metrics.guardDrops.follow(e.runners)
 	}
@@ -229,7 +237,8 @@ func (e *enforcer) compile() {
 	guard.Uplinks = e.uplinks
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			output := compile.Compile(family, endpoints, e.links, guard)
+			output := compile.CompileBeside(e.held[family], family, endpoints, e.links, guard)
+			e.noteNames(&output)
 			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)
@@ -315,6 +324,7 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 	e.sizes.follow(e.refusals.outOfPlan(plan), busy)
 	e.refusals.forget(plan)
 	e.recompiled = false
+	e.letNamesGo(busy)
 	return len(busy) > 0, nil
 }
 

@@ -43,21 +43,26 @@ func (c *compiler) peerMatches(d policy.Direction, r *policy.Rule) []match {
 	var alternatives []match
 	for _, peer := range r.Peers {
 		if peer.Pods != nil {
-			alternatives = append(alternatives, match{c.peerSet(peerSide(d), policy.PeerSet{Pods: *peer.Pods})})
+			alternatives = append(alternatives, c.peerSet(peerSide(d), policy.PeerSet{Pods: *peer.Pods})...)
 		}
 	}
 	return append(alternatives, c.blockMatches(peerSide(d), r.Peers)...)
 }
 
-// peerSet declares a set that follows pods and returns its look-up.
-func (c *compiler) peerSet(side ruleset.Side, peers policy.PeerSet) ruleset.Match {
-	name, setType := peerSetName(c.family, &peers), ruleset.HashIP
+// peerSet declares a set that follows pods and returns its look-up, as one alternative:
+// none where its name stands for another set.
+func (c *compiler) peerSet(side ruleset.Side, peers policy.PeerSet) []match {
+	name, free := c.take(c.peerSetName, peers.Key())
+	if !free {
+		return nil
+	}
+	setType := ruleset.HashIP
 	if peers.PortName != "" {
 		setType = ruleset.HashIPPort
 	}
 	c.peers[name] = peers
 	c.sets[name] = ruleset.Set{Name: name, Type: setType, Family: c.family}
-	return ruleset.SetMatch{Set: name, Type: setType, Side: side}
+	return []match{{ruleset.SetMatch{Set: name, Type: setType, Side: side}}}
 }
 
 // blockMatches returns at most one alternative: the union of what each block
@@ -74,7 +79,10 @@ func (c *compiler) blockMatches(side ruleset.Side, peers []policy.Peer) []match 
 	case len(prefixes) == 1:
 		return []match{{ruleset.PrefixMatch(side, prefixes[0])}}
 	}
-	name := prefixSetName(c.family, prefixes)
+	name, free := c.take(c.prefixSetName, fmt.Sprint(prefixes))
+	if !free {
+		return nil
+	}
 	members := ruleset.Members{}
 	for _, prefix := range prefixes {
 		members[ruleset.Member{Prefix: prefix}] = struct{}{}
@@ -181,20 +189,22 @@ func (c *compiler) namedEgress(r *policy.Rule) []match {
 		if port.Name == "" {
 			continue
 		}
-		served := func(pods policy.PodPeer) ruleset.Match {
+		served := func(pods policy.PodPeer) []match {
 			return c.peerSet(ruleset.Destination, policy.PeerSet{Pods: pods, PortName: port.Name, Protocol: port.Protocol})
 		}
 		if r.AnyPeer {
-			alternatives = append(alternatives, match{served(policy.EveryPod())})
+			alternatives = append(alternatives, served(policy.EveryPod())...)
 			continue
 		}
 		for _, peer := range r.Peers {
 			if peer.Pods != nil {
-				alternatives = append(alternatives, match{served(*peer.Pods)})
+				alternatives = append(alternatives, served(*peer.Pods)...)
 			}
 		}
 		for _, block := range c.blockMatches(ruleset.Destination, r.Peers) {
-			alternatives = append(alternatives, append(block, served(policy.EveryPod())))
+			for _, every := range served(policy.EveryPod()) {
+				alternatives = append(alternatives, slices.Concat(block, every))
+			}
 		}
 	}
 	return alternatives

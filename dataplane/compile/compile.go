@@ -50,12 +50,32 @@ type Output struct {
 
 	// Cuts are the members of the sets that CutSet names: see Cut.
 	Cuts Cuts
+
+	// Names says what the names of Ruleset stand for.
+	Names Names
+
+	// Clashing are the policies of which something has no name of its own, since it
+	// stands for something else. That allows nothing.
+	Clashing []*policy.Policy
 }
 
 // Compile returns the state of one family for the given endpoints, the links that
 // lead to them and the guard of the node's other addresses.
 func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
+	return CompileBeside(nil, family, endpoints, links, guard)
+}
+
+// CompileBeside is Compile for a kernel that holds names: none comes to stand for something
+// else.
+func CompileBeside(held Names, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
+	return compileNaming(digestName, held, family, endpoints, links, guard)
+}
+
+func compileNaming(digest func(Content) string, held Names, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
 	c := &compiler{
+		digest:   digest,
+		held:     held,
+		names:    Names{},
 		family:   family,
 		links:    links,
 		guard:    guard,
@@ -66,7 +86,7 @@ func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, gu
 		profiles: map[profileKey]string{},
 		origins:  map[string][]*policy.Policy{},
 	}
-	out := Output{Peers: c.peers, Local: c.local(), Foreign: c.foreign(), Origins: c.origins}
+	out := Output{Peers: c.peers, Local: c.local(), Foreign: c.foreign(), Origins: c.origins, Names: c.names}
 	for d := range policy.Direction(policy.Directions) {
 		out.Isolated[d] = c.direction(d, endpoints)
 	}
@@ -80,6 +100,7 @@ func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, gu
 		Chains: sortedValues(c.chains),
 		Sets:   sortedValues(c.sets),
 	}
+	out.Clashing = c.clashing
 	return out
 }
 
@@ -93,6 +114,12 @@ type compiler struct {
 	rules    map[ruleKey][]textRule
 	profiles map[profileKey]string
 	origins  map[string][]*policy.Policy
+
+	digest   func(Content) string
+	held     Names
+	names    Names
+	clash    bool // something had no name since noteClash was called last
+	clashing []*policy.Policy
 }
 
 func (c *compiler) addChain(name string, rules ...ruleset.Rule) {
@@ -270,6 +297,7 @@ func (c *compiler) profile(d policy.Direction, e *policy.Endpoint) string {
 	name, known := c.profiles[alike]
 	if !known {
 		name = c.makeProfile(d, keys, e.Pod)
+		c.noteClash(e.Isolating[d]...)
 		c.profiles[alike] = name
 		c.origins[name] = append(c.origins[name], e.Isolating[d]...)
 	}
@@ -303,7 +331,10 @@ func (c *compiler) makeProfile(d policy.Direction, policies []ruleKey, pod *poli
 		rules = append(rules, r.rule)
 		content.WriteString(r.text)
 	}
-	name := profileChain(d, content.String())
+	name, free := c.take(profileChain(d), content.String())
+	if !free {
+		name, rules = closedChain(d), []ruleset.Rule{drop}
+	}
 	c.addChain(name, rules...)
 	return name
 }
@@ -356,6 +387,7 @@ func (c *compiler) policyRules(key ruleKey, pod *policy.Pod) []textRule {
 			rules = append(rules, textRule{rule, ruleText(rule)})
 		}
 	}
+	c.noteClash(key.policy)
 	c.rules[key] = rules
 	return rules
 }

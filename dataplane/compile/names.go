@@ -1,7 +1,6 @@
 package compile
 
 import (
-	"crypto/sha256"
 	"encoding/base32"
 	"fmt"
 	"net/netip"
@@ -51,11 +50,6 @@ const digestLength = 16
 
 var digestEncoding = base32.HexEncoding.WithPadding(base32.NoPadding)
 
-func digest(content string) string {
-	sum := sha256.Sum256([]byte(content))
-	return digestEncoding.EncodeToString(sum[:])[:digestLength]
-}
-
 // IsolatedSet is the name of the set of the node's own isolated pods.
 func IsolatedSet(family ruleset.Family, d policy.Direction) string {
 	return fmt.Sprintf("%s%d-%s", SetPrefix, family, strings.ToLower(d.String()))
@@ -72,12 +66,12 @@ func ForeignSet(family ruleset.Family) string {
 	return fmt.Sprintf("%s%d-foreign", SetPrefix, family)
 }
 
-func peerSetName(family ruleset.Family, peers *policy.PeerSet) string {
-	return fmt.Sprintf("%s%d-p-%s", SetPrefix, family, strings.ToLower(digest(peers.Key())))
+func (c *compiler) peerSetName(digest string) string {
+	return fmt.Sprintf("%s%d-p-%s", SetPrefix, c.family, strings.ToLower(digest))
 }
 
-func prefixSetName(family ruleset.Family, prefixes []netip.Prefix) string {
-	return fmt.Sprintf("%s%d-n-%s", SetPrefix, family, strings.ToLower(digest(fmt.Sprint(prefixes))))
+func (c *compiler) prefixSetName(digest string) string {
+	return fmt.Sprintf("%s%d-n-%s", SetPrefix, c.family, strings.ToLower(digest))
 }
 
 func directionChain(d policy.Direction) string {
@@ -96,9 +90,9 @@ func branchChain(chain string, branch int) string {
 	return fmt.Sprintf("%s%d", chain, branch)
 }
 
-// profileChain names a chain by its rules, one ruleText each.
-func profileChain(d policy.Direction, rules string) string {
-	return fmt.Sprintf("%s%c-%s", ChainPrefix, d.String()[0], digest(rules))
+// profileChain names a chain by the digest of its rules, one ruleText each.
+func profileChain(d policy.Direction) func(digest string) string {
+	return func(digest string) string { return fmt.Sprintf("%s%c-%s", ChainPrefix, d.String()[0], digest) }
 }
 
 // ruleText is equal for two rules exactly if they are. The type of each match is

@@ -1,0 +1,4 @@
+package compile
+
+// CompileNaming makes names as the test says.
+var CompileNaming = compileNaming
