@@ -237,7 +237,7 @@ func (e *enforcer) compile() {
 	guard.Uplinks = e.uplinks
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			output := compile.CompileBeside(e.held[family], family, endpoints, e.links, guard)
+			output := compile.Beside(e.held[family], family, endpoints, e.links, guard)
 			e.noteNames(&output)
 			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)
 			e.outputs = append(e.outputs, output)

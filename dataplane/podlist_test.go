@@ -28,7 +28,7 @@ func TestTheReportListsPodsAsTheOperatorSeesThem(t *testing.T) {
 	first := s.pod("first", map[string]string{"app": "server", "tier": "back"}, s.node.AddPod(t, "10.244.1.110"))
 	s.start()
 	defer s.stop()
-	require.Never(t, func() bool { return len(s.report().Status.Pods) > 0 }, 2*time.Second, 100*time.Millisecond, "no policy asks")
+	require.Never(t, func() bool { return len(s.report().Status.Pods) > 0 }, time.Second, 100*time.Millisecond, "no policy asks")
 
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "server"}}
 	require.NoError(t, yaml.Unmarshal([]byte(`{podSelector: {matchLabels: {app: server}}, policyTypes: [Ingress]}`), &np.Spec))

@@ -66,7 +66,7 @@ func TestAnOutageTaintsNoNode(t *testing.T) {
 	m.setAgentReady(corev1.ConditionFalse)
 	s.eventually(func() bool { return m.state() == v1alpha1.AgentNotReady && away.state() == v1alpha1.AgentUnknown }, "the reports say so")
 	stop()
-	time.Sleep(2 * soon) // the outage
+	time.Sleep(soon + time.Second) // the outage
 
 	s.operate(Options{Mode: Taint})
 	away.setNodeReady(corev1.ConditionTrue)

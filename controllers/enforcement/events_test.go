@@ -198,7 +198,7 @@ func TestTrimPodKeepsWhatIsUsed(t *testing.T) {
 			Namespace: "n", Name: "p", UID: "u", ResourceVersion: "7", Labels: map[string]string{"a": "b"},
 			GenerateName: v1alpha1.PodDigest("u", pod.Labels),
 		},
-		Spec:       corev1.PodSpec{NodeName: "node", HostNetwork: true},
+		Spec: corev1.PodSpec{NodeName: "node", HostNetwork: true},
 		Status: corev1.PodStatus{
 			Phase:      corev1.PodRunning,
 			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},

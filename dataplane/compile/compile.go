@@ -62,12 +62,12 @@ type Output struct {
 // Compile returns the state of one family for the given endpoints, the links that
 // lead to them and the guard of the node's other addresses.
 func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
-	return CompileBeside(nil, family, endpoints, links, guard)
+	return Beside(nil, family, endpoints, links, guard)
 }
 
-// CompileBeside is Compile for a kernel that holds names: none comes to stand for something
+// Beside is Compile for a kernel that holds names: none comes to stand for something
 // else.
-func CompileBeside(held Names, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
+func Beside(held Names, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
 	return compileNaming(digestName, held, family, endpoints, links, guard)
 }
 

@@ -77,14 +77,14 @@ func TestANameInTheKernelIsTaken(t *testing.T) {
 		endpoints := policy.Endpoints(podsOf(c, node), c.Policies)
 		out := compile.Compile(ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 		require.Empty(t, out.Clashing)
-		again := compile.CompileBeside(out.Names, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
+		again := compile.Beside(out.Names, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 		require.Empty(t, again.Clashing, "the same content")
 		require.Equal(t, iptables.Desired(&out.Ruleset), iptables.Desired(&again.Ruleset))
 
 		names += len(out.Names)
 		for name := range out.Names {
 			held := compile.Names{name: compile.Content{}}
-			beside := compile.CompileBeside(held, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
+			beside := compile.Beside(held, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 			require.NotEmpty(t, beside.Clashing, name)
 			require.NotContains(t, beside.Names, name)
 			require.NotContains(t, beside.Peers, name)
