@@ -166,7 +166,7 @@ func TestADeadAgentIsStale(t *testing.T) {
 
 // TestAPodOnANewNodeIsProgressing: a pod that is scheduled to another node makes an
 // AppIsolation Progressing until that node's agent confirms, which is stopped in
-// between. Nothing that a watcher can see says True meanwhile.
+// between. Nothing that a watcher can see says True meanwhile. So does a second pod on it.
 func TestAPodOnANewNodeIsProgressing(t *testing.T) {
 	s := newScene(t)
 	require.NoError(t, s.Client.Create(t.Context(), newApp("db")))
@@ -192,6 +192,13 @@ func TestAPodOnANewNodeIsProgressing(t *testing.T) {
 	require.NoError(t, syscall.Kill(node.Agent.Pid(), syscall.SIGCONT))
 	s.await(eventually, "db", metav1.ConditionTrue, v1alpha1.ReasonAllNodesEnforced, "2/2")
 	stop()
+
+	// The policy is in force on the node, but for another pod of it the agent hasn't seen yet.
+	require.NoError(t, syscall.Kill(node.Agent.Pid(), syscall.SIGSTOP))
+	s.AddPod(t, node, pod("three"))
+	s.await(eventually, "db", metav1.ConditionFalse, v1alpha1.ReasonProgressing, "1/2")
+	require.NoError(t, syscall.Kill(node.Agent.Pid(), syscall.SIGCONT))
+	s.await(eventually, "db", metav1.ConditionTrue, v1alpha1.ReasonAllNodesEnforced, "2/2")
 }
 
 // watch shows every state of the AppIsolations to look until stop is called.
