@@ -144,35 +144,42 @@ func generations(policies []*policy.Policy, refused map[types.UID]error) map[typ
 	return inForce
 }
 
-// statusOf says of each policy whether it is in force as it is written now.
+// statusOf says of each policy whether it is in force as it is written now. Namespaces
+// share the room of both lists evenly.
 func statusOf(selecting []*policy.Policy, inForce map[types.UID]int64, refused map[types.UID]error, syncErr error) *v1alpha1.NodeEnforcementStatus {
-	status := &v1alpha1.NodeEnforcementStatus{}
+	var enforced []*policy.Policy
+	var failed []failedPolicy
 	sorted := slices.SortedFunc(slices.Values(selecting), func(a, b *policy.Policy) int { return cmp.Compare(a.UID, b.UID) })
 	for _, p := range sorted {
 		switch generation, known := inForce[p.UID]; {
 		case len(p.Unreadable) > 0:
-			addFailure(status, p, v1alpha1.NodeReasonPolicyUnreadable, errors.Join(p.Unreadable...))
+			failed = append(failed, failedPolicy{p, v1alpha1.NodeReasonPolicyUnreadable, errors.Join(p.Unreadable...)})
 		case refused[p.UID] != nil:
-			addFailure(status, p, v1alpha1.NodeReasonRestoreFailed, refused[p.UID])
+			failed = append(failed, failedPolicy{p, v1alpha1.NodeReasonRestoreFailed, refused[p.UID]})
 		case known && generation == p.Generation:
-			status.PolicyCount++
-			status.Policies = append(status.Policies, v1alpha1.EnforcedPolicy{UID: p.UID, Generation: p.Generation})
+			enforced = append(enforced, p)
 		default:
-			addFailure(status, p, reasonOf(syncErr), syncErr)
+			failed = append(failed, failedPolicy{p, reasonOf(syncErr), syncErr})
 		}
 	}
-	if len(status.Policies) > v1alpha1.MaxReportedPolicies {
-		status.Policies = status.Policies[:v1alpha1.MaxReportedPolicies]
-		status.Truncated = true
+	status := &v1alpha1.NodeEnforcementStatus{
+		PolicyCount: int32(len(enforced)),
+		Truncated:   len(enforced) > v1alpha1.MaxReportedPolicies,
+	}
+	for _, p := range shareFairly(enforced, v1alpha1.MaxReportedPolicies, func(p *policy.Policy) string { return p.Namespace }) {
+		status.Policies = append(status.Policies, v1alpha1.EnforcedPolicy{UID: p.UID, Generation: p.Generation})
+	}
+	for _, f := range shareFairly(failed, maxFailures, func(f failedPolicy) string { return f.policy.Namespace }) {
+		status.Failures = append(status.Failures, v1alpha1.PolicyFailure{UID: f.policy.UID, Reason: f.reason, Message: message(f.err)})
 	}
 	return status
 }
 
-func addFailure(status *v1alpha1.NodeEnforcementStatus, p *policy.Policy, reason string, err error) {
-	if len(status.Failures) == maxFailures {
-		return
-	}
-	status.Failures = append(status.Failures, v1alpha1.PolicyFailure{UID: p.UID, Reason: reason, Message: message(err)})
+// failedPolicy is a policy that isn't in force as it is written now, and why.
+type failedPolicy struct {
+	policy *policy.Policy
+	reason string
+	err    error
 }
 
 func conditionsOf(syncErr error, degraded []degradation) []metav1.Condition {

@@ -97,12 +97,9 @@ const maxPodPeers = 5000
 
 // reader reads the parts of one policy and notes what it can't read.
 type reader struct {
-	policy   *Policy
-	podPeers map[string]struct{} // keys
-}
-
-func (r *reader) unreadable(field string, err error) {
-	r.policy.Unreadable = append(r.policy.Unreadable, fmt.Errorf("%s: %w", field, err))
+	policy     *Policy
+	podPeers   map[string]struct{} // keys
+	unreadable int                 // parts
 }
 
 // subject reads the policy's own selector. A requirement that can't be read is
@@ -115,7 +112,7 @@ func (r *reader) subject(s *metav1.LabelSelector) labels.Selector {
 	for _, part := range splitRequirements(s) {
 		one, err := metav1.LabelSelectorAsSelector(&part)
 		if err != nil {
-			r.unreadable("spec.podSelector", err)
+			r.note("spec.podSelector", err)
 			continue
 		}
 		requirements, _ := one.Requirements()
@@ -165,7 +162,7 @@ func (r *reader) isolates(spec *networkingv1.NetworkPolicySpec) (isolates [Direc
 			isolates[Egress] = true
 		default:
 			isolates = [Directions]bool{true, true}
-			r.unreadable(fmt.Sprintf("spec.policyTypes[%d]", i), fmt.Errorf("unknown policy type %q", t))
+			r.note(fmt.Sprintf("spec.policyTypes[%d]", i), fmt.Errorf("unknown policy type %q", t))
 		}
 	}
 	return isolates
@@ -176,15 +173,15 @@ func (r *reader) rule(field, peerField string, peers []networkingv1.NetworkPolic
 	for i := range peers {
 		peer, err := r.peer(&peers[i])
 		if err != nil {
-			r.unreadable(fmt.Sprintf("%s.%s[%d]", field, peerField, i), err)
+			r.note(fmt.Sprintf("%s.%s[%d]", field, peerField, i), err)
 			continue
 		}
 		rule.Peers = append(rule.Peers, peer)
 	}
 	for i := range ports {
-		port, err := parsePort(&ports[i])
+		port, err := r.port(&ports[i])
 		if err != nil {
-			r.unreadable(fmt.Sprintf("%s.ports[%d]", field, i), err)
+			r.note(fmt.Sprintf("%s.ports[%d]", field, i), err)
 			continue
 		}
 		rule.Ports = append(rule.Ports, port)
@@ -193,6 +190,9 @@ func (r *reader) rule(field, peerField string, peers []networkingv1.NetworkPolic
 }
 
 func (r *reader) peer(np *networkingv1.NetworkPolicyPeer) (Peer, error) {
+	if r.gaveUp() {
+		return Peer{}, errGaveUp
+	}
 	if np.IPBlock != nil {
 		if np.PodSelector != nil || np.NamespaceSelector != nil {
 			return Peer{}, errors.New("ipBlock can't be combined with a selector")

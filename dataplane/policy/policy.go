@@ -136,7 +136,8 @@ type Policy struct {
 
 	// Unreadable lists what could not be understood. Each such part is read in
 	// the way that closes most: an unreadable peer or port matches nothing, an
-	// unreadable requirement of the policy's own selector excludes no pod.
+	// unreadable requirement of the policy's own selector excludes no pod. Of many
+	// parts the first texts are kept and the number of the others.
 	Unreadable []error
 }
 
