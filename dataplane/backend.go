@@ -40,7 +40,7 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 		if err != nil {
 			return err
 		}
-		runner.OnRestore = e.restored
+		runner.OnRestore, runner.Timeout = e.restored, e.limit
 		runners[family] = runner
 		// Without its programs nobody can tell what the other one holds.
 		if other, err := iptables.NewRunner(backend.Other(), family, compile.ChainPrefix); err == nil {
@@ -53,7 +53,7 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 		if err != nil {
 			return err
 		}
-		sets.OnRequest, sets.OnRefused = e.metrics.requests.Inc, e.refuse
+		sets.OnRequest, sets.OnRefused = e.metrics.requests.Inc, e.leaveOut
 		e.sets = sets
 	}
 	e.settled = false

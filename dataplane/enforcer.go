@@ -92,8 +92,9 @@ type enforcer struct {
 	right      time.Time // when all was last known to be right
 	waker      *waker
 	quarantine quarantine
-	engines    []string // other engines of NetworkPolicy on the node
-	strays     []stray
+	attempts
+	engines []string // other engines of NetworkPolicy on the node
+	strays  []stray
 
 	progress func() // is told of each pass of a sync but the first
 }
@@ -102,7 +103,7 @@ func newEnforcer(requested iptables.Backend) *enforcer {
 	m := newMetrics()
 	return &enforcer{
 		requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {},
-		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{},
+		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{}, attempts: newAttempts(),
 	}
 }
 
@@ -113,7 +114,11 @@ func (e *enforcer) distrust() { e.trusted = false }
 // holds the last good rules, newly isolated pods are closed, and the next sync
 // starts by reading the kernel.
 func (e *enforcer) sync(ctx context.Context, m *model) error {
+	e.begun = time.Now()
 	err := e.standing(explainModule(e.findFaults(ctx, m, e.pass(ctx, m))))
+	if err == nil {
+		e.last = inForce{e.view, e.quarantine}
+	}
 	if e.view != nil {
 		e.view.refused = e.quarantine.reasons()
 		maps.Copy(e.view.refused, e.clashes)
@@ -136,6 +141,7 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 	askErr := m.askNetwork()
 	if e.look(m) {
 		e.quarantine.keep(e.view.selecting)
+		e.holdDebtors(e.begun)
 		e.outputs = nil
 	}
 	err := e.bring(ctx, m)
@@ -373,6 +379,7 @@ func (e *enforcer) restore(ctx context.Context, apply applier) {
 }
 
 func (e *enforcer) apply(ctx context.Context, family ruleset.Family, change iptables.Change) error {
+	defer func(begun time.Time) { e.slowest = max(e.slowest, time.Since(begun)) }(time.Now())
 	if e.unread[family] != nil {
 		return e.runners[family].ApplyUnread(ctx, change, e.inspection.observer)
 	}

@@ -151,10 +151,18 @@ func isRefusal(err error) bool {
 func (e *enforcer) findFaults(ctx context.Context, m *model, err error) error {
 	now := time.Now()
 	if err == nil {
-		if due := e.quarantine.due(now); len(due) > 0 {
+		if due := e.due(now); len(due) > 0 {
 			return e.letGo(ctx, m, due)
 		}
 		return nil
+	}
+	switch {
+	case ctx.Err() != nil:
+		return err
+	case iptables.IsKilled(err):
+		return e.findKillers(ctx, m, err)
+	case ipset.IsFull(err) && e.fillsKernel():
+		return e.makeRoom(ctx, m, e.suspects(), quarantine{}, err)
 	}
 	if !isRefusal(err) || !e.restoresNothing(ctx) {
 		return err
@@ -188,29 +196,18 @@ func (e *enforcer) restoresNothing(ctx context.Context) bool {
 }
 
 // suspects returns the policies whose rules are in the chains that the kernel lacks,
-// those in quarantine left out.
+// those in quarantine left out and those that were in force first.
 func (e *enforcer) suspects() []policyID {
-	found := map[policyID]bool{}
-	for i := range e.outputs {
-		family := e.outputs[i].Ruleset.Family
-		change := iptables.Diff(e.tables[family], e.desired[family])
-		for _, chain := range change.Write {
-			for _, p := range e.outputs[i].Origins[chain] {
-				if p != allowsNothing {
-					found[idOf(p)] = true
-				}
-			}
-		}
-	}
-	ids := slices.Collect(maps.Keys(found))
+	ids := slices.Collect(maps.Keys(e.weights()))
 	sortIDs(ids)
+	e.oldestFirst(ids)
 	return ids
 }
 
 // letGo lets policies that are in quarantine go, but for those at fault. Each try
 // is a pass: the policies that went are in force while the others are searched.
 func (e *enforcer) letGo(ctx context.Context, m *model, suspects []policyID) error {
-	all, s, end := e.quarantine, newSearch(suspects), time.Now().Add(searchWithin)
+	all, s, end := e.quarantine, newSearch(suspects, e.searchBy), time.Now().Add(searchWithin)
 	held := func(group []policyID) quarantine {
 		q := maps.Clone(all)
 		back := s.without(group)
@@ -220,20 +217,31 @@ func (e *enforcer) letGo(ctx context.Context, m *model, suspects []policyID) err
 		return q
 	}
 	for group := s.next(); len(group) > 0 && time.Now().Before(end); group = s.next() {
+		begun := time.Now()
 		err := e.passWith(ctx, m, held(group))
+		killed := iptables.IsKilled(err)
 		switch {
 		case err == nil:
 			s.went()
-		case !isRefusal(err):
+			continue
+		case ctx.Err() != nil || !isRefusal(err) && !killed:
+			e.hold(held(nil))
+			return err
+		case len(group) > 1 && killed:
+			e.searchBy = len(group) / 2
+		case len(group) > 1:
+		case ipset.IsFull(err) && e.fillsKernel():
+			return e.makeRoom(ctx, m, group, all, err)
+		case killed && !e.succeedsTwice(ctx, m, held(nil)):
 			e.hold(held(nil))
 			return err
 		default:
-			if len(group) == 1 {
-				all.refused(group[0], err, time.Now())
-				e.stricter = true
-			}
-			s.failed()
+			e.refuse(all, group[0], err, time.Since(begun))
 		}
+		s.failed()
+	}
+	if len(s.untried()) == 0 {
+		e.searchBy = 0
 	}
 	// The last try may have failed: then the kernel holds what the one before left.
 	return e.passWith(ctx, m, held(nil))

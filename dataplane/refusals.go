@@ -12,8 +12,8 @@ import (
 // refuses is an address that no packet has. The zero value is empty.
 type refusals map[ipset.Change]error
 
-// refuse notes an element that the kernel doesn't take.
-func (e *enforcer) refuse(change ipset.Change, err error) {
+// leaveOut notes an element that the kernel doesn't take.
+func (e *enforcer) leaveOut(change ipset.Change, err error) {
 	if e.refusals == nil {
 		e.refusals = refusals{}
 	}

@@ -22,7 +22,7 @@ func TestRefusalsAreNotWhatTheKernelHolds(t *testing.T) {
 	plan := &ipset.Plan{Add: []ipset.Change{bad, good}}
 	require.Same(t, plan, e.refusals.outOfPlan(plan), "no copy where nothing is refused")
 
-	e.refuse(bad, errors.New("refused"))
+	e.leaveOut(bad, errors.New("refused"))
 	require.Equal(t, []ipset.Change{good}, e.refusals.outOfPlan(plan).Add)
 	require.Len(t, plan.Add, 2)
 	state := ipset.State{
@@ -37,7 +37,7 @@ func TestRefusalsAreNotWhatTheKernelHolds(t *testing.T) {
 	require.Empty(t, e.refusals.outOfPlan(leaving).Delete)
 	e.refusals.forget(leaving)
 	require.Empty(t, e.refusals)
-	e.refuse(bad, errors.New("refused"))
+	e.leaveOut(bad, errors.New("refused"))
 	e.refusals.forget(&ipset.Plan{Destroy: []string{"peers"}})
 	require.Empty(t, e.refusals)
 }

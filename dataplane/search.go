@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"cmp"
 	"slices"
 
 	"k8s.io/apimachinery/pkg/types"
@@ -23,8 +24,14 @@ type search struct {
 	groups [][]policyID // to be tried, the last first
 }
 
-func newSearch(suspects []policyID) *search {
-	return &search{held: slices.Clone(suspects), groups: [][]policyID{slices.Clone(suspects)}}
+// newSearch begins with groups of at most so many; zero: with all of them.
+func newSearch(suspects []policyID, most int) *search {
+	s := &search{held: slices.Clone(suspects)}
+	for group := range slices.Chunk(suspects, cmp.Or(most, max(1, len(suspects)))) {
+		s.groups = append(s.groups, slices.Clone(group))
+	}
+	slices.Reverse(s.groups)
+	return s
 }
 
 // next returns those to let go next; none at the end.

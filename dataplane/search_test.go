@@ -23,7 +23,7 @@ func suspects(n int) []policyID {
 // then, and returns who is held at the end and how many tries it took.
 func tries(t *testing.T, all []policyID, works func(free []policyID) bool) (held []policyID, count int) {
 	t.Helper()
-	s := newSearch(all)
+	s := newSearch(all, 0)
 	for group := s.next(); len(group) > 0; group = s.next() {
 		count++
 		require.LessOrEqual(t, count, 4*len(all)+1, "it ends")
@@ -69,7 +69,7 @@ func TestTheSearchWhereThereIsNoRoomForAll(t *testing.T) {
 
 func TestTheSearchKnowsWhomItHasNotTried(t *testing.T) {
 	all := suspects(4)
-	s := newSearch(all)
+	s := newSearch(all, 0)
 	s.failed()
 	require.ElementsMatch(t, all, s.untried())
 	s.went()

@@ -26,6 +26,10 @@ type Kernel struct {
 	// and why. It is no error: the other elements are in.
 	OnRefused func(Change, error)
 
+	// Creating, if not nil, is asked before a set is made. Its error is taken for the
+	// kernel's: tests fill a kernel by it, which takes a minute otherwise.
+	Creating func() error
+
 	handle  *netlink.Handle
 	sockets map[int]*nl.SocketHandle // for what the handle does slowly or not at all
 	headers *nfnetlink.Socket
@@ -133,7 +137,14 @@ func (k *Kernel) create(set *ruleset.Set, capacity uint32) error {
 		options.Family = unix.AF_INET6
 	}
 	k.count()
-	if err := k.handle.IpsetCreate(set.Name, string(set.Type), options); err != nil {
+	var err error
+	if k.Creating != nil {
+		err = k.Creating()
+	}
+	if err == nil {
+		err = k.handle.IpsetCreate(set.Name, string(set.Type), options)
+	}
+	if err != nil {
 		return fmt.Errorf("creating ipset %s of type %s: %w", set.Name, set.Type, ofCreating(set.Type, err))
 	}
 	return nil

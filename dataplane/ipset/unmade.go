@@ -1,6 +1,10 @@
 package ipset
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/vishvananda/netlink/nl"
+)
 
 // unmadeError says that the kernel refused to make a set, or to replace one that has
 // the wrong type.
@@ -16,3 +20,11 @@ func IsUnmade(err error) bool {
 	var unmade *unmadeError
 	return errors.As(err, &unmade)
 }
+
+// IsFull reports whether the kernel makes no further set, since it has as many as it takes:
+// 65,472 of all programs together (IP_SET_INC and IPSET_INVALID_ID in
+// net/netfilter/ipset/ip_set_core.c).
+func IsFull(err error) bool { return errors.Is(err, ErrFull) }
+
+// ErrFull is the kernel's answer where it has no room for a further set.
+var ErrFull error = nl.IPSetError(nl.IPSET_ERR_MAX_SETS)

@@ -77,7 +77,7 @@ func savedMangle(ctx context.Context, backend Backend) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return run(ctx, runTimeout, "", path, "-t", "mangle")
+	return run(ctx, RunTimeout, "", path, "-t", "mangle")
 }
 
 func foreignRules(table, chainPrefix string) int {

@@ -45,6 +45,12 @@ func Diff(have, want Table) Change {
 	return c
 }
 
+// Rewrite returns the change that writes every chain of a table once more, with the rules
+// that it has. It changes nothing, and takes as long as it takes to write them.
+func Rewrite(table Table) Change {
+	return Change{Write: slices.Sorted(maps.Keys(table.Chains)), have: table, want: table}
+}
+
 // Empty reports whether there is nothing to do.
 func (c *Change) Empty() bool {
 	return len(c.Write) == 0 && len(c.Delete) == 0 && len(c.Rehook) == 0

@@ -29,8 +29,8 @@ const (
 const (
 	// lockWait is how long a program waits for the xtables lock, in seconds.
 	lockWait = 10
-	// runTimeout ends a program that hangs, unless a Runner says otherwise.
-	runTimeout = 30 * time.Second
+	// RunTimeout ends a program that hangs, unless a Runner says otherwise.
+	RunTimeout = 30 * time.Second
 	// killWait is how long the pipes of a program that has ended may stay open. It is
 	// long enough for a node that is so busy that nobody reads them for a second.
 	killWait = 5 * time.Second
@@ -70,7 +70,7 @@ func NewRunner(backend Backend, family ruleset.Family, chainPrefix string) (*Run
 	if _, err := goiptables.New(goiptables.Path(command), goiptables.IPFamily(protocol)); err != nil {
 		return nil, fmt.Errorf("finding %s: %w: %w", command, ErrMissing, err)
 	}
-	r := &Runner{Timeout: runTimeout, backend: backend, family: family, table: tableName, prefix: chainPrefix}
+	r := &Runner{Timeout: RunTimeout, backend: backend, family: family, table: tableName, prefix: chainPrefix}
 	for program, path := range map[string]*string{"-save": &r.save, "-restore": &r.restore} {
 		found, err := exec.LookPath(command + program)
 		if err != nil {

@@ -55,6 +55,15 @@ func IsRefusal(err error) bool {
 	})
 }
 
+// IsKilled reports whether a run of iptables-restore was ended, by its time limit or for
+// lack of memory. It says nothing of the rules: perhaps the node is busy.
+func IsKilled(err error) bool {
+	return anyFailure(err, func(e *Error) bool {
+		var exit *exec.ExitError
+		return strings.HasSuffix(e.Program, "-restore") && errors.As(e.Err, &exit) && !exit.Exited()
+	})
+}
+
 func (e *Error) isPermission() bool {
 	return !e.isLock() && (strings.Contains(e.Stderr, "Permission denied") || strings.Contains(e.Stderr, "you must be root"))
 }

@@ -64,6 +64,20 @@ func (c Chain) Equal(other Chain) bool {
 	return c.Name == other.Name && slices.EqualFunc(c.Rules, other.Rules, Rule.Equal)
 }
 
+// SetNames lists the sets that the chain's rules look up, in their order. A set that several
+// rules look up is listed as often.
+func (c Chain) SetNames() []string {
+	var names []string
+	for i := range c.Rules {
+		for _, match := range c.Rules[i].Match {
+			if set, ok := match.(SetMatch); ok {
+				names = append(names, set.Set)
+			}
+		}
+	}
+	return names
+}
+
 // Rule does Action with the packets that all of Match match.
 type Rule struct {
 	Match  []Match
