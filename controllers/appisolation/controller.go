@@ -31,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/fairqueue"
 	"github.com/moat-dev/moat/controllers/pace"
 )
 
@@ -77,7 +78,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	events := dependents{reader: mgr.GetClient()}
 	err := builder.ControllerManagedBy(mgr).
 		Named("appisolation").
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NewQueue: fairqueue.New}).
 		For(&v1alpha1.AppIsolation{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(policyToApp)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(events.ofService)).

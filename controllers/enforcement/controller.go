@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/fairqueue"
 	"github.com/moat-dev/moat/controllers/pace"
 )
 
@@ -78,7 +79,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	}
 	err := builder.ControllerManagedBy(mgr).
 		Named("enforcement").
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NewQueue: fairqueue.New}).
 		For(&v1alpha1.AppIsolation{}).
 		Watches(&corev1.Pod{}, changes.podHandler()).
 		Watches(&v1alpha1.NodeEnforcement{}, changes.reportHandler()).

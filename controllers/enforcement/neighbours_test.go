@@ -48,6 +48,17 @@ func TestNeighboursOf(t *testing.T) {
 	require.Empty(t, neighboursOf([]networkingv1.NetworkPolicy{own, foreign}, 0, pods), "another group's AppIsolation")
 }
 
+// What a reconciliation costs is bounded: policies beyond 200 that select the same pods
+// aren't compared, and count as allowing more.
+func TestNeighboursAreComparedUpToABound(t *testing.T) {
+	policies := []networkingv1.NetworkPolicy{namedPolicy(t, "own", "{policyTypes: [Ingress]}")}
+	for i := range maxCompared + 2 {
+		policies = append(policies, namedPolicy(t, fmt.Sprintf("other-%03d", i), "{policyTypes: [Ingress]}"))
+	}
+	n := neighboursOf(policies, 0, []labels.Set{{"role": "db"}})
+	require.Equal(t, []string{"other-200", "other-201"}, n.widening)
+}
+
 func TestNeighboursNameTen(t *testing.T) {
 	var n neighbours
 	for i := range 12 {

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/fairqueue"
 	"github.com/moat-dev/moat/controllers/pace"
 )
 
@@ -49,7 +50,7 @@ func setupPolicies(mgr manager.Manager, options Options) error {
 	}
 	err := builder.ControllerManagedBy(mgr).
 		Named("policyenforcement").
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NewQueue: fairqueue.New}).
 		For(&networkingv1.NetworkPolicy{}).
 		Watches(&v1alpha1.PolicyEnforcement{}, handler.EnqueueRequestsFromMapFunc(samePolicy)).
 		Watches(&corev1.Pod{}, changes.podHandler()).

@@ -1,0 +1,88 @@
+package fairqueue
+
+import (
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+)
+
+func request(namespace string, n int) reconcile.Request {
+	return reconcile.Request{NamespacedName: types.NamespacedName{Namespace: namespace, Name: fmt.Sprint(n)}}
+}
+
+// take has one worker do the next n requests, of which each takes so long in its namespace,
+// and returns the order.
+func take(t *turns, n int, long map[string]time.Duration) (order []string) {
+	for range n {
+		next := t.Pop()
+		order = append(order, next.Namespace+"/"+next.Name)
+		t.took(next, long[next.Namespace])
+	}
+	return order
+}
+
+func pushAll(t *turns, namespace string, from, to int) {
+	for i := from; i < to; i++ {
+		t.Push(request(namespace, i))
+	}
+}
+
+func TestNamespacesTakeTurns(t *testing.T) {
+	q := newTurns()
+	even := map[string]time.Duration{"a": 1, "b": 1}
+	pushAll(q, "a", 0, 4)
+	pushAll(q, "b", 0, 2)
+	require.Equal(t, 6, q.Len())
+	require.Equal(t, []string{"a/0", "b/0", "a/1", "b/1", "a/2", "a/3"}, take(q, 6, even))
+	require.Zero(t, q.Len())
+}
+
+// Whose requests take ten times as long gets a tenth of the turns.
+func TestTimeIsSharedAndNotTurns(t *testing.T) {
+	q := newTurns()
+	pushAll(q, "long", 0, 100)
+	pushAll(q, "short", 0, 100)
+	turnsOf := map[byte]int{}
+	for _, name := range take(q, 55, map[string]time.Duration{"long": 10, "short": 1}) {
+		turnsOf[name[0]]++
+	}
+	require.InDelta(t, 50, turnsOf['s'], 2)
+}
+
+// Who comes later waits for no more than the present turn, however many came before, and
+// gets no credit for the time in which it had nothing to do.
+func TestWhoComesLaterIsNextAndNotPreferred(t *testing.T) {
+	q := newTurns()
+	even := map[string]time.Duration{"flood": 1, "late": 1}
+	pushAll(q, "flood", 0, 10000)
+	take(q, 5000, even)
+	pushAll(q, "late", 0, 10)
+	require.Equal(t, []string{"late/0", "flood/5000", "late/1", "flood/5001"}, take(q, 4, even))
+}
+
+// While workers are busy with a namespace's requests, these count as what the last one took.
+func TestRunningTurnsCount(t *testing.T) {
+	q := newTurns()
+	pushAll(q, "long", 0, 10)
+	take(q, 1, map[string]time.Duration{"long": 10})
+	pushAll(q, "short", 0, 10)
+	var order []string
+	for range 4 { // workers, of whom none is done
+		order = append(order, q.Pop().Namespace)
+	}
+	require.Equal(t, []string{"short", "short", "short", "short"}, order)
+}
+
+func TestIdleNamespacesAreForgotten(t *testing.T) {
+	q := newTurns()
+	for i := range 1000 {
+		q.Push(request(fmt.Sprint("namespace-", i), 0))
+		take(q, 1, map[string]time.Duration{})
+	}
+	require.LessOrEqual(t, len(q.flows), 1)
+	require.Empty(t, q.waiting)
+}
