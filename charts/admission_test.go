@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-var admissionPolicies = []string{"moat-agent-reports", "moat-operator-nodes", "moat-operator-policies"}
+var admissionPolicies = []string{"moat-agent-events", "moat-agent-reports", "moat-operator-nodes", "moat-operator-policies"}
 
 // removalPolicy is the chart's alone: nothing else makes what it is about.
 const removalPolicy = "moat-removal"
@@ -82,7 +82,7 @@ func TestKustomizeInstallsWhatTheChartInstalls(t *testing.T) {
 	}
 	installed := kustomize(t, "default")
 	maps.Copy(installed, kustomize(t, "crd"))
-	require.Len(t, shared(installed), 12)
+	require.Len(t, shared(installed), 14)
 	require.ElementsMatch(t, shared(render(t, "--set", "uninstall.check=false")), shared(installed))
 	for _, key := range shared(installed) {
 		require.NotContains(t, installed[key].text, "\n  namespace:", "%s belongs to no namespace", key)

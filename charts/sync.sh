@@ -9,6 +9,6 @@ rm -rf "$target"/{crds,rbac,admission,flowcontrol,prometheus}
 mkdir -p "$target"/{crds,rbac,admission,flowcontrol,prometheus}
 cp config/crd/bases/*.yaml "$target/crds/"
 cp config/rbac/{operator,operator_release,operator_taints,agent,leader_election,view,edit,admin}_role.yaml "$target/rbac/"
-cp config/admission/{agent_reports,operator_nodes,operator_policies,removal}.yaml "$target/admission/"
+cp config/admission/{agent_events,agent_reports,operator_nodes,operator_policies,removal}.yaml "$target/admission/"
 cp config/flowcontrol/agent_reports.yaml "$target/flowcontrol/"
 cp config/prometheus/rules.yaml "$target/prometheus/"

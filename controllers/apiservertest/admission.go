@@ -22,7 +22,7 @@ const admissionWithin = time.Minute
 // addAdmission puts config/admission in force. The API server reads its own policies
 // with a delay, so this waits until it refuses what each of them forbids.
 func (s *Server) addAdmission() error {
-	if err := s.createAll("admission/agent_reports.yaml", "admission/operator_nodes.yaml", "admission/operator_policies.yaml"); err != nil {
+	if err := s.createAll("admission/agent_events.yaml", "admission/agent_reports.yaml", "admission/operator_nodes.yaml", "admission/operator_policies.yaml"); err != nil {
 		return err
 	}
 	operator, err := client.New(s.operatorConfig, client.Options{Scheme: s.env.Scheme})

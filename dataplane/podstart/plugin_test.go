@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"net/netip"
 	"path/filepath"
@@ -148,6 +149,20 @@ func pod(id string, ips ...string) *api.PodSandbox {
 		Labels: map[string]string{"app": "web", "io.kubernetes.pod.name": id},
 		Linux:  &api.LinuxPodSandbox{Namespaces: []*api.LinuxNamespace{{Type: "network", Path: "/run/netns/" + id}}},
 	}
+}
+
+// The kubelet and the runtime add labels to a pod's own. Others that begin like these are the
+// pod's, and a policy may select it by them.
+func TestLabelsOfThePodAreKept(t *testing.T) {
+	of := pod("web", "10.244.1.2")
+	own := map[string]string{"app": "web", "io.kubernetes.tier": "db", "io.kubernetes.pod.name.x": "y"}
+	of.Labels = maps.Clone(own)
+	for _, added := range []string{"pod.name", "pod.namespace", "pod.uid", "container.name"} {
+		of.Labels["io.kubernetes."+added] = "x"
+	}
+	sandbox, ok := parse(of)
+	require.True(t, ok)
+	require.Equal(t, own, sandbox.Labels)
 }
 
 func startPlugin(t *testing.T, socket string) *keeper {

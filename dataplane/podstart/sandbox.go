@@ -10,7 +10,6 @@ package podstart
 import (
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/containerd/nri/pkg/api"
 	"k8s.io/apimachinery/pkg/types"
@@ -34,8 +33,12 @@ func (s *Sandbox) Key() types.NamespacedName {
 	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
 }
 
-// ownLabels is what the labels begin with that the kubelet adds to a pod's own.
-const ownLabels = "io.kubernetes."
+// addedLabels are those that the kubelet (newPodLabels in pkg/kubelet/kuberuntime/labels.go)
+// and CRI-O add to a pod's own. A pod may have others that begin like these, and a policy
+// may select it by them.
+var addedLabels = []string{
+	"io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "io.kubernetes.pod.uid", "io.kubernetes.container.name",
+}
 
 // parse reads a sandbox and reports whether there is something to guard: not where
 // it has no network of its own, as those of hostNetwork pods, or no address.
@@ -49,7 +52,7 @@ func parse(pod *api.PodSandbox) (Sandbox, bool) {
 		Static:    isStatic(pod.GetAnnotations()),
 	}
 	for key, value := range pod.GetLabels() {
-		if !strings.HasPrefix(key, ownLabels) {
+		if !slices.Contains(addedLabels, key) {
 			s.Labels[key] = value
 		}
 	}
