@@ -265,6 +265,10 @@ var valueTests = map[string]valueTest{
 		inAgentArgs("--metrics-address=:19470")(t, w)
 		require.EqualValues(t, 19470, portOf(t, w.agent.Spec.Template.Spec.Containers[0], "metrics"))
 	}},
+	"agent.metricsListen": {`"NodeIP"`, func(t *testing.T, w workloads) {
+		inAgentArgs("--metrics-address=[$(NODE_IP)]:9470")(t, w)
+		require.Contains(t, w.agent.Spec.Template.Spec.Containers[0].Env, fieldVariable("NODE_IP", "status.hostIP"))
+	}},
 	"agent.ports.health": {`19471`, func(t *testing.T, w workloads) {
 		inAgentArgs("--health-address=127.0.0.1:19471")(t, w)
 		container := w.agent.Spec.Template.Spec.Containers[0]

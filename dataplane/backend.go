@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/ipset"
@@ -31,11 +32,12 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 	if backend == "" {
 		backend = detect(ctx)
 	}
-	if e.sets != nil && backend == e.backend {
+	families := e.families()
+	if e.sets != nil && backend == e.backend && e.writes(families) {
 		return nil
 	}
 	runners, others := map[ruleset.Family]*iptables.Runner{}, map[ruleset.Family]*iptables.Runner{}
-	for _, family := range nodeFamilies() {
+	for _, family := range families {
 		runner, err := iptables.NewRunner(backend, family, compile.ChainPrefix)
 		if err != nil {
 			return err
@@ -56,7 +58,7 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 		sets.OnRequest, sets.OnRefused = e.metrics.requests.Inc, e.leaveOut
 		e.sets = sets
 	}
-	e.settled = false
+	e.settled, e.outputs = false, nil
 	e.backend, e.runners, e.others = backend, runners, others
 	e.waker.open(backend)
 	return nil
@@ -83,8 +85,14 @@ func (e *enforcer) leaveOther(ctx context.Context, family ruleset.Family) error 
 	return nil
 }
 
+// writes reports whether rules of just these families are written.
+func (e *enforcer) writes(families []ruleset.Family) bool {
+	return len(e.runners) == len(families) &&
+		!slices.ContainsFunc(families, func(family ruleset.Family) bool { return e.runners[family] == nil })
+}
+
 // nodeFamilies leaves out IPv6 where the kernel has none: there is no such
-// traffic to filter then.
+// traffic to filter then. The module may be loaded later.
 func nodeFamilies() []ruleset.Family {
 	if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
 		return []ruleset.Family{ruleset.IPv4}

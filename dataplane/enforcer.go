@@ -39,6 +39,7 @@ import (
 type enforcer struct {
 	requested iptables.Backend // empty: detect
 	backend   iptables.Backend
+	families  func() []ruleset.Family // that the kernel has now
 	runners   map[ruleset.Family]*iptables.Runner
 	others    map[ruleset.Family]*iptables.Runner // of the other backend, which Moat has yet to leave
 	sets      *ipset.Kernel
@@ -103,7 +104,7 @@ func newEnforcer(requested iptables.Backend) *enforcer {
 	m := newMetrics()
 	return &enforcer{
 		requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {},
-		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{}, attempts: newAttempts(),
+		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{}, attempts: newAttempts(), families: nodeFamilies,
 	}
 }
 
@@ -236,9 +237,6 @@ func (e *enforcer) followLinks() (bool, error) {
 // compile makes the desired state of each family from the view and the links.
 func (e *enforcer) compile() {
 	e.outputs, e.desired, e.recompiled, e.clashes = nil, map[ruleset.Family]iptables.Table{}, true, map[types.UID]error{}
-	if len(e.view.guard.PodCIDRs) > 0 {
-		e.metrics.guardDrops.follow(e.runners)
-	}
 	endpoints, guard := e.quarantine.close(e.view.endpoints), e.view.guard
 	guard.Uplinks = e.uplinks
 	for _, family := range ruleset.Families() {

@@ -64,7 +64,10 @@ func (e *enforcer) readTables(ctx context.Context) {
 	e.settled = false // planSets has compared already
 	e.unread = familyErrors{}
 	for family, runner := range e.runners {
-		table, err := runner.Read(ctx)
+		table, dropped, err := runner.ReadCounting(ctx, compile.GuardChain)
+		if err == nil {
+			e.metrics.guardDrops.read(family, dropped)
+		}
 		if iptables.IsUnreadable(err) {
 			e.unread[family] = err
 			if e.inspection.observer != nil {

@@ -33,14 +33,12 @@ func (s *scene) requirePings(want bool, from, to *nodetest.Host) {
 	}
 }
 
-// guardDropped returns what the metric says.
-func (s *scene) guardDropped() (counts map[ruleset.Family]uint64) {
+// guardDropped returns what the metric says after a full read.
+func (s *scene) guardDropped() map[ruleset.Family]uint64 {
 	s.t.Helper()
-	require.NoError(s.t, s.node.Do(func() error {
-		counts = s.enforcer.metrics.guardDrops.count(s.t.Context())
-		return nil
-	}))
-	return counts
+	s.enforcer.distrust()
+	s.sync()
+	return s.enforcer.metrics.guardDrops.count()
 }
 
 // A new pod's addresses are closed in both directions until the pod is programmed,

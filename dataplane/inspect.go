@@ -143,7 +143,7 @@ func (e *enforcer) inspect() {
 	}
 	e.metrics.reads.WithLabelValues(readInspection).Inc()
 	start := time.Now()
-	if time.Since(e.inspection.readAt) >= readEvery || !e.asLeft() {
+	if time.Since(e.inspection.readAt) >= readEvery || !e.writes(e.families()) || !e.asLeft() {
 		e.distrust()
 		return
 	}

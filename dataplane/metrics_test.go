@@ -75,6 +75,32 @@ func requireKernelNumbers(t *testing.T, host *nodetest.Host, series map[string]f
 	}
 }
 
+// Whoever scrapes the metrics, and however often, makes the node run no program.
+func TestAScrapeRunsNoProgram(t *testing.T) {
+	s := walkThroughScene(t, iptables.NFT)
+	s.guardNode()
+	s.sync()
+	log := filepath.Join(t.TempDir(), "log")
+	dir := t.TempDir()
+	for _, name := range []string{"iptables-nft-save", "ip6tables-nft-save", "iptables-nft-restore", "ip6tables-nft-restore"} {
+		program, err := exec.LookPath(name)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, "#!/bin/sh\necho %s >> %s\nexec %s \"$@\"\n", name, log, program), 0o755))
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	s.enforcer.close() // finds its programs again
+	s.enforcer.distrust()
+	s.sync()
+	before, err := os.ReadFile(log)
+	require.NoError(t, err)
+	for range 50 {
+		require.NoError(t, s.node.Do(func() error { scrape(t, s.enforcer.metrics); return nil }))
+	}
+	after, err := os.ReadFile(log)
+	require.NoError(t, err)
+	require.Equal(t, string(before), string(after))
+}
+
 // breakableRestore puts programs in front of iptables-restore that refuse to work
 // while the returned file exists.
 func breakableRestore(t *testing.T) string {

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/moat-dev/moat/dataplane"
@@ -173,7 +174,7 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 	}
 	words := lastword.New()
 	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName, words)
-	managerOptions.Metrics = server.Options{BindAddress: options.metricsAddress}
+	managerOptions.Metrics = server.Options{BindAddress: noAddress} // metricsPort serves them
 	managerOptions.PprofBindAddress = options.pprofAddress
 	mgr, err := manager.New(kubeconfig, managerOptions)
 	if err != nil {
@@ -189,6 +190,9 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		Namespace:     options.pod.Namespace,
 		Words:         words,
 	})
+	if err == nil && options.metricsAddress != noAddress { // also while the API server is away
+		go newMetricsPort(options.metricsAddress, ctrlmetrics.Registry, a.log).run(ctx)
+	}
 	if err != nil || options.pod.Namespace == "" {
 		return a, err
 	}

@@ -2,23 +2,31 @@ package iptables
 
 import (
 	"context"
-	"fmt"
 	"strconv"
 	"strings"
-	"time"
 )
 
-// countTimeout ends a program that hangs while somebody waits for a number.
-const countTimeout = 5 * time.Second
-
-// Drops returns how many packets the rules of a chain dropped that have no condition;
-// 0 where there is no such chain. The counters start anew when the chain is rewritten.
-func (r *Runner) Drops(ctx context.Context, chain string) (uint64, error) {
-	output, err := run(ctx, countTimeout, "", r.save, "-c", "-t", tableName)
+// ReadCounting is Read, and returns how many packets the rules of a chain dropped that have
+// no condition; 0 where there is no such chain. The counters start anew when the chain is
+// rewritten.
+func (r *Runner) ReadCounting(ctx context.Context, chain string) (Table, uint64, error) {
+	output, err := r.saved(ctx, "-c")
 	if err != nil {
-		return 0, fmt.Errorf("reading counters of the mangle table: %w", err)
+		return Table{}, 0, err
 	}
-	return parseDrops(output, chain), nil
+	return ParseSave(withoutCounters(output), r.prefix), parseDrops(output, chain), nil
+}
+
+// withoutCounters turns lines like "[7:420] -A CHAIN -j DROP" into rules.
+func withoutCounters(output string) string {
+	var rules strings.Builder
+	for line := range strings.Lines(output) {
+		if counters, rule, ok := strings.Cut(line, "] "); ok && strings.HasPrefix(counters, "[") {
+			line = rule
+		}
+		rules.WriteString(line)
+	}
+	return rules.String()
 }
 
 // parseDrops sums up lines like "[7:420] -A CHAIN -j DROP".

@@ -17,6 +17,15 @@ func TestParseDrops(t *testing.T) {
 COMMIT
 `
 	require.EqualValues(t, uint64(18446744073709551615), parseDrops(saved, "MOAT-GUARD"))
+	require.Equal(t, `*mangle
+:MOAT-GUARD - [0:0]
+-A MOAT-GUARD -i lo -j RETURN
+-A MOAT-GUARD -j DROP
+-A MOAT-GUARD2 -j DROP
+-A MOAT-BROKEN -j DROP
+-A MOAT-BARE -j DROP
+COMMIT
+`, withoutCounters(saved))
 	for _, chain := range []string{"MOAT-BROKEN", "MOAT-BARE", "MOAT-NONE"} {
 		require.Zero(t, parseDrops(saved, chain), chain)
 	}

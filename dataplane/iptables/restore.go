@@ -91,18 +91,27 @@ func (r *Runner) In(table string) *Runner {
 // Read returns the state of the table. It reads the table back rather
 // than ask "iptables -C", which has been wrong (iptables 1.8.10).
 func (r *Runner) Read(ctx context.Context) (Table, error) {
-	output, err := run(ctx, r.Timeout, "", r.save, "-t", r.table)
+	output, err := r.saved(ctx)
+	if err != nil {
+		return Table{}, err
+	}
+	return ParseSave(output, r.prefix), nil
+}
+
+// saved returns what iptables-save prints of the table.
+func (r *Runner) saved(ctx context.Context, options ...string) (string, error) {
+	output, err := run(ctx, r.Timeout, "", r.save, append([]string{"-t", r.table}, options...)...)
 	if IsRefusal(err) {
 		err = &unreadableError{err}
 	}
 	if err != nil {
-		return Table{}, fmt.Errorf("reading the %s table: %w", r.table, err)
+		return "", fmt.Errorf("reading the %s table: %w", r.table, err)
 	}
 	incompatible := "# Table `" + r.table + "' is incompatible"
 	if strings.HasPrefix(output, incompatible) || strings.Contains(output, "\n"+incompatible) {
-		return Table{}, fmt.Errorf("reading the %s table: %w", r.table, &unreadableError{ErrIncompatible})
+		return "", fmt.Errorf("reading the %s table: %w", r.table, &unreadableError{ErrIncompatible})
 	}
-	return ParseSave(output, r.prefix), nil
+	return output, nil
 }
 
 // unreadableError says that a table holds rules that iptables can't print.

@@ -171,6 +171,18 @@ manifest would no longer be those of the program.
 {{- end }}
 
 {{/*
+moat.agentMetrics is the agent's flag of where it serves its metrics.
+*/}}
+{{- define "moat.agentMetrics" -}}
+{{- $hosts := dict "All" "" "NodeIP" "[$(NODE_IP)]" "Loopback" "127.0.0.1" -}}
+{{- if eq .Values.agent.metricsListen "None" -}}
+--metrics-address=0
+{{- else -}}
+--metrics-address={{ get $hosts .Values.agent.metricsListen }}:{{ .Values.agent.ports.metrics }}
+{{- end -}}
+{{- end }}
+
+{{/*
 moat.env prints the environment of a component: a list of the component's values, its name in
 messages, and a dict of the chart's own variables and the fields that they show. A variable
 that is there twice is refused, since server-side apply refuses it too.

@@ -1,0 +1,88 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"time"
+
+	"github.com/go-logr/logr"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"golang.org/x/net/netutil"
+)
+
+// Bounds of what others can make an agent do by asking for its metrics: the port is the
+// node's, and whoever reaches the node reaches it.
+const (
+	scrapesAtOnce     = 2
+	scrapeWithin      = 10 * time.Second
+	connectionsAtOnce = 16
+	requestWithin     = 5 * time.Second
+	idleFor           = 30 * time.Second
+	requestBytes      = 8 << 10
+
+	// listenAgain is when a port that is taken is tried again.
+	listenAgain = 10 * time.Second
+)
+
+// metricsPort serves the agent's metrics. An agent whose port is taken says so and enforces
+// all the same: metrics are no reason to leave a node without one.
+type metricsPort struct {
+	address string
+	metrics prometheus.Gatherer
+	log     logr.Logger
+	again   time.Duration
+}
+
+func newMetricsPort(address string, metrics prometheus.Gatherer, log logr.Logger) *metricsPort {
+	return &metricsPort{address: address, metrics: metrics, log: log, again: listenAgain}
+}
+
+// run serves until the context ends. What it can't do it logs and tries again.
+func (p *metricsPort) run(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := p.serve(ctx); err != nil && ctx.Err() == nil {
+			p.log.Error(err, "The metrics can't be served; the agent enforces without", "address", p.address, "retryIn", p.again.String())
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(p.again):
+		}
+	}
+}
+
+func (p *metricsPort) serve(ctx context.Context) error {
+	var config net.ListenConfig
+	listener, err := config.Listen(ctx, "tcp", p.address)
+	if err != nil {
+		return fmt.Errorf("listening for scrapes: %w", err)
+	}
+	server := &http.Server{
+		Handler:           p.handler(),
+		ReadHeaderTimeout: requestWithin,
+		ReadTimeout:       requestWithin,
+		WriteTimeout:      2 * scrapeWithin,
+		IdleTimeout:       idleFor,
+		MaxHeaderBytes:    requestBytes,
+	}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	p.log.Info("Serving the metrics", "address", listener.Addr().String())
+	if err := server.Serve(netutil.LimitListener(listener, connectionsAtOnce)); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serving scrapes: %w", err)
+	}
+	return nil
+}
+
+// handler answers /metrics. More scrapes at once than a few are told to come again.
+func (p *metricsPort) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{
+		ErrorHandling:       promhttp.HTTPErrorOnError,
+		MaxRequestsInFlight: scrapesAtOnce,
+		Timeout:             scrapeWithin,
+	}))
+	return mux
+}
