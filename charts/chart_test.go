@@ -288,6 +288,7 @@ func TestTheTestHookIsRestricted(t *testing.T) {
 	require.Equal(t, []rbacv1.PolicyRule{
 		{APIGroups: []string{""}, Resources: []string{"pods"}, Verbs: []string{"get", "create"}},
 		{APIGroups: []string{"isolation.moat.dev"}, Resources: []string{"appisolations"}, Verbs: []string{"get", "create", "delete"}},
+		{APIGroups: []string{"rbac.authorization.k8s.io"}, Resources: []string{"rolebindings"}, ResourceNames: []string{pod.Name}, Verbs: []string{"delete"}},
 	}, role.Rules)
 	for _, key := range []string{"ServiceAccount/moat-test", "Role/moat-test", "RoleBinding/moat-test", "Pod/moat-test"} {
 		annotations := decode[metav1.PartialObjectMetadata](t, map[string]object{key: metadataOf(t, objects, key)}, key).Annotations

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -42,7 +43,7 @@ const (
 // Test is one run. All fields have to be set.
 type Test struct {
 	// Client needs the rights to get, create and delete pods and AppIsolations in the
-	// namespace of Pod.
+	// namespace of Pod, and to delete the RoleBinding of Pod's name, by which it has them.
 	Client client.Client
 	// Pod is the one that this program runs in. It needs the label ClientLabel, with
 	// the value ClientValue. The servers are made after its image and its rights.
@@ -66,6 +67,7 @@ type server struct {
 // Run makes everything, connects, and removes it again. Its error names each thing
 // that went otherwise than a policy says.
 func (t *Test) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, t.giveUpRights(ctx)) }()
 	self := &corev1.Pod{}
 	switch err := t.Client.Get(ctx, t.Pod, self); {
 	case err != nil && apierrors.ReasonForError(err) == metav1.StatusReasonUnknown:
@@ -232,6 +234,19 @@ func (t *Test) cleanUp(ctx context.Context, servers []server) error {
 		}
 	}
 	return errors.Join(wrong...)
+}
+
+// giveUpRights deletes the RoleBinding of the test, which has the name of its pod. Helm
+// deletes it after a test that succeeded; after one that failed some versions of Helm leave
+// it, and with it a right to make pods beside the agents.
+func (t *Test) giveUpRights(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), cleanUpWithin)
+	defer cancel()
+	binding := &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: t.Pod.Namespace, Name: t.Pod.Name}}
+	if err := client.IgnoreNotFound(t.Client.Delete(ctx, binding)); err != nil {
+		return fmt.Errorf("giving up the test's rights, RoleBinding %s: %w", binding.Name, err)
+	}
+	return nil
 }
 
 func (t *Test) key(name string) types.NamespacedName {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -42,7 +43,7 @@ type cluster struct {
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
 	scheme := runtime.NewScheme()
-	require.NoError(t, errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
+	require.NoError(t, errors.Join(corev1.AddToScheme(scheme), rbacv1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)))
 	c := &cluster{
 		pod: func(pod *corev1.Pod) {
 			pod.Spec.NodeName = "node-1"
@@ -64,7 +65,7 @@ func newCluster(t *testing.T) *cluster {
 			return nil
 		},
 	}
-	c.client = fake.NewClientBuilder().WithScheme(scheme).WithObjects(testPod()).WithInterceptorFuncs(interceptor.Funcs{Get: c.get}).Build()
+	c.client = fake.NewClientBuilder().WithScheme(scheme).WithObjects(testPod(), testRights()).WithInterceptorFuncs(interceptor.Funcs{Get: c.get}).Build()
 	return c
 }
 
@@ -84,6 +85,11 @@ func (c *cluster) get(ctx context.Context, api client.WithWatch, key client.Obje
 
 func enforced(status metav1.ConditionStatus, reason string) metav1.Condition {
 	return metav1.Condition{Type: v1alpha1.ConditionEnforced, Status: status, Reason: reason, Message: "node-1 says nothing"}
+}
+
+// testRights is the RoleBinding that the chart makes.
+func testRights() *rbacv1.RoleBinding {
+	return &rbacv1.RoleBinding{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: "moat-test"}}
 }
 
 func testPod() *corev1.Pod {
@@ -127,7 +133,7 @@ func (c *cluster) isolations(t *testing.T) []v1alpha1.AppIsolation {
 	return list.Items
 }
 
-// requireNothingLeft expects no AppIsolation, and no pod that doesn't go with the test's
+// requireNothingLeft expects no AppIsolation, no rights, and no pod that doesn't go with the test's
 // own, which Helm deletes.
 func (c *cluster) requireNothingLeft(t *testing.T) {
 	t.Helper()
@@ -139,6 +145,9 @@ func (c *cluster) requireNothingLeft(t *testing.T) {
 		}
 	}
 	require.Empty(t, c.isolations(t))
+	var rights rbacv1.RoleBindingList
+	require.NoError(t, c.client.List(t.Context(), &rights))
+	require.Empty(t, rights.Items, "Helm leaves the rights of a test that failed")
 }
 
 func TestAClusterThatEnforces(t *testing.T) {
