@@ -147,6 +147,7 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"ServiceAccount/moat-test", "Role/moat-test", "RoleBinding/moat-test", "Pod/moat-test",
 		// The hook of helm uninstall, and what judges it.
 		"ConfigMap/moat-removal", "ValidatingAdmissionPolicy/moat-removal", "ValidatingAdmissionPolicyBinding/moat-removal",
+		"ValidatingAdmissionPolicy/moat-agent-events", "ValidatingAdmissionPolicyBinding/moat-agent-events",
 		"ValidatingAdmissionPolicy/moat-agent-reports", "ValidatingAdmissionPolicyBinding/moat-agent-reports",
 		"PriorityLevelConfiguration/moat-agent-reports", "FlowSchema/moat-agent-reports",
 		"ValidatingAdmissionPolicy/moat-operator-policies", "ValidatingAdmissionPolicyBinding/moat-operator-policies",

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+	rbacv1 "k8s.io/api/rbac/v1"
 )
 
 // The agents' metrics are on all addresses of a node unless the values say otherwise.
@@ -19,4 +20,31 @@ func TestWhereTheAgentsMetricsAre(t *testing.T) {
 		require.Equal(t, value == "NodeIP", strings.Contains(text, "fieldPath: status.hostIP"), value)
 	}
 	require.Contains(t, render(t)[agent].text, "--metrics-address=:9470\n")
+}
+
+// With authentication Prometheus gets a token that may read the metrics and nothing else, and
+// the agents the rights to ask about it. Without, there is nothing of that.
+func TestTheAgentsMetricsAskWhoReads(t *testing.T) {
+	keys := []string{"ClusterRole/moat-agent-metrics", "ClusterRoleBinding/moat-agent-metrics", "ClusterRole/moat-metrics-reader"}
+	ofPrometheus := []string{"ServiceAccount/moat-metrics-reader", "Secret/moat-metrics-reader", "ClusterRoleBinding/moat-metrics-reader"}
+	objects := render(t)
+	for _, key := range append(keys, ofPrometheus...) {
+		require.NotContains(t, objects, key)
+	}
+	require.NotContains(t, objects["DaemonSet/moat-agent"].text, "--metrics-authentication")
+
+	objects = render(t, "--set", "agent.metricsAuthentication=true,monitoring.podMonitor.enabled=true")
+	require.Equal(t, []rbacv1.PolicyRule{
+		{APIGroups: []string{"authentication.k8s.io"}, Resources: []string{"tokenreviews"}, Verbs: []string{"create"}},
+		{APIGroups: []string{"authorization.k8s.io"}, Resources: []string{"subjectaccessreviews"}, Verbs: []string{"create"}},
+	}, decode[rbacv1.ClusterRole](t, objects, keys[0]).Rules)
+	require.Equal(t, []rbacv1.PolicyRule{{NonResourceURLs: []string{"/metrics"}, Verbs: []string{"get"}}},
+		decode[rbacv1.ClusterRole](t, objects, keys[2]).Rules)
+	for _, key := range ofPrometheus {
+		require.Contains(t, objects, key)
+	}
+	monitor := objects["PodMonitor/moat-agent"].text
+	require.Contains(t, monitor, "scheme: https")
+	require.Contains(t, monitor, "name: moat-metrics-reader")
+	require.NotContains(t, objects["PodMonitor/moat-operator"].text, "https")
 }

@@ -269,6 +269,11 @@ var valueTests = map[string]valueTest{
 		inAgentArgs("--metrics-address=[$(NODE_IP)]:9470")(t, w)
 		require.Contains(t, w.agent.Spec.Template.Spec.Containers[0].Env, fieldVariable("NODE_IP", "status.hostIP"))
 	}},
+	"agent.metricsAuthentication": {`true`, func(t *testing.T, w workloads) {
+		inAgentArgs("--metrics-authentication")(t, w)
+		require.Contains(t, w.objects, "ClusterRoleBinding/moat-agent-metrics")
+		require.Contains(t, w.objects, "ClusterRole/moat-metrics-reader")
+	}},
 	"agent.ports.health": {`19471`, func(t *testing.T, w workloads) {
 		inAgentArgs("--health-address=127.0.0.1:19471")(t, w)
 		container := w.agent.Spec.Template.Spec.Containers[0]

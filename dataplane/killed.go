@@ -177,6 +177,9 @@ func (q quarantine) including(p *policy.Policy, r *refusal) quarantine {
 // could be as long, and nobody would be charged for it.
 func (e *enforcer) due(now time.Time) []policyID {
 	due := e.quarantine.due(now)
+	if len(due) == 0 {
+		return nil
+	}
 	e.oldestFirst(due)
 	return slices.DeleteFunc(due, func(id policyID) bool {
 		if e.quarantine[id].wait == 0 { // it was never tried alone

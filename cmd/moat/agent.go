@@ -39,6 +39,7 @@ type agentOptions struct {
 	nriSocket      string
 	healthAddress  string
 	metricsAddress string
+	metricsLogin   bool
 	pprofAddress   string
 	log            logOptions
 }
@@ -55,6 +56,7 @@ func agentFlags() (*flag.FlagSet, *agentOptions) {
 	flags.StringVar(&o.nriSocket, "nri-socket", "/var/run/nri/nri.sock", "`path` of the container runtime's NRI socket")
 	flags.StringVar(&o.healthAddress, "health-address", defaultHealthAddress, "`address` of /healthz and /readyz")
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":9470", "`address` of /metrics; 0 serves none")
+	flags.BoolVar(&o.metricsLogin, "metrics-authentication", false, "serve /metrics over TLS, to those alone who may get it: by a bearer token, of which the API server is asked")
 	flags.StringVar(&o.pprofAddress, "pprof-address", "", "`address` on the loopback of /debug/pprof (default: serves none)")
 	o.log.addFlags(flags)
 	return flags, o
@@ -191,7 +193,11 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		Words:         words,
 	})
 	if err == nil && options.metricsAddress != noAddress { // also while the API server is away
-		go newMetricsPort(options.metricsAddress, ctrlmetrics.Registry, a.log).run(ctx)
+		var rights *scrapeRights
+		if options.metricsLogin {
+			rights = newScrapeRights(mgr.GetClient())
+		}
+		go newMetricsPort(options.metricsAddress, ctrlmetrics.Registry, rights, a.log).run(ctx)
 	}
 	if err != nil || options.pod.Namespace == "" {
 		return a, err

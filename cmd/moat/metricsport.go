@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -33,12 +34,14 @@ const (
 type metricsPort struct {
 	address string
 	metrics prometheus.Gatherer
+	rights  *scrapeRights // nil: everybody may read
 	log     logr.Logger
 	again   time.Duration
 }
 
-func newMetricsPort(address string, metrics prometheus.Gatherer, log logr.Logger) *metricsPort {
-	return &metricsPort{address: address, metrics: metrics, log: log, again: listenAgain}
+// newMetricsPort serves over TLS where there are rights.
+func newMetricsPort(address string, metrics prometheus.Gatherer, rights *scrapeRights, log logr.Logger) *metricsPort {
+	return &metricsPort{address: address, metrics: metrics, rights: rights, log: log, again: listenAgain}
 }
 
 // run serves until the context ends. What it can't do it logs and tries again.
@@ -70,7 +73,15 @@ func (p *metricsPort) serve(ctx context.Context) error {
 	}
 	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
 	p.log.Info("Serving the metrics", "address", listener.Addr().String())
-	if err := server.Serve(netutil.LimitListener(listener, connectionsAtOnce)); !errors.Is(err, http.ErrServerClosed) {
+	listener = netutil.LimitListener(listener, connectionsAtOnce)
+	if p.rights != nil {
+		secured, err := selfSigned()
+		if err != nil {
+			return errors.Join(err, listener.Close())
+		}
+		listener = tls.NewListener(listener, secured)
+	}
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
 		return fmt.Errorf("serving scrapes: %w", err)
 	}
 	return nil
@@ -78,11 +89,15 @@ func (p *metricsPort) serve(ctx context.Context) error {
 
 // handler answers /metrics. More scrapes at once than a few are told to come again.
 func (p *metricsPort) handler() http.Handler {
-	mux := http.NewServeMux()
-	mux.Handle("/metrics", promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{
+	metrics := promhttp.HandlerFor(p.metrics, promhttp.HandlerOpts{
 		ErrorHandling:       promhttp.HTTPErrorOnError,
 		MaxRequestsInFlight: scrapesAtOnce,
 		Timeout:             scrapeWithin,
-	}))
+	})
+	if p.rights != nil {
+		metrics = p.rights.guard(metrics)
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/metrics", metrics)
 	return mux
 }

@@ -20,9 +20,9 @@ import (
 const portWithin = time.Minute
 
 // servePort runs a metricsPort until the test ends.
-func servePort(t *testing.T, address string, metrics prometheus.Gatherer) {
+func servePort(t *testing.T, address string, metrics prometheus.Gatherer, rights *scrapeRights) {
 	t.Helper()
-	port := newMetricsPort(address, metrics, logr.Discard())
+	port := newMetricsPort(address, metrics, rights, logr.Discard())
 	port.again = 20 * time.Millisecond
 	ctx, cancel := context.WithCancel(context.Background())
 	var running sync.WaitGroup
@@ -55,7 +55,7 @@ func TestATakenMetricsPortEndsNoAgent(t *testing.T) {
 	taken, address := freeAddress(t)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: "moat_test", Help: "A test."}))
-	servePort(t, address, registry)
+	servePort(t, address, registry, nil)
 	time.AfterFunc(100*time.Millisecond, func() { _ = taken.Close() })
 	require.Eventually(t, func() bool {
 		code, body := statusOf(address)
@@ -83,7 +83,7 @@ func TestScrapesAtOnceAreBounded(t *testing.T) {
 	free, address := freeAddress(t)
 	require.NoError(t, free.Close())
 	slow := &slowMetrics{release: make(chan struct{})}
-	servePort(t, address, slow)
+	servePort(t, address, slow, nil)
 	require.Eventually(t, func() bool { // it listens
 		conn, err := net.Dial("tcp", address)
 		if err == nil {
@@ -99,7 +99,9 @@ func TestScrapesAtOnceAreBounded(t *testing.T) {
 			codes[code].Add(1)
 		})
 	}
-	require.Eventually(t, func() bool { return slow.asks.Load() == scrapesAtOnce && codes[http.StatusServiceUnavailable].Load() > 0 },
+	require.Eventually(t, func() bool {
+		return slow.asks.Load() == scrapesAtOnce && codes[http.StatusServiceUnavailable].Load() > 0
+	},
 		portWithin, 20*time.Millisecond)
 	close(slow.release)
 	scrapes.Wait()
