@@ -53,6 +53,17 @@ func (e *enforcer) findKillers(ctx context.Context, m *model, err error) error {
 	return err
 }
 
+// mayBeFault reports whether a pass may have failed for the policies that it let go.
+func mayBeFault(err error) bool { return isRefusal(err) || iptables.IsKilled(err) }
+
+// searchSlower makes the next search let go fewer at a time than those for which
+// iptables-restore was killed: a search may be over before it comes to them again.
+func (e *enforcer) searchSlower(most int, err error) {
+	if iptables.IsKilled(err) {
+		e.searchBy = most / 2
+	}
+}
+
 // byWeight returns the suspects, those with the most rules to be written first. Policies that
 // isolate the same pods have the same chains: of these the first is one that wasn't in force.
 func (e *enforcer) byWeight() []policyID {

@@ -219,20 +219,18 @@ func (e *enforcer) letGo(ctx context.Context, m *model, suspects []policyID) err
 	for group := s.next(); len(group) > 0 && time.Now().Before(end); group = s.next() {
 		begun := time.Now()
 		err := e.passWith(ctx, m, held(group))
-		killed := iptables.IsKilled(err)
 		switch {
 		case err == nil:
 			s.went()
 			continue
-		case ctx.Err() != nil || !isRefusal(err) && !killed:
+		case ctx.Err() != nil || !mayBeFault(err):
 			e.hold(held(nil))
 			return err
-		case len(group) > 1 && killed:
-			e.searchBy = len(group) / 2
 		case len(group) > 1:
+			e.searchSlower(len(group), err)
 		case ipset.IsFull(err) && e.fillsKernel():
 			return e.makeRoom(ctx, m, group, all, err)
-		case killed && !e.succeedsTwice(ctx, m, held(nil)):
+		case iptables.IsKilled(err) && !e.succeedsTwice(ctx, m, held(nil)):
 			e.hold(held(nil))
 			return err
 		default:

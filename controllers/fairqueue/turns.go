@@ -19,7 +19,7 @@ import (
 // time. The zero value isn't ready to use. It isn't safe for concurrent use.
 type turns struct {
 	waiting map[string][]reconcile.Request
-	len     int
+	count   int
 	flows   map[string]*flow
 	now     time.Duration // what the namespace had used whose turn came last
 }
@@ -46,11 +46,11 @@ func (t *turns) Push(request reconcile.Request) {
 		f.used = max(f.used, t.now)
 	}
 	t.waiting[request.Namespace] = append(t.waiting[request.Namespace], request)
-	t.len++
+	t.count++
 }
 
 // Len counts the requests that wait.
-func (t *turns) Len() int { return t.len }
+func (t *turns) Len() int { return t.count }
 
 // Pop takes the next request. One has to wait.
 func (t *turns) Pop() reconcile.Request {
@@ -61,7 +61,7 @@ func (t *turns) Pop() reconcile.Request {
 	if t.waiting[next] = line[1:]; len(line) == 1 {
 		delete(t.waiting, next)
 	}
-	t.len--
+	t.count--
 	t.now = max(t.now, f.used)
 	f.used += f.last
 	f.running++
