@@ -99,13 +99,10 @@ func (k *Kernel) send(command int, set string, elements []byte) error {
 		Attributes: append(attributes, elements...),
 	}, func(nfnetlink.Reply) {})
 	var errno syscall.Errno
-	switch {
-	case errors.As(err, &errno) && errno == nl.IPSET_ERR_TYPE_SPECIFIC:
+	if errors.As(err, &errno) && errno == nl.IPSET_ERR_TYPE_SPECIFIC {
 		return errFull
-	case errors.As(err, &errno) && errno >= nl.IPSET_ERR_PRIVATE:
-		return nl.IPSetError(errno)
 	}
-	return err
+	return asSetError(err)
 }
 
 // encodeElements returns the attribute that holds the first elements, and how

@@ -273,3 +273,42 @@ func TestSizes(t *testing.T) {
 		require.Equal(t, []int{0, 1}, []int{sizes["moat-1"], sizes["moat-3"]})
 	})
 }
+
+// A set that holds one pod takes less than 2 KB of the kernel's memory: a node may need
+// thousands of sets. What "ipset list" calls the size in memory leaves out the hash
+// table (mtype_memsize in net/netfilter/ipset/ip_set_hash_gen.h): a pointer a bucket.
+func TestASmallSetIsSmall(t *testing.T) {
+	const pointer = 8
+	listings := map[string]string{}
+	inKernel(t, func(k *ipset.Kernel) {
+		want := ipset.State{}
+		for _, family := range ruleset.Families() {
+			for _, kind := range []ruleset.SetType{ruleset.HashIP, ruleset.HashIPPort, ruleset.HashNet, ruleset.HashIPPortIP} {
+				name := fmt.Sprintf("moat-%d-%s", family, kind)
+				want[name] = ofSize(name, kind, family, 1)
+			}
+		}
+		require.Equal(t, want, bring(t, k, want))
+		for name := range want {
+			listed, err := exec.Command("ipset", "list", "-t", name).CombinedOutput()
+			require.NoError(t, err, string(listed))
+			listings[name] = string(listed)
+		}
+	})
+	require.Len(t, listings, 8)
+	for _, listed := range listings {
+		size := listedNumber(t, listed, "Size in memory: ") + pointer*listedNumber(t, listed, " hashsize ")
+		require.Less(t, size, 2<<10, listed)
+	}
+}
+
+// listedNumber returns the number that follows a text in a listing.
+func listedNumber(t *testing.T, listed, text string) int {
+	t.Helper()
+	_, after, found := strings.Cut(listed, text)
+	require.True(t, found, listed)
+	var number int
+	_, err := fmt.Sscan(after, &number)
+	require.NoError(t, err)
+	return number
+}

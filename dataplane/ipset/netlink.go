@@ -130,26 +130,6 @@ func withoutSets(changes []Change, sets []ruleset.Set) []Change {
 	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return names[c.Set] })
 }
 
-// create makes a set without members. One of that name must not exist.
-func (k *Kernel) create(set *ruleset.Set, capacity uint32) error {
-	options := netlink.IpsetCreateOptions{MaxElements: capacity, Family: unix.AF_INET}
-	if set.Family == ruleset.IPv6 {
-		options.Family = unix.AF_INET6
-	}
-	k.count()
-	var err error
-	if k.Creating != nil {
-		err = k.Creating()
-	}
-	if err == nil {
-		err = k.handle.IpsetCreate(set.Name, string(set.Type), options)
-	}
-	if err != nil {
-		return fmt.Errorf("creating ipset %s of type %s: %w", set.Name, set.Type, ofCreating(set.Type, err))
-	}
-	return nil
-}
-
 // Add adds elements. One that is there already is no error, nor is one that the kernel
 // refuses: see OnRefused. What can't be added to one set doesn't keep the others from
 // theirs.

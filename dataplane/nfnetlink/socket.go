@@ -64,6 +64,7 @@ type Request struct {
 	Command    int
 	Dump       bool // asks for all of a kind
 	Change     bool // asks for nothing but whether it was done
+	New        bool // makes something, and fails where there is one of that name
 	Family     uint8
 	Attributes []byte
 }
@@ -83,6 +84,9 @@ func (s *Socket) Ask(request Request, handle func(Reply)) error {
 	}
 	if request.Change {
 		flags |= unix.NLM_F_ACK
+	}
+	if request.New {
+		flags |= unix.NLM_F_CREATE | unix.NLM_F_EXCL
 	}
 	s.sequence++
 	message := s.message(nil, request.Subsystem<<8|request.Command, flags, request.Family, 0, request.Attributes)
