@@ -376,7 +376,8 @@ func (a *Agent) sync(ctx context.Context) error {
 	// Where only elements of sets moved, the report and the sizes are what they were.
 	podStart := a.starts.condition()
 	a.enforcer.metrics.podStart(&podStart)
-	if newStart := a.reporter.setPodStart(podStart); a.news.tell(degraded) || newStart || !a.enforcer.same || err != nil {
+	newBudget := a.tellBudget()
+	if newStart := a.reporter.setPodStart(podStart); a.news.tell(degraded) || newBudget || newStart || !a.enforcer.same || err != nil {
 		a.sayWhatIsWrong()
 		a.oddities.tell(a.model.oddPods())
 		a.reporter.beside(a.enforcer.engines)
@@ -401,8 +402,8 @@ func (a *Agent) sayWhatIsWrong() {
 	if v != nil {
 		for _, p := range v.selecting {
 			if err := v.refused[p.UID]; err != nil && a.said.refused[p.UID] == nil {
-				a.log.Error(err, "The kernel refuses the rules of a policy, and the pods that it selects are closed",
-					"policy", p.Namespace+"/"+p.Name, "generation", p.Generation)
+				a.log.Error(err, "The rules of a policy can't be in the kernel, and the pods that it selects are closed",
+					"reason", refusalReason(err), "policy", p.Namespace+"/"+p.Name, "generation", p.Generation)
 			}
 		}
 		a.said.refused = v.refused

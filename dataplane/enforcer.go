@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/iptables"
@@ -94,6 +95,7 @@ type enforcer struct {
 	waker      *waker
 	quarantine quarantine
 	attempts
+	budgets *budgets
 	engines []string // other engines of NetworkPolicy on the node
 	strays  []stray
 
@@ -105,6 +107,7 @@ func newEnforcer(requested iptables.Backend) *enforcer {
 	return &enforcer{
 		requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {},
 		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{}, attempts: newAttempts(), families: nodeFamilies,
+		budgets: newBudgets(budget.Defaults(), BudgetEnforce),
 	}
 }
 
@@ -123,6 +126,7 @@ func (e *enforcer) sync(ctx context.Context, m *model) error {
 	if e.view != nil {
 		e.view.refused = e.quarantine.reasons()
 		maps.Copy(e.view.refused, e.clashes)
+		maps.Copy(e.view.refused, e.view.expensive)
 	}
 	if err == nil && e.trusted {
 		e.inspection.settle()
@@ -213,6 +217,7 @@ func (e *enforcer) look(m *model) bool {
 	}
 	v := m.view(since)
 	if v != nil {
+		e.budgets.closeExpensive(v, m)
 		e.view = v
 	}
 	return v != nil
@@ -327,6 +332,7 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 	}
 	e.sizes.follow(e.refusals.outOfPlan(plan), busy)
 	e.refusals.forget(plan)
+	e.budgets.elements = e.sizes.sum(wantedSets(e.outputs))
 	e.recompiled = false
 	e.letNamesGo(busy)
 	return len(busy) > 0, nil
@@ -341,6 +347,7 @@ func (e *enforcer) writeMembers(plan *ipset.Plan) error {
 	}
 	followed := e.refusals.outOfPlan(plan)
 	e.sizes.follow(followed, nil)
+	e.budgets.elements += len(followed.Add) - len(followed.Delete)
 	e.metrics.membersMoved(followed)
 	e.refusals.forget(plan)
 	return nil

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -65,6 +66,7 @@ type metrics struct {
 	gap          prometheus.Histogram
 	refused      prometheus.Gauge
 	unusable     prometheus.Gauge
+	budgetUsed   *prometheus.GaugeVec
 }
 
 func newMetrics() *metrics {
@@ -125,6 +127,7 @@ func newMetrics() *metrics {
 	m.gap = durations("repair_gap_seconds",
 		"For how long rules or sets that another program changed were not as Moat left them, at most: from the last moment at which they were known to be right to the end of the repair.")
 	m.refused, m.unusable = newLeftOut()
+	m.budgetUsed = gauges("policy_budget_used_ratio", "How much of the node's budget is used of a resource: from 0.8 on the node warns, and a policy that would bring it over 1 is closed.", "resource")
 	m.guardDrops = newGuardDrops()
 	m.beginAtZero()
 	return m
@@ -158,6 +161,7 @@ func (m *metrics) beginAtZero() {
 		m.repairs.WithLabelValues(kind)
 	}
 	m.degradedBy(nil)
+	m.budget([budget.Resources]float64{})
 }
 
 // metricNamespace is what the names of all metrics begin with.
@@ -184,7 +188,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.firstSync, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
 		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded, m.gap,
-		m.refused, m.unusable,
+		m.refused, m.unusable, m.budgetUsed,
 	}
 }
 
@@ -269,6 +273,13 @@ func (m *metrics) syncedFirst(complete time.Time) {
 func (m *metrics) degradedBy(reasons []string) {
 	for _, reason := range degradedReasons {
 		m.degraded.WithLabelValues(reason).Set(gaugeOf[slices.Contains(reasons, reason)])
+	}
+}
+
+// budget takes which part of each budget of the node is used.
+func (m *metrics) budget(ratios [budget.Resources]float64) {
+	for r, ratio := range ratios {
+		m.budgetUsed.WithLabelValues(budget.Resource(r).String()).Set(ratio)
 	}
 }
 

@@ -229,7 +229,12 @@ type view struct {
 	// links are those by which connections are judged; the enforcer adds them.
 	links compile.Links
 
-	// refused says why policies of these are in quarantine; the enforcer adds it.
+	// expensive says of policies that are over budget why, and the endpoints are closed
+	// that these isolate; the enforcer adds it.
+	expensive map[types.UID]error
+
+	// refused says why policies of these are in quarantine or over budget; the enforcer
+	// adds it.
 	refused map[types.UID]error
 
 	// damaged are the families whose rules are not those that were left; the enforcer

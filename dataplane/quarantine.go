@@ -40,7 +40,7 @@ type refusal struct {
 	retry time.Time
 }
 
-// allowsNothing stands for the policies in quarantine.
+// allowsNothing stands for the policies in quarantine, and for those that are over budget.
 var allowsNothing = &policy.Policy{}
 
 func idOf(p *policy.Policy) policyID { return policyID{p.UID, p.Generation} }
@@ -67,15 +67,7 @@ func (q quarantine) close(endpoints []policy.Endpoint) []policy.Endpoint {
 	if len(q) == 0 {
 		return endpoints
 	}
-	closed := slices.Clone(endpoints)
-	for i := range closed {
-		for d, isolating := range closed[i].Isolating {
-			if slices.ContainsFunc(isolating, q.holds) {
-				closed[i].Isolating[d] = []*policy.Policy{allowsNothing}
-			}
-		}
-	}
-	return closed
+	return closeThose(endpoints, q.holds)
 }
 
 // keep forgets all but the given policies: what has gone or has another generation

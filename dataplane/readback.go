@@ -6,6 +6,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -51,6 +52,15 @@ func (s sizes) follow(plan *ipset.Plan, busy []string) {
 		delete(s, name)
 	}
 	maps.Copy(s, left)
+}
+
+// sum returns the number of members of the named sets.
+func (s sizes) sum(named map[string]policy.PeerSet) int {
+	members := 0
+	for name := range named {
+		members += s[name].members
+	}
+	return members
 }
 
 // sums returns the number of sets and of their members.

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -40,6 +41,7 @@ type reporter struct {
 
 	mu      sync.Mutex
 	start   metav1.Condition    // PodStartGuarded; without type before the first sync
+	budget  metav1.Condition    // WithinBudget, likewise
 	inForce map[types.UID]int64 // generation of each policy that the kernel holds
 	pods    podList             // those that the kernel holds rules for
 	engines []string            // other engines of NetworkPolicy on the node
@@ -63,6 +65,20 @@ func (r *reporter) setPodStart(condition metav1.Condition) (changed bool) {
 	changed = r.start != condition
 	r.start = condition
 	return changed
+}
+
+// takeBudget returns the condition WithinBudget of the last report.
+func (r *reporter) takeBudget() metav1.Condition {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.budget
+}
+
+// setBudget takes the condition WithinBudget for the next report.
+func (r *reporter) setBudget(condition metav1.Condition) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.budget = condition
 }
 
 // beside takes the other engines of NetworkPolicy that were found on the node.
@@ -102,8 +118,10 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, deg
 		status.Conditions[0].Message = message(fmt.Errorf("The kernel holds the rules of all policies that select a pod of this node. "+ //nolint:staticcheck // a sentence
 			"Moat writes its own without reading others', as iptables can't: %w", r.unread))
 	}
-	if r.start.Type != "" {
-		status.Conditions = append(status.Conditions, r.start)
+	for _, condition := range []metav1.Condition{r.start, r.budget} {
+		if condition.Type != "" {
+			status.Conditions = append(status.Conditions, condition)
+		}
 	}
 	failed = len(selecting) - int(status.PolicyCount) // status names so many of them at most
 	r.Want(status)
@@ -155,7 +173,7 @@ func statusOf(selecting []*policy.Policy, inForce map[types.UID]int64, refused m
 		case len(p.Unreadable) > 0:
 			failed = append(failed, failedPolicy{p, v1alpha1.NodeReasonPolicyUnreadable, errors.Join(p.Unreadable...)})
 		case refused[p.UID] != nil:
-			failed = append(failed, failedPolicy{p, v1alpha1.NodeReasonRestoreFailed, refused[p.UID]})
+			failed = append(failed, failedPolicy{p, refusalReason(refused[p.UID]), refused[p.UID]})
 		case known && generation == p.Generation:
 			enforced = append(enforced, p)
 		default:
@@ -180,6 +198,16 @@ type failedPolicy struct {
 	policy *policy.Policy
 	reason string
 	err    error
+}
+
+// refusalReason tells the policies that the kernel refuses from those that it isn't asked
+// for.
+func refusalReason(err error) string {
+	var excess *budget.Excess
+	if errors.As(err, &excess) {
+		return v1alpha1.NodeReasonTooExpensive
+	}
+	return v1alpha1.NodeReasonRestoreFailed
 }
 
 func conditionsOf(syncErr error, degraded []degradation) []metav1.Condition {

@@ -32,6 +32,11 @@ const (
 	// NodeConditionPolicyEngineConflict is True while rules of another
 	// NetworkPolicy engine are on the node. Moat's own are in force all the same.
 	NodeConditionPolicyEngineConflict = "PolicyEngineConflict"
+
+	// NodeConditionWithinBudget is False while policies that select a pod of the node
+	// would become too much in its kernel. Their pods are closed, unless the agents only
+	// report it; no other policy is affected.
+	NodeConditionWithinBudget = "WithinBudget"
 )
 
 // Reasons of NodeConditionDegraded. Each is also the reason of an event of the Node
@@ -74,6 +79,9 @@ const (
 	NodeReasonModuleMissing           = "KernelModuleMissing"
 	NodeReasonOtherEngineFound        = "OtherEngineFound"
 	NodeReasonNoOtherEngine           = "NoOtherEngine"
+	NodeReasonTooExpensive            = "TooExpensive"
+	NodeReasonAffordable              = "Affordable"
+	NodeReasonBudgetNearlyUsed        = "BudgetNearlyUsed"
 )
 
 // TaskLabel says what a pod of the agents' DaemonSet does. A pod without it enforces.
@@ -201,8 +209,8 @@ type NodeEnforcementStatus struct {
 	// +kubebuilder:validation:MaxItems=50
 	Failures []PolicyFailure `json:"failures,omitempty"`
 
-	// conditions are DataplaneSynced, Degraded, PodStartGuarded and
-	// PolicyEngineConflict.
+	// conditions are DataplaneSynced, Degraded, PodStartGuarded,
+	// PolicyEngineConflict and WithinBudget.
 	// +optional
 	// +listType=map
 	// +listMapKey=type

@@ -46,7 +46,7 @@ func (c *compiler) peerMatches(d policy.Direction, r *policy.Rule) []match {
 			alternatives = append(alternatives, c.peerSet(peerSide(d), policy.PeerSet{Pods: *peer.Pods})...)
 		}
 	}
-	return append(alternatives, c.blockMatches(peerSide(d), r.Peers)...)
+	return append(alternatives, c.blockMatches(peerSide(d), r)...)
 }
 
 // peerSet declares a set that follows pods and returns its look-up, as one alternative:
@@ -69,8 +69,12 @@ func (c *compiler) peerSet(side ruleset.Side, peers policy.PeerSet) []match {
 // leaves of its CIDR, as disjoint prefixes. An exception is taken from its own
 // block only, so that it never takes away what another block allows. The kernel's
 // "nomatch" entries can't say that.
-func (c *compiler) blockMatches(side ruleset.Side, peers []policy.Peer) []match {
-	prefixes := c.unionOfBlocks(peers)
+func (c *compiler) blockMatches(side ruleset.Side, r *policy.Rule) []match {
+	prefixes, known := c.blocks[r]
+	if !known {
+		prefixes = c.unionOfBlocks(r.Peers)
+		c.blocks[r] = prefixes
+	}
 	switch {
 	case len(prefixes) == 0:
 		return nil
@@ -201,7 +205,7 @@ func (c *compiler) namedEgress(r *policy.Rule) []match {
 				alternatives = append(alternatives, served(*peer.Pods)...)
 			}
 		}
-		for _, block := range c.blockMatches(ruleset.Destination, r.Peers) {
+		for _, block := range c.blockMatches(ruleset.Destination, r) {
 			for _, every := range served(policy.EveryPod()) {
 				alternatives = append(alternatives, slices.Concat(block, every))
 			}

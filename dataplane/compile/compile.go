@@ -83,6 +83,7 @@ func compileNaming(digest func(Content) string, held Names, family ruleset.Famil
 		sets:     map[string]ruleset.Set{},
 		peers:    map[string]policy.PeerSet{},
 		rules:    map[ruleKey][]textRule{},
+		blocks:   map[*policy.Rule][]netip.Prefix{},
 		profiles: map[profileKey]string{},
 		origins:  map[string][]*policy.Policy{},
 	}
@@ -112,6 +113,7 @@ type compiler struct {
 	sets     map[string]ruleset.Set
 	peers    map[string]policy.PeerSet
 	rules    map[ruleKey][]textRule
+	blocks   map[*policy.Rule][]netip.Prefix // what is left of a rule's blocks
 	profiles map[profileKey]string
 	origins  map[string][]*policy.Policy
 

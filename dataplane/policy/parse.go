@@ -78,6 +78,9 @@ func ParseNetworkPolicy(np *networkingv1.NetworkPolicy) *Policy {
 		UID:        np.UID,
 		Generation: np.Generation,
 	}
+	if !np.CreationTimestamp.IsZero() {
+		p.Created = np.CreationTimestamp.Unix()
+	}
 	r := reader{policy: p, podPeers: map[string]struct{}{}}
 	p.Selector = r.subject(&np.Spec.PodSelector)
 	p.Isolates = r.isolates(&np.Spec)

@@ -125,6 +125,9 @@ type Policy struct {
 	UID        types.UID
 	Generation int64
 
+	// Created is when the policy was made, in seconds since the epoch.
+	Created int64
+
 	// Selector selects the pods that the policy isolates, in its namespace.
 	Selector labels.Selector
 

@@ -151,11 +151,7 @@ func (ix *Index) drop(s *set) {
 		ix.columns[s.anchor.key].tidy(value)
 	}
 	for _, key := range s.anchor.required {
-		if col := ix.columns[key]; col.users > 1 {
-			col.users--
-		} else {
-			delete(ix.columns, key)
-		}
+		ix.release(key)
 	}
 	if s.anchor.values == nil {
 		for _, sp := range ix.spaces {

@@ -30,6 +30,7 @@ type Index struct {
 	columns    columns
 	sets       map[string]*set
 	changed    map[*set]struct{}
+	lent       map[string]bool // keys whose columns Count has made or used
 }
 
 // set is a wanted set. Its members are the elements of the pods of its classes.
@@ -56,6 +57,7 @@ func NewIndex() *Index {
 		columns:    columns{},
 		sets:       map[string]*set{},
 		changed:    map[*set]struct{}{},
+		lent:       map[string]bool{},
 	}
 }
 
@@ -113,6 +115,7 @@ func (ix *Index) Want(wanted map[string]policy.PeerSet) {
 			ix.follow(name, peers)
 		}
 	}
+	ix.takeBack()
 }
 
 // Elements calls yield once with each element of a set.

@@ -44,8 +44,8 @@ type NodeEnforcementStatusApplyConfiguration struct {
 	// failures names each policy that selects a pod of this node and could not
 	// be put in force as written. The pods of such a policy are closed.
 	Failures []PolicyFailureApplyConfiguration `json:"failures,omitempty"`
-	// conditions are DataplaneSynced, Degraded, PodStartGuarded and
-	// PolicyEngineConflict.
+	// conditions are DataplaneSynced, Degraded, PodStartGuarded,
+	// PolicyEngineConflict and WithinBudget.
 	Conditions []v1.ConditionApplyConfiguration `json:"conditions,omitempty"`
 }
 

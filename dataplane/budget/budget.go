@@ -1,0 +1,170 @@
+// Package budget counts what policies become in the kernel of a node before anything of
+// it is built, and says which policies are too expensive.
+//
+// A policy of a few kilobytes can become a million prefixes or rules: an exception takes
+// a block apart, each peer is combined with each group of ports, and each selector with
+// each name of a port. Every such product is computed here from the numbers of its
+// factors. The counts are upper bounds of what compile makes: a policy that is within
+// its budget never costs more.
+//
+// What is over budget is closed, and never at another namespace's expense: see Decide.
+//
+// The package is pure. Its values, but for a Ledger, may be shared.
+package budget
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+)
+
+// Resource is something that a policy takes of a node.
+type Resource uint8
+
+// The resources. Their values index Amounts.
+const (
+	// Prefixes are the ranges of addresses that ipBlocks leave without their
+	// exceptions. Each is an element of a set.
+	Prefixes Resource = iota
+
+	// Rules of one policy, and of all policies of one pod, are those that a packet of
+	// one direction is compared with one after the other. Rules of a namespace or a node
+	// are all that there are in the kernel, in both families.
+	Rules
+
+	// Sets are ipsets, in both families: one for each selector, for each combination of
+	// a selector with the name of an egress port, and for the blocks of each rule.
+	Sets
+
+	// Elements are the pods' addresses that the sets hold together.
+	Elements
+
+	// Resources is their number.
+	Resources
+)
+
+var resourceNames = [Resources]string{"prefixes", "rules", "sets", "elements"}
+
+// String returns the name that flags and values use.
+func (r Resource) String() string { return resourceNames[r] }
+
+// Amounts holds a number for each resource.
+type Amounts [Resources]int
+
+// String writes the amounts as ParseAmounts reads them.
+func (a Amounts) String() string {
+	parts := make([]string, Resources)
+	for r := range Resources {
+		parts[r] = fmt.Sprintf("%s=%d", r, a[r])
+	}
+	return strings.Join(parts, ",")
+}
+
+// ParseAmounts reads "prefixes=1,rules=2,sets=3,elements=4". Resources that the text
+// leaves out keep their amount of base. An amount is from 1 to that of most.
+func ParseAmounts(text string, base, most Amounts) (Amounts, error) {
+	if text == "" {
+		return base, nil
+	}
+	for part := range strings.SplitSeq(text, ",") {
+		name, number, _ := strings.Cut(part, "=")
+		r, err := resourceOf(name)
+		if err != nil {
+			return base, err
+		}
+		amount, err := strconv.Atoi(number)
+		if err != nil || amount < 1 || amount > most[r] {
+			return base, fmt.Errorf("%q: want a number of %s from 1 to %d, beyond which an agent may die", part, r, most[r])
+		}
+		base[r] = amount
+	}
+	return base, nil
+}
+
+func resourceOf(name string) (Resource, error) {
+	for r := range Resources {
+		if resourceNames[r] == name {
+			return r, nil
+		}
+	}
+	return 0, fmt.Errorf("%q: want one of %s", name, strings.Join(resourceNames[:], ", "))
+}
+
+// Scope is what a limit holds for.
+type Scope uint8
+
+// The scopes.
+const (
+	// Policy: one policy, by itself.
+	Policy Scope = iota
+
+	// Pod: all policies of one pod together. Its limit of rules is that of a policy.
+	Pod
+
+	// Namespace: all policies of a namespace that select a pod of the node.
+	Namespace
+
+	// Node: all policies that select a pod of the node.
+	Node
+)
+
+// Limits says how much there may be of each resource.
+type Limits struct {
+	Policy    Amounts
+	Namespace Amounts
+	Node      Amounts
+}
+
+// Defaults returns the limits that an agent has unless it is told otherwise. They are
+// for an agent with 512 MiB of memory, and a node on which a change takes a second at most.
+func Defaults() Limits {
+	return Limits{
+		// 10,000 CIDRs, 2,000 exceptions, or 200 selectors with 20 port names each.
+		Policy:    Amounts{Prefixes: 100_000, Rules: 5_000, Sets: 10_000, Elements: 400_000},
+		Namespace: Amounts{Prefixes: 150_000, Rules: 30_000, Sets: 20_000, Elements: 500_000},
+		// The kernel has room for 65,535 sets of all programs (ip_set_max in
+		// net/netfilter/ipset/ip_set_core.c).
+		Node: Amounts{Prefixes: 300_000, Rules: 60_000, Sets: 50_000, Elements: 800_000},
+	}
+}
+
+// Ceilings returns the largest limits. They hold in whatever mode: beyond them the agent
+// itself may be killed for its memory, and with it the enforcement of all policies.
+func Ceilings() Limits {
+	return Limits{
+		Policy:    Amounts{Prefixes: 400_000, Rules: 20_000, Sets: 40_000, Elements: 1_000_000},
+		Namespace: Amounts{Prefixes: 600_000, Rules: 120_000, Sets: 50_000, Elements: 1_200_000},
+		Node:      Amounts{Prefixes: 600_000, Rules: 120_000, Sets: 60_000, Elements: 1_200_000},
+	}
+}
+
+// Excess says that a policy is too expensive. It is an error whose text is for the
+// policy's author.
+type Excess struct {
+	Resource Resource
+	Scope    Scope
+
+	// Number is how many of the resource there would be at least, Limit how many there
+	// may be.
+	Number, Limit int
+}
+
+// scopes and remedies are what an Excess says.
+var (
+	scopes = [...]string{
+		Policy: "a policy", Pod: "all policies of a pod, which the youngest exceeds",
+		Namespace: "a namespace, which the youngest policies exceed", Node: "the node, which the youngest policies of this namespace exceed",
+	}
+	remedies = [Resources]string{
+		Prefixes: "use fewer ipBlocks and exceptions",
+		Rules:    "use fewer peers, ranges of ports (endPort) and fewer policies for a pod",
+		Sets:     "use labels that more pods share, and numbers of ports for names",
+		Elements: "use fewer selectors that match many pods",
+	}
+)
+
+// Error implements error.
+func (e *Excess) Error() string {
+	return fmt.Sprintf("its pods are closed: %d %s, and %d are the limit of %s; %s, or ask for more (agent.budgets)",
+		e.Number, e.Resource, e.Limit, scopes[e.Scope], remedies[e.Resource])
+}
