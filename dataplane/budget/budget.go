@@ -120,8 +120,8 @@ type Limits struct {
 func Defaults() Limits {
 	return Limits{
 		// 10,000 CIDRs, 2,000 exceptions, or 200 selectors with 20 port names each.
-		Policy:    Amounts{Prefixes: 100_000, Rules: 5_000, Sets: 10_000, Elements: 400_000},
-		Namespace: Amounts{Prefixes: 150_000, Rules: 30_000, Sets: 20_000, Elements: 500_000},
+		Policy:    Amounts{Prefixes: 100_000, Rules: 5_000, Sets: 10_000, Elements: 500_000},
+		Namespace: Amounts{Prefixes: 150_000, Rules: 30_000, Sets: 20_000, Elements: 600_000},
 		// The kernel has room for 65,535 sets of all programs (ip_set_max in
 		// net/netfilter/ipset/ip_set_core.c).
 		Node: Amounts{Prefixes: 300_000, Rules: 60_000, Sets: 50_000, Elements: 800_000},

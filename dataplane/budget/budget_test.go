@@ -196,7 +196,7 @@ func TestParseAmounts(t *testing.T) {
 	most := budget.Ceilings().Policy
 	amounts, err := budget.ParseAmounts("sets=7,rules=8", budget.Defaults().Policy, most)
 	require.NoError(t, err)
-	require.Equal(t, "prefixes=100000,rules=8,sets=7,elements=400000", amounts.String())
+	require.Equal(t, "prefixes=100000,rules=8,sets=7,elements=500000", amounts.String())
 	again, err := budget.ParseAmounts(amounts.String(), budget.Amounts{}, most)
 	require.NoError(t, err)
 	require.Equal(t, amounts, again)
