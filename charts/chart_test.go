@@ -138,7 +138,7 @@ func TestDefaultsRenderEveryObjectAndNoMore(t *testing.T) {
 		"ClusterRole/moat-operator", "ClusterRole/moat-agent",
 		"ClusterRoleBinding/moat-operator", "ClusterRoleBinding/moat-agent",
 		"Role/moat-operator-leader-election", "RoleBinding/moat-operator-leader-election",
-		"Role/moat-agent", "RoleBinding/moat-agent", "ConfigMap/moat-release",
+		"Role/moat-agent", "RoleBinding/moat-agent", "ConfigMap/moat-release", "ConfigMap/moat-budgets",
 		"Role/moat-operator-release", "RoleBinding/moat-operator-release",
 		"ClusterRole/moat-operator-taints", "ClusterRoleBinding/moat-operator-taints",
 		"ClusterRole/moat-view", "ClusterRole/moat-edit", "ClusterRole/moat-admin",

@@ -30,6 +30,7 @@ func TestRights(t *testing.T) {
 				{verb: "create", group: "events.k8s.io", resource: "events"},
 				{verb: "watch", resource: "configmaps", namespace: namespace, name: "moat-release"},
 				{verb: "get", group: apps, resource: "daemonsets", namespace: namespace, name: "moat-agent"},
+				{verb: "get", resource: "configmaps", namespace: namespace, name: "moat-budgets"},
 			},
 			mayNot: []right{
 				{verb: "get", resource: "secrets"}, {verb: "list", resource: "configmaps"}, {verb: "create", resource: "pods/exec"},

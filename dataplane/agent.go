@@ -27,6 +27,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
 )
@@ -83,6 +84,13 @@ type Options struct {
 
 	// Words are those that the watches of the agent's manager note: ManagerOptions.
 	Words *lastword.Words
+
+	// Budgets say how much policies may take of the node; zero: the defaults.
+	Budgets budget.Limits
+
+	// BudgetMode says what is done about policies that take more. Empty: Enforce where
+	// the release came with budgets, Report where it was upgraded to one that has them.
+	BudgetMode BudgetMode
 }
 
 // Agent enforces policies on one node. It runs in the node's network namespace
@@ -158,6 +166,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 		storage:  newStorageCheck(mgr.GetAPIReader(), options.NodeName),
 	}
 	a.home.name = options.Namespace
+	a.enforcer.budgets = newBudgets(limitsOr(options.Budgets), options.BudgetMode)
 	a.health = &health{unsynced: a.unsynced, cutOff: options.Words.CutOff}
 	a.enforcer.progress = a.health.begin
 	recorder := mgr.GetEventRecorder("moat-agent")
@@ -212,6 +221,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	if !a.awaitModel(ctx) {
 		return nil
 	}
+	a.settleBudgets(ctx)
 	defer a.enforcer.cutter.start(ctx)()
 	go newRangeReader(a.model, a.reporter.live, a.log).run(ctx)
 	a.complete = time.Now()

@@ -41,6 +41,7 @@ type agentOptions struct {
 	metricsAddress string
 	metricsLogin   bool
 	pprofAddress   string
+	budgets        budgetOptions
 	log            logOptions
 }
 
@@ -58,6 +59,7 @@ func agentFlags() (*flag.FlagSet, *agentOptions) {
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":9470", "`address` of /metrics; 0 serves none")
 	flags.BoolVar(&o.metricsLogin, "metrics-authentication", false, "serve /metrics over TLS, to those alone who may get it: by a bearer token, of which the API server is asked")
 	flags.StringVar(&o.pprofAddress, "pprof-address", "", "`address` on the loopback of /debug/pprof (default: serves none)")
+	o.budgets.addFlags(flags)
 	o.log.addFlags(flags)
 	return flags, o
 }
@@ -77,7 +79,10 @@ func (o *agentOptions) validate() error {
 	default:
 		return fmt.Errorf("--pod-start-guard %q: use Auto, Always or Off", o.podStartGuard)
 	}
-	return errors.Join(validateAddresses(o.healthAddress, o.metricsAddress), validateLoopback("--pprof-address", o.pprofAddress))
+	if _, err := o.budgets.limits(); err != nil {
+		return err
+	}
+	return errors.Join(o.budgets.validateMode(), validateAddresses(o.healthAddress, o.metricsAddress), validateLoopback("--pprof-address", o.pprofAddress))
 }
 
 // validateLoopback refuses an address that others than the node can reach: a profile
@@ -174,6 +179,10 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 	if err != nil {
 		return nil, err
 	}
+	limits, err := options.budgets.limits()
+	if err != nil {
+		return nil, err
+	}
 	words := lastword.New()
 	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName, words)
 	managerOptions.Metrics = server.Options{BindAddress: noAddress} // metricsPort serves them
@@ -191,6 +200,8 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		NRISocket:     options.nriSocket,
 		Namespace:     options.pod.Namespace,
 		Words:         words,
+		Budgets:       limits,
+		BudgetMode:    dataplane.BudgetMode(options.budgets.mode),
 	})
 	if err == nil && options.metricsAddress != noAddress { // also while the API server is away
 		var rights *scrapeRights

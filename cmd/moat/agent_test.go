@@ -75,3 +75,19 @@ func TestAgentFlags(t *testing.T) {
 	require.Equal(t, "from-flag", options.nodeName)
 	require.Equal(t, iptables.Legacy, backends[options.backend])
 }
+
+func TestBudgetFlags(t *testing.T) {
+	noAPIServer(t)
+	t.Setenv("NODE_NAME", "node-1")
+	for flag, want := range map[string]string{
+		"--budget-mode=Off":             `--budget-mode "Off": use Enforce or Report`,
+		"--budget-policy=sets=40001":    `--budget-policy: "sets=40001": want a number of sets from 1 to 40000`,
+		"--budget-namespace=memory=1":   `--budget-namespace: "memory": want one of prefixes, rules, sets, elements`,
+		"--budget-node=elements=-1":     `--budget-node: "elements=-1": want a number of elements`,
+		"--budget-node=elements=700000": "", // it gets as far as to look for the cluster
+	} {
+		code, _, stderr := runMoat(t, "agent", flag)
+		require.Contains(t, stderr, want)
+		require.Equal(t, want != "", code == exitUsage, stderr)
+	}
+}

@@ -189,7 +189,10 @@ func TestGrowthClosesNothing(t *testing.T) {
 		n.index.SetPod(policy.ParsePod(budgettest.Pod("a", 1000+i, nil)))
 	}
 	require.Empty(t, ledger.Decide(limits, endpoints, n.index).Closed)
-	require.NotEmpty(t, budget.NewLedger().Decide(limits, endpoints, n.index).Closed, "as a new policy it would be closed")
+	again := budget.NewLedger()
+	require.NotEmpty(t, again.Decide(limits, endpoints, n.index).Closed, "as a new policy it would be closed")
+	again.Standing = func(p *policy.Policy) bool { return p.Name == "p" }
+	require.Empty(t, again.Decide(limits, endpoints, n.index).Closed, "another agent finds it in force")
 }
 
 func TestParseAmounts(t *testing.T) {

@@ -14,7 +14,21 @@ import (
 // selectors match is counted then, too: a policy that grows with the cluster closes no
 // pod. It must not be used by several goroutines at once.
 type Ledger struct {
+	// Standing reports whether a policy was in force on the node before the ledger was
+	// made. No limit of elements but the ceiling closes such a policy: it may have grown
+	// since it came. Nil: none was.
+	Standing func(*policy.Policy) bool
+
 	costs map[*policy.Policy]*cost
+}
+
+// limitsOf returns the limits as they hold for a policy. Ceiling are those beyond which it
+// is closed whatever was before.
+func (l *Ledger) limitsOf(p *policy.Policy, limits, ceiling Amounts) Amounts {
+	if l.Standing != nil && l.Standing(p) {
+		limits[Elements] = max(limits[Elements], ceiling[Elements])
+	}
+	return limits
 }
 
 // NewLedger returns a ledger that knows no policy.
@@ -92,11 +106,9 @@ func (d *decider) eachAlone(policies []*policy.Policy) {
 	for _, p := range policies {
 		c := d.ledger.costs[p]
 		amounts := Amounts{Prefixes: c.prefixes, Rules: max(c.rules[policy.Ingress], c.rules[policy.Egress]), Sets: c.sets, Elements: c.elements}
-		if r, over := exceeded(amounts, d.limits.Policy); over {
-			d.close(p, Policy, r, amounts[r], d.limits.Policy[r])
-			continue
+		if !d.over(p, Policy, amounts, d.ledger.limitsOf(p, d.limits.Policy, Ceilings().Policy)) {
+			d.open = append(d.open, p)
 		}
-		d.open = append(d.open, p)
 	}
 }
 
@@ -213,10 +225,10 @@ func (d *decider) share(policies []*policy.Policy) float64 {
 // admit adds a policy to both tallies, or closes it.
 func (d *decider) admit(p *policy.Policy, namespace, node *tally) {
 	c := d.ledger.costs[p]
-	if with := namespace.with(c, d.rules[p]); d.over(p, Namespace, with, d.limits.Namespace) {
+	if with := namespace.with(c, d.rules[p]); d.over(p, Namespace, with, d.ledger.limitsOf(p, d.limits.Namespace, Ceilings().Namespace)) {
 		return
 	}
-	if with := node.with(c, d.rules[p]); d.over(p, Node, with, d.limits.Node) {
+	if with := node.with(c, d.rules[p]); d.over(p, Node, with, d.ledger.limitsOf(p, d.limits.Node, Ceilings().Node)) {
 		return
 	}
 	namespace.add(c, d.rules[p])

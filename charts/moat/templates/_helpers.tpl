@@ -183,6 +183,26 @@ moat.agentMetrics is the agent's flag of where it serves its metrics.
 {{- end }}
 
 {{/*
+moat.budgets prints a flag of an agent, or nothing where no value asks for it: a list of the
+context and of what the flag is about. An agent of an older version knows none of them, and
+upgrades with --reuse-values have no such values.
+*/}}
+{{- define "moat.budgets" -}}
+{{- $budgets := (index . 0).Values.agent.budgets | default dict -}}
+{{- $scope := index . 1 -}}
+{{- if eq $scope "mode" -}}
+{{- with $budgets.mode }}{{ printf "--budget-mode=%s" . }}{{ end -}}
+{{- else -}}
+{{- $amounts := get $budgets $scope | default dict -}}
+{{- $parts := list -}}
+{{- range list "prefixes" "rules" "sets" "elements" -}}
+{{- if hasKey $amounts . }}{{ $parts = append $parts (printf "%s=%d" . (int (get $amounts .))) }}{{ end -}}
+{{- end -}}
+{{- with $parts }}{{ printf "--budget-%s=%s" $scope (join "," .) }}{{ end -}}
+{{- end -}}
+{{- end }}
+
+{{/*
 moat.env prints the environment of a component: a list of the component's values, its name in
 messages, and a dict of the chart's own variables and the fields that they show. A variable
 that is there twice is refused, since server-side apply refuses it too.
