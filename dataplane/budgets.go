@@ -41,7 +41,8 @@ type budgets struct {
 	used     budget.Amounts
 	closed   []string // policies, as namespace/name
 	over     []string // that are over a budget and enforced all the same
-	elements int      // of sets that follow pods, as the kernel holds them
+	sets     int      // in the kernel
+	elements int      // in the kernel, of sets that follow pods
 }
 
 func newBudgets(limits budget.Limits, mode BudgetMode) *budgets {
@@ -99,12 +100,12 @@ func (m *model) Count(selected *policy.PodPeer, most int) (addresses, ports int)
 	return m.index.Count(selected, most)
 }
 
-// ratios returns which part of the node's budgets is used: of elements as many as the
-// kernel holds, of the rest as many as was counted.
+// ratios returns which part of the node's budgets is used: of sets and elements what the
+// kernel holds, of the rest what was counted.
 func (b *budgets) ratios() [budget.Resources]float64 {
 	var ratios [budget.Resources]float64
 	used := b.used
-	used[budget.Elements] = b.elements
+	used[budget.Sets], used[budget.Elements] = b.sets, b.elements
 	for r := range ratios {
 		ratios[r] = float64(used[r]) / float64(b.limits.Node[r])
 	}

@@ -332,7 +332,7 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 	}
 	e.sizes.follow(e.refusals.outOfPlan(plan), busy)
 	e.refusals.forget(plan)
-	e.budgets.elements = e.sizes.sum(wantedSets(e.outputs))
+	e.budgets.sets, e.budgets.elements = len(e.sizes), e.sizes.sum(wantedSets(e.outputs))
 	e.recompiled = false
 	e.letNamesGo(busy)
 	return len(busy) > 0, nil

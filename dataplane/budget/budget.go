@@ -60,6 +60,22 @@ func (a Amounts) String() string {
 	return strings.Join(parts, ",")
 }
 
+func (a Amounts) plus(other Amounts) Amounts {
+	for r := range a {
+		a[r] += other[r]
+	}
+	return a
+}
+
+// share is the largest part of any limit that the amounts are.
+func (a Amounts) share(limits Amounts) float64 {
+	largest := 0.0
+	for r := range a {
+		largest = max(largest, float64(a[r])/float64(limits[r]))
+	}
+	return largest
+}
+
 // ParseAmounts reads "prefixes=1,rules=2,sets=3,elements=4". Resources that the text
 // leaves out keep their amount of base. An amount is from 1 to that of most.
 func ParseAmounts(text string, base, most Amounts) (Amounts, error) {

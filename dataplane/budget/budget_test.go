@@ -213,3 +213,22 @@ func TestParseAmounts(t *testing.T) {
 		require.ErrorContains(t, err, wrong)
 	}
 }
+
+// BenchmarkDecide is what a change of a local pod or policy costs where 100 pods of a node
+// have five policies each, none of them new.
+func BenchmarkDecide(b *testing.B) {
+	n := newNode(100, 4_900, "a")
+	var objects []*networkingv1.NetworkPolicy
+	for i := range 500 {
+		spec := budgettest.Peers(5, 3)
+		spec.PodSelector.MatchLabels = map[string]string{"app": fmt.Sprint("a", i/5)}
+		objects = append(objects, budgettest.Named("a", fmt.Sprint("p", i), i, spec))
+	}
+	endpoints := policy.Endpoints(n.local, parse(objects...))
+	ledger := budget.NewLedger()
+	for b.Loop() {
+		if len(ledger.Decide(budget.Defaults(), endpoints, n.index).Closed) > 0 {
+			b.Fatal("a policy is closed")
+		}
+	}
+}

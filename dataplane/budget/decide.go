@@ -5,7 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/moat-dev/moat/dataplane/policy"
 )
@@ -163,20 +163,18 @@ func (d *decider) countRules(endpoints []policy.Endpoint) {
 			if d.isClosed(isolating) {
 				continue
 			}
-			var profile strings.Builder
-			named := false
+			profile, named := strconv.AppendInt(nil, int64(direction), 10), false
 			for _, p := range isolating {
-				fmt.Fprintf(&profile, "%d,", numbers[p])
+				profile = strconv.AppendInt(append(profile, ' '), int64(numbers[p]), 10)
 				named = named || d.ledger.costs[p].named
 			}
 			if named && policy.Direction(direction) == policy.Ingress {
-				fmt.Fprint(&profile, endpoints[i].Pod.Ports)
+				profile = fmt.Append(profile, endpoints[i].Pod.Ports)
 			}
-			key := fmt.Sprintf("%d %s", direction, profile.String())
-			if seen[key] {
+			if seen[string(profile)] {
 				continue
 			}
-			seen[key] = true
+			seen[string(profile)] = true
 			for _, p := range isolating {
 				d.rules[p] += d.ledger.costs[p].rules[direction] * families
 			}
@@ -188,17 +186,22 @@ func (d *decider) countRules(endpoints []policy.Endpoint) {
 // the rest takes.
 func (d *decider) together() Amounts {
 	byNamespace := map[string][]*policy.Policy{}
-	takes := map[string]float64{}
+	takes := map[string]Amounts{}
+	var all Amounts
 	for _, p := range d.open {
 		if d.closed[p] == nil {
 			byNamespace[p.Namespace] = append(byNamespace[p.Namespace], p)
+			amounts := d.alone(p)
+			takes[p.Namespace] = takes[p.Namespace].plus(amounts)
+			all = all.plus(amounts)
 		}
 	}
-	for namespace, policies := range byNamespace {
-		takes[namespace] = d.share(policies)
+	if d.fits(all, takes) {
+		return all
 	}
+	share := func(namespace string) float64 { return takes[namespace].share(d.limits.Node) }
 	order := slices.SortedFunc(maps.Keys(byNamespace), func(a, b string) int {
-		return cmp.Or(cmp.Compare(takes[a], takes[b]), cmp.Compare(a, b))
+		return cmp.Or(cmp.Compare(share(a), share(b)), cmp.Compare(a, b))
 	})
 	node := newTally()
 	for _, name := range order {
@@ -210,29 +213,33 @@ func (d *decider) together() Amounts {
 	return node.used
 }
 
-// share is the largest part of a resource of the node that the policies take together.
-func (d *decider) share(policies []*policy.Policy) float64 {
-	all, largest := newTally(), 0.0
-	for _, p := range policies {
-		all.add(d.ledger.costs[p], d.rules[p])
+// alone is what a policy takes that shares no set with another one.
+func (d *decider) alone(p *policy.Policy) Amounts {
+	c := d.ledger.costs[p]
+	return Amounts{Prefixes: c.prefixes, Rules: d.rules[p], Sets: c.sets, Elements: c.elements}
+}
+
+// fits reports whether everything is within the budgets even if nothing is shared. It
+// is so on nearly all nodes, and saves the look at each selector.
+func (d *decider) fits(all Amounts, takes map[string]Amounts) bool {
+	_, over := exceeded(all, d.limits.Node)
+	for _, amounts := range takes {
+		_, more := exceeded(amounts, d.limits.Namespace)
+		over = over || more
 	}
-	for r := range Resources {
-		largest = max(largest, float64(all.used[r])/float64(d.limits.Node[r]))
-	}
-	return largest
+	return !over
 }
 
 // admit adds a policy to both tallies, or closes it.
 func (d *decider) admit(p *policy.Policy, namespace, node *tally) {
 	c := d.ledger.costs[p]
-	if with := namespace.with(c, d.rules[p]); d.over(p, Namespace, with, d.ledger.limitsOf(p, d.limits.Namespace, Ceilings().Namespace)) {
+	inNamespace, inNode := namespace.with(c, d.rules[p]), node.with(c, d.rules[p])
+	if d.over(p, Namespace, inNamespace, d.ledger.limitsOf(p, d.limits.Namespace, Ceilings().Namespace)) ||
+		d.over(p, Node, inNode, d.ledger.limitsOf(p, d.limits.Node, Ceilings().Node)) {
 		return
 	}
-	if with := node.with(c, d.rules[p]); d.over(p, Node, with, d.ledger.limitsOf(p, d.limits.Node, Ceilings().Node)) {
-		return
-	}
-	namespace.add(c, d.rules[p])
-	node.add(c, d.rules[p])
+	namespace.add(c, inNamespace)
+	node.add(c, inNode)
 }
 
 func (d *decider) over(p *policy.Policy, scope Scope, amounts, limits Amounts) bool {

@@ -29,9 +29,9 @@ func (t *tally) with(c *cost, rules int) Amounts {
 	return used
 }
 
-// add adds a policy with so many rules.
-func (t *tally) add(c *cost, rules int) {
-	t.used = t.with(c, rules)
+// add adds a policy with which so much is used.
+func (t *tally) add(c *cost, used Amounts) {
+	t.used = used
 	for i := range c.selectors {
 		key := c.selectors[i].key
 		t.selectors[key] = join(t.selectors[key], c.selectors[i])
