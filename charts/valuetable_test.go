@@ -180,10 +180,10 @@ var valueTests = map[string]valueTest{
 		inAgentArgs("--pod-start-guard=Off")(t, w)
 		require.NotContains(t, hostPaths(w.agent), "/var/run/nri", "the runtime is none of its business")
 	}},
-	"agent.budgets.mode": {`"Report"`, inAgentArgs("--budget-mode=Report")},
-	"agent.budgets.policy": {`{"elements":1000000,"prefixes":7}`, inAgentArgs("--budget-policy=prefixes=7,elements=1000000")},
+	"agent.budgets.mode":      {`"Report"`, inAgentArgs("--budget-mode=Report")},
+	"agent.budgets.policy":    {`{"elements":1000000,"prefixes":7}`, inAgentArgs("--budget-policy=prefixes=7,elements=1000000")},
 	"agent.budgets.namespace": {`{"rules":120000}`, inAgentArgs("--budget-namespace=rules=120000")},
-	"agent.budgets.node": {`{"sets":9}`, inAgentArgs("--budget-node=sets=9")},
+	"agent.budgets.node":      {`{"sets":9}`, inAgentArgs("--budget-node=sets=9")},
 	"agent.nriDir": {`"/run/k3s/nri"`, func(t *testing.T, w workloads) {
 		inAgentArgs("--nri-socket=/host/nri/nri.sock")(t, w)
 		require.Contains(t, hostPaths(w.agent), "/run/k3s/nri")

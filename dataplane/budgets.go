@@ -130,10 +130,10 @@ func (b *budgets) condition() metav1.Condition {
 	switch {
 	case len(b.closed) > 0:
 		condition.Status, condition.Reason = metav1.ConditionFalse, v1alpha1.NodeReasonTooExpensive
-		condition.Message = message(errors.New("The pods of policies that are over budget are closed: " + strings.Join(b.closed, ", "))) //nolint:staticcheck // a sentence
+		condition.Message = message(errors.New("The pods of policies that are over budget are closed: " + strings.Join(b.closed, ", ")))
 	case len(b.over) > 0:
 		condition.Status, condition.Reason = metav1.ConditionFalse, v1alpha1.NodeReasonTooExpensive
-		condition.Message = message(errors.New("Policies are over budget, and enforced since agent.budgets.mode is Report: " + strings.Join(b.over, ", "))) //nolint:staticcheck // a sentence
+		condition.Message = message(errors.New("Policies are over budget, and enforced since agent.budgets.mode is Report: " + strings.Join(b.over, ", ")))
 	case len(nearly) > 0:
 		condition.Reason = v1alpha1.NodeReasonBudgetNearlyUsed
 		condition.Message = fmt.Sprintf("More than %.0f %% of the node's budget is used of: %s. Pods that come close nothing; a new policy that needs more is closed",

@@ -132,15 +132,17 @@ type Limits struct {
 }
 
 // Defaults returns the limits that an agent has unless it is told otherwise. They are
-// for an agent with 512 MiB of memory, and a node on which a change takes a second at most.
+// for an agent with 512 MiB of memory, and for changes that take seconds at most.
 func Defaults() Limits {
 	return Limits{
-		// 10,000 CIDRs, 2,000 exceptions, or 200 selectors with 20 port names each.
-		Policy:    Amounts{Prefixes: 100_000, Rules: 5_000, Sets: 10_000, Elements: 500_000},
-		Namespace: Amounts{Prefixes: 150_000, Rules: 30_000, Sets: 20_000, Elements: 600_000},
+		// 10,000 CIDRs, 2,000 exceptions, 5,000 selectors, or 200 with 20 port names each.
+		Policy: Amounts{Prefixes: 100_000, Rules: 5_000, Sets: 10_000, Elements: 500_000},
+		// Little more sets than for one policy: the kernel looks through all of them for each
+		// new one, so that 8,000 take some four times as long as 4,000, while others wait.
+		Namespace: Amounts{Prefixes: 150_000, Rules: 30_000, Sets: 12_000, Elements: 600_000},
 		// The kernel has room for 65,535 sets of all programs (ip_set_max in
 		// net/netfilter/ipset/ip_set_core.c).
-		Node: Amounts{Prefixes: 300_000, Rules: 60_000, Sets: 50_000, Elements: 800_000},
+		Node: Amounts{Prefixes: 300_000, Rules: 60_000, Sets: 40_000, Elements: 800_000},
 	}
 }
 
