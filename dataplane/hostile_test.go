@@ -92,7 +92,7 @@ func newHostileModel() *model {
 	for number := range 1200 {
 		namespace := []string{"hostile", "innocent"}[number%2]
 		pod := budgettest.Pod(namespace, number, map[string]string{"app": []string{"a0", "a1", "x1", "x2"}[number/2%4]})
-		if number < 40 {
+		if number < 200 {
 			pod.Spec.NodeName = "node-1"
 		}
 		m.setPod(policy.ParsePod(pod))

@@ -215,20 +215,42 @@ func (c *compiler) namedEgress(r *policy.Rule) []match {
 }
 
 // resolvedPorts lists the numbers that the policy's named ports have on the pod:
-// the part of a profile that differs between pods of the same policies.
-func resolvedPorts(d policy.Direction, p *policy.Policy, pod *policy.Pod) string {
+// the part of a profile that differs between pods of the same policies. Names that the
+// pod doesn't serve are left out: a policy may have thousands of names, and a node
+// hundreds of pods.
+func (c *compiler) resolvedPorts(d policy.Direction, p *policy.Policy, pod *policy.Pod) string {
 	if d == policy.Egress {
 		return ""
 	}
+	named, known := c.named[p]
+	if !known {
+		named = namesOf(p.Rules[d])
+		c.named[p] = named
+	}
 	var resolved strings.Builder
-	for _, rule := range p.Rules[d] {
-		for _, port := range rule.Ports {
-			if port.Name == "" {
-				continue
-			}
+	for _, port := range pod.Ports {
+		if _, asked := named[portName{port.Name, port.Protocol}]; asked {
 			number, _ := pod.Resolve(port.Name, port.Protocol)
-			fmt.Fprintf(&resolved, "%d,", number)
+			fmt.Fprintf(&resolved, "%s/%d=%d,", port.Name, port.Protocol, number)
 		}
 	}
 	return resolved.String()
+}
+
+// portName is a port as a policy names it.
+type portName struct {
+	name     string
+	protocol policy.Protocol
+}
+
+func namesOf(rules []policy.Rule) map[portName]struct{} {
+	names := map[portName]struct{}{}
+	for i := range rules {
+		for _, port := range rules[i].Ports {
+			if port.Name != "" {
+				names[portName{port.Name, port.Protocol}] = struct{}{}
+			}
+		}
+	}
+	return names
 }

@@ -84,6 +84,7 @@ func compileNaming(digest func(Content) string, held Names, family ruleset.Famil
 		peers:    map[string]policy.PeerSet{},
 		rules:    map[ruleKey][]textRule{},
 		blocks:   map[*policy.Rule][]netip.Prefix{},
+		named:    map[*policy.Policy]map[portName]struct{}{},
 		profiles: map[profileKey]string{},
 		origins:  map[string][]*policy.Policy{},
 	}
@@ -114,6 +115,7 @@ type compiler struct {
 	peers    map[string]policy.PeerSet
 	rules    map[ruleKey][]textRule
 	blocks   map[*policy.Rule][]netip.Prefix // what is left of a rule's blocks
+	named    map[*policy.Policy]map[portName]struct{}
 	profiles map[profileKey]string
 	origins  map[string][]*policy.Policy
 
@@ -292,7 +294,7 @@ func (c *compiler) profile(d policy.Direction, e *policy.Endpoint) string {
 	var text strings.Builder
 	keys := make([]ruleKey, len(e.Isolating[d]))
 	for i, p := range e.Isolating[d] {
-		keys[i] = ruleKey{p, d, resolvedPorts(d, p, e.Pod)}
+		keys[i] = ruleKey{p, d, c.resolvedPorts(d, p, e.Pod)}
 		fmt.Fprintf(&text, "%s %s\n", p.Key(), keys[i].ports)
 	}
 	alike := profileKey{d, text.String()}

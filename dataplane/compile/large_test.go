@@ -2,6 +2,7 @@ package compile_test
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -94,4 +95,24 @@ func BenchmarkManyBlocks(b *testing.B) {
 			}
 		})
 	}
+}
+
+// A policy may name thousands of ports. What that costs doesn't grow with the node's
+// pods, which serve few of them.
+func TestManyNamesOfPortsCostOnce(t *testing.T) {
+	np := manyRules(2)
+	for i := range 20_000 {
+		name := intstr.FromString(fmt.Sprint("p", i))
+		np.Spec.Ingress[0].Ports = append(np.Spec.Ingress[0].Ports, networkingv1.NetworkPolicyPort{Port: &name})
+	}
+	allocated := func(pods int) uint64 {
+		endpoints := manyPods(pods, np)
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		compile.Compile(ruleset.IPv4, endpoints, compile.Links{}, compile.Guard{})
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	few := allocated(10) // with the ten numbers that a name has
+	require.Less(t, allocated(250), few+2<<20)
 }
