@@ -55,6 +55,29 @@ func TestOrphansFollowTheRuntime(t *testing.T) {
 	require.Equal(t, []types.NamespacedName{key}, slices.Collect(maps.Keys(m.local)), "the static pod is enforced by the runtime's word")
 }
 
+// Of two sandboxes of one name, as after a deletion by force, the one is enforced whose pod
+// the API shows, in whatever order the runtime lists them and whenever the API shows it.
+func TestTheOrphanIsTheOneThatTheAPILost(t *testing.T) {
+	key := types.NamespacedName{Namespace: "default", Name: "web"}
+	old, heir := sandboxOf("s1", "a", "10.0.0.1"), sandboxOf("s2", "b", "10.0.0.2")
+	requireHeir := func(m *model) {
+		t.Helper()
+		require.Equal(t, []string{"10.0.0.1"}, closedIn(m.view(0)))
+		require.Equal(t, heir.Addrs, m.local[key].Addrs)
+	}
+	for _, running := range [][]podstart.Sandbox{{old, heir}, {heir, old}} {
+		m := newModel("node-1")
+		m.setPod(apiPod("b", "node-1"))
+		m.replaceSandboxes(running)
+		requireHeir(m)
+
+		m = newModel("node-1")
+		m.replaceSandboxes(running)
+		m.setPod(apiPod("b", "node-1"))
+		requireHeir(m)
+	}
+}
+
 // closedIn returns the addresses of orphans.
 func closedIn(v *view) []string {
 	var closed []string

@@ -122,6 +122,9 @@ func (s *sandboxes) comeBack(pod *policy.Pod) {
 	for id, sandbox := range s.orphans.running {
 		if sandbox.UID == pod.UID && sandbox.Key() == pod.Key() {
 			s.orphans.release(id)
+			if other, lives := s.living[pod.Key()]; lives && other.UID != pod.UID {
+				s.orphans.keep(other.Sandbox)
+			}
 			s.living[pod.Key()] = livingSandbox{Sandbox: sandbox}
 		}
 	}
@@ -155,6 +158,9 @@ func (s *sandboxes) stop(sandbox podstart.Sandbox) {
 	}
 }
 
+// falseFirst sorts false before true.
+var falseFirst = map[bool]int{false: 0, true: 1}
+
 // replace takes all sandboxes that run and returns the pods that may be concerned.
 func (s *sandboxes) replace(running []podstart.Sandbox) []types.NamespacedName {
 	var concerned []types.NamespacedName
@@ -164,6 +170,9 @@ func (s *sandboxes) replace(running []podstart.Sandbox) []types.NamespacedName {
 	clear(s.living)
 	s.connected = true
 	gone := s.orphans.running
+	// Of two of one name the one whose pod the API shows comes last, and stays.
+	running = slices.Clone(running)
+	slices.SortStableFunc(running, func(a, b podstart.Sandbox) int { return falseFirst[s.knows(&a)] - falseFirst[s.knows(&b)] })
 	for _, sandbox := range running {
 		if _, orphan := gone[sandbox.ID]; orphan {
 			continue
