@@ -392,6 +392,7 @@ func (a *Agent) sync(ctx context.Context) error {
 		a.oddities.tell(a.model.oddPods())
 		a.reporter.beside(a.enforcer.engines)
 		a.reporter.tables(a.enforcer.unread)
+		a.reporter.without(a.enforcer.extensions.String())
 		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
 		a.enforcer.metrics.show(a.enforcer, failed)
 	}

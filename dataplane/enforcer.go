@@ -48,6 +48,7 @@ type enforcer struct {
 
 	view    *view
 	links   compile.Links
+	ways    ways
 	uplinks []string      // lead to other nodes' pods
 	judged  compile.Links // those by which connections are judged
 	outputs []compile.Output
@@ -89,6 +90,7 @@ type enforcer struct {
 	unread familyErrors
 	broken familyErrors
 
+	extensions extensions
 	inspection inspection
 	damage     damage    // what others did and is not repaired yet
 	right      time.Time // when all was last known to be right
@@ -167,6 +169,9 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 	if e.meanwhile(m, func() { err = e.open(ctx) }); err != nil {
 		return err
 	}
+	if !e.trusted && e.extensions.probe(ctx, e.runners) {
+		e.outputs = nil
+	}
 	var moved bool
 	var linksErr error
 	if e.outputs == nil || !e.trusted {
@@ -197,7 +202,7 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 		return err
 	}
 	// A set that could not go yet keeps members that nobody takes out any more.
-	e.trusted, e.settled = !busy && linksErr == nil && !e.overtaken, !e.overtaken
+	e.trusted, e.settled = !busy && linksErr == nil && !e.extensions.unsure && !e.overtaken, !e.overtaken
 	return linksErr
 }
 
@@ -234,9 +239,14 @@ func (e *enforcer) followLinks() (bool, error) {
 	if upErr != nil {
 		uplinks = e.uplinks
 	}
-	same := slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks)
+	before := e.ways.known
+	if !e.trusted {
+		e.ways.forget()
+	}
+	waysErr := e.ways.follow(e.view.addrs)
+	same := slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks) && maps.Equal(before, e.ways.known)
 	e.links, e.uplinks = links, uplinks
-	return !same, errors.Join(err, upErr)
+	return !same, errors.Join(err, upErr, waysErr)
 }
 
 // compile makes the desired state of each family from the view and the links.
@@ -246,7 +256,8 @@ func (e *enforcer) compile() {
 	guard.Uplinks = e.uplinks
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			output := compile.Beside(e.held[family], family, endpoints, e.links, guard)
+			host := compile.Host{Lacks: e.extensions.lacks[family], Ways: e.ways.known, Held: e.held[family]}
+			output := compile.CompileOn(host, family, endpoints, e.links, guard)
 			e.noteNames(&output)
 			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)
 			e.outputs = append(e.outputs, output)

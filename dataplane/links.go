@@ -22,6 +22,8 @@ var outside = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr
 // allows nearly everything, iptables reads "+" at the end as "any".
 var plainName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
 
+var errName = errors.New("a rule can't hold that name")
+
 // linksOf returns the interfaces that lead to the endpoints, by the node's routes.
 // A pod that the node has no direct route to is behind none. Neither is one behind
 // the link that leads to the rest of the world: what the node itself does there,
@@ -90,7 +92,7 @@ func (r *routes) link(addr netip.Addr) (string, error) {
 	}
 	name := link.Attrs().Name
 	if !plainName.MatchString(name) {
-		return "", fmt.Errorf("filtering by the interface %q, which leads to %s: a rule can't hold that name", name, addr)
+		return "", fmt.Errorf("filtering by the interface %q, which leads to %s: %w", name, addr, errName)
 	}
 	r.names[route.LinkIndex] = name
 	return name, nil

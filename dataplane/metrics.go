@@ -67,6 +67,7 @@ type metrics struct {
 	refused      prometheus.Gauge
 	unusable     prometheus.Gauge
 	budgetUsed   *prometheus.GaugeVec
+	missing      *prometheus.GaugeVec
 }
 
 func newMetrics() *metrics {
@@ -128,6 +129,7 @@ func newMetrics() *metrics {
 		"For how long rules or sets that another program changed were not as Moat left them, at most: from the last moment at which they were known to be right to the end of the repair.")
 	m.refused, m.unusable = newLeftOut()
 	m.budgetUsed = gauges("policy_budget_used_ratio", "How much of the node's budget is used of a resource: from 0.8 on the node warns, and a policy that would bring it over 1 is closed.", "resource")
+	m.missing = gauges("missing_matches", "Matches that the kernel or iptables lacks, so that rules do without them and let more pass.", "family")
 	m.guardDrops = newGuardDrops()
 	m.beginAtZero()
 	return m
@@ -188,7 +190,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.firstSync, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
 		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded, m.gap,
-		m.refused, m.unusable, m.budgetUsed,
+		m.refused, m.unusable, m.budgetUsed, m.missing,
 	}
 }
 
@@ -309,6 +311,7 @@ func (m *metrics) show(e *enforcer, failed int) {
 		members[set.Family] += len(set.Members)
 	}
 	for _, family := range ruleset.Families() {
+		m.missing.WithLabelValues(family.String()).Set(float64(len(e.extensions.lacks[family])))
 		m.sets.WithLabelValues(family.String()).Set(float64(sets[family]))
 		m.members.WithLabelValues(family.String()).Set(float64(members[family]))
 	}

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"cmp"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -225,6 +226,7 @@ type view struct {
 	guard     compile.Guard
 	gone      int                  // how many of the endpoints, the last ones, are orphans
 	seen      map[types.UID]string // seenPods
+	addrs     []netip.Addr         // of all pods of this node
 
 	// links are those by which connections are judged; the enforcer adds them.
 	links compile.Links
@@ -278,6 +280,9 @@ func (m *model) view(since uint64) *view {
 	slices.SortFunc(policies, func(a, b *policy.Policy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
+	for _, pod := range local {
+		v.addrs = append(v.addrs, pod.Addrs...)
+	}
 	v.endpoints, v.gone = append(policy.Endpoints(local, policies), gone...), len(gone)
 	v.selecting = policy.Selecting(local, policies)
 	v.seen = seenPods(local, digests, v.selecting)

@@ -46,6 +46,7 @@ type reporter struct {
 	pods    podList             // those that the kernel holds rules for
 	engines []string            // other engines of NetworkPolicy on the node
 	unread  familyErrors        // why iptables can't print a table
+	lacking string              // matches that rules do without
 }
 
 func newReporter(cached client.Client, live client.Reader, node string, log logr.Logger) *reporter {
@@ -95,6 +96,13 @@ func (r *reporter) tables(unread familyErrors) {
 	r.unread = unread
 }
 
+// without takes the matches that the rules do without, empty for none.
+func (r *reporter) without(lacking string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lacking = lacking
+}
+
 // observe takes the outcome of a sync, and what the node can't enforce, the gravest
 // first. It returns how many policies failed. The view is nil if the sync failed before
 // it could look at the model.
@@ -117,6 +125,10 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, deg
 	if syncErr == nil && len(r.unread) > 0 {
 		status.Conditions[0].Message = message(fmt.Errorf("The kernel holds the rules of all policies that select a pod of this node. "+ //nolint:staticcheck // a sentence
 			"Moat writes its own without reading others', as iptables can't: %w", r.unread))
+	}
+	if syncErr == nil && len(r.unread) == 0 && r.lacking != "" {
+		status.Conditions[0].Message = message(fmt.Errorf("The kernel holds the rules of all policies that select a pod of this node. "+ //nolint:staticcheck // a sentence
+			"It or iptables lacks matches, so messages of neighbour discovery pass unbounded (%s); load their modules xt_*", r.lacking))
 	}
 	for _, condition := range []metav1.Condition{r.start, r.budget} {
 		if condition.Type != "" {

@@ -60,21 +60,22 @@ type Output struct {
 }
 
 // Compile returns the state of one family for the given endpoints, the links that
-// lead to them and the guard of the node's other addresses.
+// lead to them and the guard of the node's other addresses, on a node of which nothing
+// else is known.
 func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
-	return Beside(nil, family, endpoints, links, guard)
+	return CompileOn(Host{}, family, endpoints, links, guard)
 }
 
-// Beside is Compile for a kernel that holds names: none comes to stand for something
-// else.
-func Beside(held Names, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
-	return compileNaming(digestName, held, family, endpoints, links, guard)
+// CompileOn is Compile on a host of which more is known.
+func CompileOn(host Host, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
+	return compileNaming(digestName, host, family, endpoints, links, guard)
 }
 
-func compileNaming(digest func(Content) string, held Names, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
+func compileNaming(digest func(Content) string, host Host, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
 	c := &compiler{
+		host:     host,
 		digest:   digest,
-		held:     held,
+		held:     host.Held,
 		names:    Names{},
 		family:   family,
 		links:    links,
@@ -107,6 +108,7 @@ func compileNaming(digest func(Content) string, held Names, family ruleset.Famil
 }
 
 type compiler struct {
+	host     Host
 	family   ruleset.Family
 	links    Links
 	guard    Guard
@@ -156,7 +158,7 @@ func hooks(match ...ruleset.Match) []ruleset.Hook {
 // isolated pod is done with once its rules let it pass: none of it goes to an address
 // that the API doesn't know.
 func (c *compiler) forward() []ruleset.Rule {
-	return slices.Concat(c.advertisements(), c.discovery(),
+	return slices.Concat(c.advertisements(), c.discovery(neighbours...),
 		c.guardJumps(policy.Egress), c.guardJumps(policy.Ingress), c.linkJumps(policy.Egress),
 		[]ruleset.Rule{c.dispatch(policy.Egress, ruleset.Jump), c.dispatch(policy.Ingress, ruleset.Goto)},
 		c.linkJumps(policy.Ingress))
@@ -166,28 +168,8 @@ func (c *compiler) forward() []ruleset.Rule {
 // pods, such as the kubelet's probes, is never filtered, so there is no output
 // chain.
 func (c *compiler) input() []ruleset.Rule {
-	return slices.Concat(c.discovery(), c.guardJumps(policy.Egress),
+	return slices.Concat(c.discovery(slices.Concat(routerSolicitation, neighbours)...), c.guardJumps(policy.Egress),
 		c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress, ruleset.Goto)})
-}
-
-// discovery lets neighbour discovery pass, of which no policy speaks.
-func (c *compiler) discovery() []ruleset.Rule {
-	if c.family != ruleset.IPv6 {
-		return nil
-	}
-	var rules []ruleset.Rule
-	// Neighbour discovery is to IPv6 what ARP is to IPv4 (RFC 4861): 133 router
-	// solicitation, 134 router advertisement, 135 neighbour solicitation, 136
-	// neighbour advertisement, 137 redirect.
-	for icmpType := uint8(133); icmpType <= 137; icmpType++ {
-		rules = append(rules, ruleset.Rule{Match: icmpv6(icmpType), Action: ruleset.Return})
-	}
-	return rules
-}
-
-// icmpv6 matches messages of the type that all of also match.
-func icmpv6(icmpType uint8, also ...ruleset.Match) []ruleset.Match {
-	return append(also, ruleset.ProtocolMatch{Protocol: uint8(policy.ICMPv6)}, ruleset.ICMPv6TypeMatch{Type: icmpType})
 }
 
 // dispatch sends the packets of isolated pods to their direction's chain: by Jump
@@ -232,10 +214,8 @@ func (c *compiler) direction(d policy.Direction, endpoints []policy.Endpoint) ru
 // leafRules lets a pod talk to itself, through its own Service too, and sends its
 // other packets to its profile. Where several pods own one address, the packet
 // has to come back from each profile but the last.
-func leafRules(d policy.Direction, addr netip.Addr, profiles []string) []ruleset.Rule {
-	rules := []ruleset.Rule{
-		{Match: []ruleset.Match{ruleset.HostMatch(ruleset.Source, addr), ruleset.HostMatch(ruleset.Destination, addr)}, Action: ruleset.Return},
-	}
+func (c *compiler) leafRules(d policy.Direction, addr netip.Addr, profiles []string) []ruleset.Rule {
+	rules := []ruleset.Rule{{Match: c.toItself(addr), Action: ruleset.Return}}
 	subject := []ruleset.Match{ruleset.HostMatch(subjectSide(d), addr)}
 	last := len(profiles) - 1
 	for _, profile := range profiles[:last] {
@@ -251,7 +231,7 @@ func (c *compiler) tree(d policy.Direction, chain string, addrs []netip.Addr, pr
 	var rules []ruleset.Rule
 	if len(addrs) <= leafMost || len(chain) == longestChain {
 		for _, addr := range addrs {
-			rules = append(rules, leafRules(d, addr, profiles[addr])...)
+			rules = append(rules, c.leafRules(d, addr, profiles[addr])...)
 		}
 		// Only isolated pods come here, and one that isn't found must not pass.
 		c.addChain(chain, append(rules, drop)...)

@@ -75,21 +75,6 @@ func (c *compiler) linkChain() {
 	}
 }
 
-// listenerMessages returns the rules that let multicast listener discovery pass:
-// 130 query, 131 and 143 report, 132 done. Switches learn from it where to pass
-// neighbour discovery on (RFC 4890, 4.4.1).
-func (c *compiler) listenerMessages() []ruleset.Rule {
-	if c.family != ruleset.IPv6 {
-		return nil
-	}
-	var rules []ruleset.Rule
-	for _, icmpType := range []uint8{130, 131, 132, 143} {
-		match := icmpv6(icmpType, ruleset.PrefixMatch(ruleset.Destination, multicast))
-		rules = append(rules, ruleset.Rule{Match: match, Action: ruleset.Return})
-	}
-	return rules
-}
-
 // advertisements drops router advertisements (134) from others than the node, which
 // is the router of its pods: they would give a pod one more address, of which the
 // API knows nothing.

@@ -77,19 +77,22 @@ func linkTracer(t *testing.T, family ruleset.Family, links compile.Links) *trace
 func TestLinksKeepWorking(t *testing.T) {
 	tr := linkTracer(t, ruleset.IPv6, compile.Links{{bridge}, {bridge}})
 	p := packet{source: netip.MustParseAddr("fe80::a"), protocol: policy.ICMPv6, in: bridge, out: bridge}
-	const advertisement = 134
-	discovery := []uint8{133, 135, 136, 137}
+	const solicitation, advertisement = 133, 134 // of routers
+	neighbours := []uint8{135, 136}
 	listening := []uint8{130, 131, 132, 143}
 	for icmpType := range 256 {
 		p.icmpType = uint8(icmpType)
 		p.destination = netip.MustParseAddr("ff02::16")
-		toGroup := slices.Contains(discovery, p.icmpType) || slices.Contains(listening, p.icmpType)
+		toGroup := slices.Contains(neighbours, p.icmpType) || slices.Contains(listening, p.icmpType)
 		require.Equal(t, !toGroup, tr.dropped(compile.ForwardChain, &p), "type %d", icmpType)
-		require.Equal(t, !toGroup && icmpType != advertisement, tr.dropped(compile.InputChain, &p), "type %d", icmpType)
+		require.Equal(t, !toGroup && icmpType != solicitation, tr.dropped(compile.InputChain, &p), "type %d", icmpType)
 		p.destination = netip.MustParseAddr("fe80::b")
-		require.Equal(t, !slices.Contains(discovery, p.icmpType), tr.dropped(compile.ForwardChain, &p), "type %d", icmpType)
+		require.Equal(t, !slices.Contains(neighbours, p.icmpType), tr.dropped(compile.ForwardChain, &p), "type %d", icmpType)
+		p.destination, p.bytes = netip.MustParseAddr("ff02::16"), 1200
+		require.True(t, tr.dropped(compile.ForwardChain, &p), "type %d with 1200 bytes", icmpType)
+		p.bytes = 0
 	}
 
-	p.icmpType, p.out = advertisement, "virbr0"
+	p.icmpType, p.in, p.out = advertisement, "virbr0", "virbr0"
 	require.False(t, tr.dropped(compile.ForwardChain, &p), "other links are left alone")
 }

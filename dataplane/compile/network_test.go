@@ -71,7 +71,7 @@ func (n *network) at(e policytest.End, addr netip.Addr) *nodeRules {
 func (n *network) requireFate(from, to policytest.End, s policytest.Service) bool {
 	flow := policy.Flow{Source: from.Addr, Destination: to.Addr, Protocol: s.Protocol, Port: s.Port}
 	allowed := n.cluster.Evaluate(flow).Allowed()
-	p := packet{source: from.Addr, destination: to.Addr, protocol: s.Protocol, port: s.Port, icmpType: s.Type}
+	p := packet{source: from.Addr, destination: to.Addr, protocol: s.Protocol, port: s.Port, icmpType: s.Type, translated: from.Addr == to.Addr}
 	if arrives := n.arrives(from, to, &p); arrives != allowed {
 		require.FailNow(n.t, "the chains disagree with Evaluate", "flow %+v\narrives: %v\nEvaluate: %v\n%s\n%s",
 			flow, arrives, allowed, n.objects, n.dump(from, to))

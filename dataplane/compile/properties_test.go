@@ -246,20 +246,6 @@ func TestUnknownIsolatedPodIsDropped(t *testing.T) {
 	}
 }
 
-// Neighbour discovery is to IPv6 what ARP is to IPv4: no policy speaks of it.
-func TestNeighbourDiscoveryPasses(t *testing.T) {
-	c := readObjects(t, "testdata/default-deny/input.yaml").Cluster()
-	out := compileNode(c, "node-1", ruleset.IPv6)
-	tr := newTracer(t, &out.Ruleset, contents(&out, c))
-	p := &packet{source: netip.MustParseAddr("fd00:1::2"), destination: netip.MustParseAddr("fd00:1::1"), protocol: policy.ICMPv6}
-	for icmpType := range 256 {
-		p.icmpType = uint8(icmpType)
-		discovery := 133 <= icmpType && icmpType <= 137
-		require.Equal(t, !discovery, tr.dropped(compile.ForwardChain, p), "type %d", icmpType)
-		require.Equal(t, !discovery, tr.dropped(compile.InputChain, p), "type %d", icmpType)
-	}
-}
-
 // Replicas share one chain; pods whose named ports differ don't.
 func TestProfilesAreShared(t *testing.T) {
 	for folder, profiles := range map[string]int{"replicas": 2, "named-ports-ingress": 3, "union": 2, "leaves": 2} {

@@ -21,7 +21,7 @@ func compileShort(c *policy.Cluster, node string, family ruleset.Family) compile
 	local := podsOf(c, node)
 	endpoints := policy.Endpoints(local, c.Policies)
 	guard := compile.Guard{PodCIDRs: hostsOf(c, node), Local: addrsOf(local)}
-	return compile.CompileNaming(short, nil, family, endpoints, bridgeOf(endpoints), guard)
+	return compile.CompileNaming(short, compile.Host{}, family, endpoints, bridgeOf(endpoints), guard)
 }
 
 // Where a name stands for something else already, whatever needs it allows nothing: a flow
@@ -81,14 +81,14 @@ func TestANameInTheKernelIsTaken(t *testing.T) {
 		endpoints := policy.Endpoints(podsOf(c, node), c.Policies)
 		out := compile.Compile(ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 		require.Empty(t, out.Clashing)
-		again := compile.Beside(out.Names, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
+		again := compile.CompileOn(compile.Host{Held: out.Names}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 		require.Empty(t, again.Clashing, "the same content")
 		require.Equal(t, iptables.Desired(&out.Ruleset), iptables.Desired(&again.Ruleset))
 
 		names += len(out.Names)
 		for name := range out.Names {
 			held := compile.Names{name: compile.Content{}}
-			beside := compile.Beside(held, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
+			beside := compile.CompileOn(compile.Host{Held: held}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 			require.NotEmpty(t, beside.Clashing, name)
 			require.NotContains(t, beside.Names, name)
 			require.NotContains(t, beside.Peers, name)

@@ -19,6 +19,9 @@ type packet struct {
 	port                uint16
 	icmpType            uint8
 	in, out             string // interfaces; out is empty for what is for the node itself
+	routed              bool   // a router has passed it on
+	translated          bool   // its destination was another one
+	bytes               uint16
 }
 
 func (p *packet) addr(side ruleset.Side) netip.Addr {
@@ -139,6 +142,12 @@ func (tr *tracer) matcher(match ruleset.Match) func(*packet) bool {
 		}
 	case ruleset.ICMPv6TypeMatch:
 		return func(p *packet) bool { return m.Type == p.icmpType }
+	case ruleset.HopLimitMatch:
+		return func(p *packet) bool { return (m.Limit == 255) == !p.routed }
+	case ruleset.LengthMatch:
+		return func(p *packet) bool { return m.First <= p.bytes && p.bytes <= m.Last }
+	case ruleset.TranslatedMatch:
+		return func(p *packet) bool { return p.translated }
 	case ruleset.EstablishedMatch:
 		return func(*packet) bool { return false }
 	}

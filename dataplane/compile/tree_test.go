@@ -65,7 +65,7 @@ func TestTree(t *testing.T) {
 					p := &packet{source: netip.MustParseAddr("192.0.2.7"), destination: addr, protocol: policy.TCP, port: uint16(1 + port)}
 					require.Equal(t, port != i, tr.dropped(compile.ForwardChain, p), "pod %s, port of pod %d", addr, port)
 				}
-				require.False(t, tr.dropped(compile.ForwardChain, &packet{source: addr, destination: addr, protocol: policy.UDP}), "itself")
+				require.False(t, tr.dropped(compile.ForwardChain, &packet{source: addr, destination: addr, protocol: policy.UDP, translated: true}), "itself")
 				near := addr.Next()
 				if !near.IsValid() || slices.Contains(addrs, near) {
 					continue

@@ -136,6 +136,25 @@ func matchWord(match ruleset.Match, protocol string) string {
 	case ruleset.MidStreamMatch:
 		return "-m tcp ! --tcp-flags SYN,ACK SYN -m conntrack --ctstate INVALID,NEW"
 	}
+	return packetWord(match)
+}
+
+// packetWord renders a match of ruleset/match.go.
+func packetWord(match ruleset.Match) string {
+	switch m := match.(type) {
+	case ruleset.HopLimitMatch:
+		return fmt.Sprintf("-m hl --hl-eq %d", m.Limit)
+	case ruleset.LengthMatch:
+		return fmt.Sprintf("-m length --length %d:%d", m.First, m.Last)
+	case ruleset.TranslatedMatch:
+		return "-m conntrack --ctstate DNAT"
+	case ruleset.OpenMatch:
+		return "-m conntrack --ctstate ESTABLISHED"
+	case ruleset.RelatedMatch:
+		return "-m conntrack --ctstate RELATED"
+	case ruleset.ICMPMatch:
+		return fmt.Sprintf("-m icmp --icmp-type %s", m)
+	}
 	return ""
 }
 

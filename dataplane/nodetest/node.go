@@ -48,7 +48,7 @@ var (
 type Node struct {
 	*Host
 	links int
-	ports map[*Host]string // the node's end of each pod's link
+	ports map[*Host]string // the node's end of each host's link
 }
 
 // NewNode makes a node without pods, alone in its network.
@@ -127,7 +127,6 @@ func (n *Node) StartPod(t testing.TB, prepare func(*Host), addrs ...string) *Hos
 	t.Helper()
 	pod := n.connect(t, addrs, podBits, n.Addrs, func(host *Host, name string) error {
 		prepare(host)
-		n.ports[host] = name
 		if err := addPort(bridgeName, name); err != nil {
 			return err
 		}
@@ -141,6 +140,9 @@ func (n *Node) StartPod(t testing.TB, prepare func(*Host), addrs ...string) *Hos
 	n.awaitLink(t, bridgeName)
 	return pod
 }
+
+// Port returns the node's end of the link of a pod or another host.
+func (n *Node) Port(host *Host) string { return n.ports[host] }
 
 // RemovePod takes a pod from the node's bridge and closes it. The node forgets who had
 // its addresses: network plugins announce the next one who does.
@@ -231,6 +233,7 @@ func (n *Node) connect(t testing.TB, addrs []string, bits func(netip.Addr) int, 
 	}
 	n.links++
 	name := fmt.Sprintf("veth%d", n.links)
+	n.ports[h] = name
 	plug(t, h, n.Host, name, func() error { return attach(h, name) })
 	require.NoError(t, h.Do(func() error {
 		for _, addr := range h.Addrs {

@@ -114,7 +114,7 @@ const (
 
 // Match is a condition on a packet: AddressMatch, SetMatch, AbsentMatch,
 // InterfaceMatch, ProtocolMatch, PortMatch, ICMPv6TypeMatch, GroupMatch, EstablishedMatch,
-// UnestablishedMatch, ConnectionMatch or MidStreamMatch.
+// UnestablishedMatch, ConnectionMatch, MidStreamMatch or one of match.go.
 type Match interface{ isMatch() }
 
 // AddressMatch compares the bits of an address that are set in Mask.

@@ -1,0 +1,73 @@
+package compile
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// Extension is a match that a kernel or its iptables may lack. Rules do without it then, and
+// let more pass.
+type Extension string
+
+// The extensions, by the names of iptables.
+const (
+	HopLimit Extension = "hl"
+	Length   Extension = "length"
+)
+
+// Extensions returns the extensions that rules of a family use, each with a match of it.
+func Extensions(family ruleset.Family) map[Extension]ruleset.Match {
+	uses := map[Extension]ruleset.Match{Length: ruleset.AtMost(discoveryMost)}
+	if family == ruleset.IPv6 {
+		uses[HopLimit] = ruleset.HopLimitMatch{Limit: discoveryHops}
+	}
+	return uses
+}
+
+// Host is what is known of the node beside its pods, for one family. The zero value lacks no
+// extension, and nothing is known of its interfaces.
+type Host struct {
+	// Lacks are the extensions that rules do without.
+	Lacks []Extension
+
+	// Ways maps addresses of the node's pods to the interfaces that lead to them.
+	Ways map[netip.Addr]string
+
+	// Held are the names that the kernel holds: none comes to stand for something else.
+	Held Names
+}
+
+func (h *Host) has(extension Extension) bool { return !slices.Contains(h.Lacks, extension) }
+
+// hops matches packets with a hop limit; any where that can't be asked.
+func (h *Host) hops(limit uint8) []ruleset.Match {
+	if !h.has(HopLimit) {
+		return nil
+	}
+	return []ruleset.Match{ruleset.HopLimitMatch{Limit: limit}}
+}
+
+// atMost matches packets of no more than so many bytes; any where that can't be asked.
+func (h *Host) atMost(bytes uint16) []ruleset.Match {
+	if !h.has(Length) {
+		return nil
+	}
+	return []ruleset.Match{ruleset.AtMost(bytes)}
+}
+
+// toItself matches what a pod sends to itself through a Service or a port of its node: the
+// kernel has changed the destination, and the packet came by the pod's interface. What a pod
+// sends to its own address never leaves it, so a packet from and to one address that nobody
+// translated is forged. So is one from elsewhere: a stranger that forges a pod's address as
+// source can have the destination translated too.
+func (c *compiler) toItself(addr netip.Addr) []ruleset.Match {
+	match := []ruleset.Match{
+		ruleset.HostMatch(ruleset.Source, addr), ruleset.HostMatch(ruleset.Destination, addr), ruleset.TranslatedMatch{},
+	}
+	if way := c.host.Ways[addr]; way != "" {
+		match = append(match, ruleset.InterfaceMatch{Side: ruleset.Source, Name: way})
+	}
+	return match
+}

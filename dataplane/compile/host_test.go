@@ -1,0 +1,74 @@
+package compile_test
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// closedPod is the pod of testdata/default-deny on node-1.
+const closedPod = "fd00:1::2"
+
+// closedOn compiles node-1 of testdata/default-deny on a host.
+func closedOn(t *testing.T, host compile.Host) (compile.Output, *tracer) {
+	t.Helper()
+	c := readObjects(t, "testdata/default-deny/input.yaml").Cluster()
+	endpoints := policy.Endpoints(podsOf(c, "node-1"), c.Policies)
+	out := compile.CompileOn(host, ruleset.IPv6, endpoints, compile.Links{}, compile.Guard{})
+	return out, newTracer(t, &out.Ruleset, contents(&out, c))
+}
+
+// Neighbour discovery is to IPv6 what ARP is to IPv4: no policy speaks of it. What a router
+// has passed on is none, and neither is a large message. A kernel that can't compare one
+// of them lets more pass.
+func TestNeighbourDiscoveryPasses(t *testing.T) {
+	for _, lacks := range [][]compile.Extension{nil, {compile.HopLimit}, {compile.Length}, {compile.HopLimit, compile.Length}} {
+		out, tr := closedOn(t, compile.Host{Lacks: lacks})
+		for _, rules := range iptables.Desired(&out.Ruleset).Chains {
+			for _, rule := range rules {
+				for _, extension := range lacks {
+					require.NotContains(t, rule, "-m "+string(extension)+" ")
+				}
+			}
+		}
+		small := packet{source: netip.MustParseAddr(closedPod), destination: netip.MustParseAddr("fd00:1::1"), protocol: policy.ICMPv6}
+		routed, large := small, small
+		routed.routed, large.bytes = true, 1200
+		for chain, passing := range map[string][]uint8{compile.ForwardChain: {135, 136}, compile.InputChain: {133, 135, 136}} {
+			for icmpType := range 256 {
+				discovery := slices.Contains(passing, uint8(icmpType))
+				for p, passes := range map[*packet]bool{
+					&small:  discovery,
+					&routed: discovery && slices.Contains(lacks, compile.HopLimit),
+					&large:  discovery && slices.Contains(lacks, compile.Length),
+				} {
+					p.icmpType = uint8(icmpType)
+					require.Equal(t, !passes, tr.dropped(chain, p), "without %v, type %d in %s: %+v", lacks, icmpType, chain, p)
+				}
+			}
+		}
+	}
+}
+
+// What a pod sends to itself comes by its own interface, and by way of a Service. All else
+// that has its address at both ends is forged.
+func TestOnlyAPodSpeaksToItself(t *testing.T) {
+	addr := netip.MustParseAddr(closedPod)
+	for _, way := range []string{"", bridge} {
+		_, tr := closedOn(t, compile.Host{Ways: map[netip.Addr]string{addr: way}})
+		for _, in := range []string{bridge, "eth0"} {
+			for _, translated := range []bool{true, false} {
+				p := packet{source: addr, destination: addr, protocol: policy.TCP, port: 80, in: in, out: bridge, translated: translated}
+				itself := translated && (way == "" || way == in)
+				require.Equal(t, !itself, tr.dropped(compile.ForwardChain, &p), "way %q, packet %+v", way, p)
+			}
+		}
+	}
+}

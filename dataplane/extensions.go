@@ -1,0 +1,78 @@
+package dataplane
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// extensions says what of compile.Extensions the node's kernel and the agent's programs lack.
+type extensions struct {
+	runners map[ruleset.Family]*iptables.Runner // those that were asked
+	lacks   map[ruleset.Family][]compile.Extension
+	unsure  bool // a probe said neither yes nor no
+}
+
+// settled reports whether the runners were asked and nothing is lacking. What lacks now may
+// be loaded later.
+func (x *extensions) settled(runners map[ruleset.Family]*iptables.Runner) bool {
+	return maps.Equal(x.runners, runners) && len(x.lacks) == 0 && !x.unsure
+}
+
+// probe asks the runners, unless that is settled, and reports whether the answer differs from
+// the last. Where nobody knows, an extension counts as lacking: a rule with it could make a
+// whole restore fail.
+func (x *extensions) probe(ctx context.Context, runners map[ruleset.Family]*iptables.Runner) (changed bool) {
+	if x.settled(runners) {
+		return false
+	}
+	before := x.lacks
+	x.runners, x.lacks, x.unsure = maps.Clone(runners), map[ruleset.Family][]compile.Extension{}, false
+	for family, runner := range runners {
+		lacks, err := lackingOf(ctx, family, runner)
+		x.unsure = x.unsure || err != nil
+		if len(lacks) > 0 {
+			x.lacks[family] = lacks
+		}
+	}
+	return !maps.EqualFunc(before, x.lacks, slices.Equal)
+}
+
+// lackingOf returns the extensions that a family lacks, sorted. It asks for all at once first.
+func lackingOf(ctx context.Context, family ruleset.Family, runner *iptables.Runner) ([]compile.Extension, error) {
+	uses := compile.Extensions(family)
+	if all, err := runner.Accepts(ctx, slices.Collect(maps.Values(uses))...); all || err != nil {
+		if err != nil {
+			return slices.Sorted(maps.Keys(uses)), err
+		}
+		return nil, nil
+	}
+	var lacks []compile.Extension
+	for _, extension := range slices.Sorted(maps.Keys(uses)) {
+		accepts, err := runner.Accepts(ctx, uses[extension])
+		if !accepts {
+			lacks = append(lacks, extension)
+		}
+		if err != nil {
+			return lacks, err
+		}
+	}
+	return lacks, nil
+}
+
+// String names what is lacking, empty for nothing.
+func (x *extensions) String() string {
+	var texts []string
+	for _, family := range ruleset.Families() {
+		if lacks := x.lacks[family]; len(lacks) > 0 {
+			texts = append(texts, fmt.Sprintf("%s: %v", family, lacks))
+		}
+	}
+	return strings.Join(texts, "; ")
+}

@@ -1,0 +1,45 @@
+package iptables
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// probeChain is the chain that a probe makes and deletes, after the prefix of Moat's chains.
+const probeChain = "PROBE"
+
+// probeWait is how long a probe waits for the xtables lock, in seconds: much less than a
+// restore, which comes next.
+const probeWait = 1
+
+// Accepts reports whether programs and kernel take a rule with these matches. It asks by a
+// transaction that leaves nothing behind. An error says that the answer isn't known, such as
+// for the xtables lock.
+func (r *Runner) Accepts(ctx context.Context, match ...ruleset.Match) (bool, error) {
+	_, err := run(ctx, r.Timeout, r.probe(match), r.restore, "--noflush", "--wait", strconv.Itoa(probeWait))
+	if IsRefusal(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("probing the %s table: %w", r.table, err)
+	}
+	return true, nil
+}
+
+// probe makes a chain with one rule and deletes it, in one transaction.
+func (r *Runner) probe(match []ruleset.Match) string {
+	chain := r.prefix + probeChain
+	return strings.Join([]string{
+		"*" + r.table,
+		":" + chain + " - [0:0]",
+		"-A " + chain + " " + renderRule(ruleset.Rule{Match: match, Action: ruleset.Return}),
+		"-F " + chain,
+		"-X " + chain,
+		"COMMIT",
+		"",
+	}, "\n")
+}

@@ -1,0 +1,65 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// ways are the interfaces by which the node reaches its own pods, isolated or not.
+type ways struct {
+	// known maps each address to the name of its interface; empty: no rule can name one.
+	known map[netip.Addr]string
+}
+
+// forget makes the next follow look up every address.
+func (w *ways) forget() { w.known = nil }
+
+// follow looks up the addresses that are new and drops those that have gone. An address
+// that can't be looked up is left out. The map is made anew with each change.
+func (w *ways) follow(local []netip.Addr) error {
+	known := make(map[netip.Addr]string, len(local))
+	var fresh []netip.Addr
+	for _, addr := range local {
+		if name, ok := w.known[addr]; ok {
+			known[addr] = name
+		} else {
+			fresh = append(fresh, addr)
+		}
+	}
+	err := lookUp(fresh, known)
+	if !maps.Equal(known, w.known) {
+		w.known = known
+	}
+	return err
+}
+
+// lookUp adds the interfaces of addresses.
+func lookUp(addrs []netip.Addr, known map[netip.Addr]string) error {
+	if len(addrs) == 0 {
+		return nil
+	}
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return fmt.Errorf("opening a route netlink socket: %w", err)
+	}
+	defer handle.Close()
+	r := routes{handle: handle, names: map[int]string{}}
+	var errs []error
+	for _, addr := range addrs {
+		name, err := r.link(addr)
+		if errors.Is(err, errName) {
+			err = nil // linksOf says so where it matters
+		}
+		if err != nil {
+			errs = append(errs, err)
+			continue
+		}
+		known[addr] = name
+	}
+	return errors.Join(errs...)
+}
