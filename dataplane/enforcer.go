@@ -49,6 +49,7 @@ type enforcer struct {
 	view    *view
 	links   compile.Links
 	ways    ways
+	tunnels compile.Tunnels
 	uplinks []string      // lead to other nodes' pods
 	judged  compile.Links // those by which connections are judged
 	outputs []compile.Output
@@ -240,13 +241,15 @@ func (e *enforcer) followLinks() (bool, error) {
 		uplinks = e.uplinks
 	}
 	before := e.ways.known
+	tunnels, tunnelsErr := e.tunnels, error(nil)
 	if !e.trusted {
 		e.ways.forget()
+		tunnels, tunnelsErr = tunnelsOf(e.tunnels)
 	}
 	waysErr := e.ways.follow(e.view.addrs)
-	same := slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks) && maps.Equal(before, e.ways.known)
-	e.links, e.uplinks = links, uplinks
-	return !same, errors.Join(err, upErr, waysErr)
+	same := sameTunnels(tunnels, e.tunnels) && slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks) && maps.Equal(before, e.ways.known)
+	e.links, e.uplinks, e.tunnels = links, uplinks, tunnels
+	return !same, errors.Join(err, upErr, waysErr, tunnelsErr)
 }
 
 // compile makes the desired state of each family from the view and the links.
@@ -256,7 +259,7 @@ func (e *enforcer) compile() {
 	guard.Uplinks = e.uplinks
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			host := compile.Host{Lacks: e.extensions.lacks[family], Ways: e.ways.known, Held: e.held[family]}
+			host := compile.Host{Lacks: e.extensions.lacks[family], Ways: e.ways.known, Tunnels: e.tunnels, Held: e.held[family]}
 			output := compile.CompileOn(host, family, endpoints, e.links, guard)
 			e.noteNames(&output)
 			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)

@@ -93,9 +93,10 @@ func memberOf(element policy.Element) ruleset.Member {
 }
 
 // isolatedState returns the sets of isolated pods, of cut connections and, where
-// there is a guard, of all known pods and of those of other nodes, with their members.
+// there is a guard, of all known pods and of those of other nodes, and where there are tunnels,
+// of where they lead, with their members.
 // Whoever enters one of the first two is closed and whoever leaves it is opened; of the
-// last two the contrary holds.
+// two of the guard the contrary holds. To the last, pods may send no frames.
 func isolatedState(outputs []compile.Output) ipset.State {
 	state := ipset.State{}
 	for i := range outputs {
@@ -108,6 +109,10 @@ func isolatedState(outputs []compile.Output) ipset.State {
 			local, foreign := compile.LocalSet(family), compile.ForeignSet(family)
 			state[local] = ruleset.Set{Name: local, Type: ruleset.HashIP, Family: family, Members: outputs[i].Local}
 			state[foreign] = ruleset.Set{Name: foreign, Type: ruleset.HashIP, Family: family, Members: outputs[i].Foreign}
+		}
+		if outputs[i].TunnelEnds != nil {
+			name := compile.TunnelSet(family)
+			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: outputs[i].TunnelEnds}
 		}
 		for cause, cuts := range outputs[i].Cuts {
 			if cuts != nil {

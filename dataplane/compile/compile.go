@@ -48,6 +48,10 @@ type Output struct {
 	// in the set that ForeignSet names. Nil where the family isn't guarded.
 	Foreign ruleset.Members
 
+	// TunnelEnds are the addresses that tunnels lead to. They live in the set that TunnelSet
+	// names. Nil where nothing of tunnels is dropped.
+	TunnelEnds ruleset.Members
+
 	// Cuts are the members of the sets that CutSet names: see Cut.
 	Cuts Cuts
 
@@ -89,7 +93,9 @@ func compileNaming(digest func(Content) string, host Host, family ruleset.Family
 		profiles: map[profileKey]string{},
 		origins:  map[string][]*policy.Policy{},
 	}
-	out := Output{Peers: c.peers, Local: c.local(), Foreign: c.foreign(), Origins: c.origins, Names: c.names}
+	out := Output{
+		Peers: c.peers, Local: c.local(), Foreign: c.foreign(), TunnelEnds: c.tunnelEnds(), Origins: c.origins, Names: c.names,
+	}
 	for d := range policy.Direction(policy.Directions) {
 		out.Isolated[d] = c.direction(d, endpoints)
 	}
@@ -97,6 +103,7 @@ func compileNaming(digest func(Content) string, host Host, family ruleset.Family
 	c.addChain(InputChain, c.input()...)
 	c.linkChain()
 	c.guardChain()
+	c.tunnelChain()
 	out.Ruleset = ruleset.Ruleset{
 		Family: family,
 		Hooks:  hooks(ruleset.UnestablishedMatch{}),
@@ -158,7 +165,7 @@ func hooks(match ...ruleset.Match) []ruleset.Hook {
 // isolated pod is done with once its rules let it pass: none of it goes to an address
 // that the API doesn't know.
 func (c *compiler) forward() []ruleset.Rule {
-	return slices.Concat(c.advertisements(), c.discovery(neighbours...),
+	return slices.Concat(c.tunnelJumps(c.toTunnelEnds()), c.advertisements(), c.discovery(neighbours...),
 		c.guardJumps(policy.Egress), c.guardJumps(policy.Ingress), c.linkJumps(policy.Egress),
 		[]ruleset.Rule{c.dispatch(policy.Egress, ruleset.Jump), c.dispatch(policy.Ingress, ruleset.Goto)},
 		c.linkJumps(policy.Ingress))
@@ -168,7 +175,7 @@ func (c *compiler) forward() []ruleset.Rule {
 // pods, such as the kubelet's probes, is never filtered, so there is no output
 // chain.
 func (c *compiler) input() []ruleset.Rule {
-	return slices.Concat(c.discovery(slices.Concat(routerSolicitation, neighbours)...), c.guardJumps(policy.Egress),
+	return slices.Concat(c.tunnelJumps(), c.discovery(slices.Concat(routerSolicitation, neighbours)...), c.guardJumps(policy.Egress),
 		c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress, ruleset.Goto)})
 }
 

@@ -32,11 +32,15 @@ type Host struct {
 	// Lacks are the extensions that rules do without.
 	Lacks []Extension
 
-	// Ways maps addresses of the node's pods to the interfaces that lead to them.
+	// Ways maps addresses of the node's pods to the interfaces that lead to them; empty where
+	// no rule can name one.
 	Ways map[netip.Addr]string
 
 	// Held are the names that the kernel holds: none comes to stand for something else.
 	Held Names
+
+	// Tunnels are those that begin and end on the node.
+	Tunnels Tunnels
 }
 
 func (h *Host) has(extension Extension) bool { return !slices.Contains(h.Lacks, extension) }

@@ -1,6 +1,7 @@
 package compile_test
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"testing"
@@ -68,6 +69,34 @@ func TestOnlyAPodSpeaksToItself(t *testing.T) {
 				p := packet{source: addr, destination: addr, protocol: policy.TCP, port: 80, in: in, out: bridge, translated: translated}
 				itself := translated && (way == "" || way == in)
 				require.Equal(t, !itself, tr.dropped(compile.ForwardChain, &p), "way %q, packet %+v", way, p)
+			}
+		}
+	}
+}
+
+// What pods send to a tunnel is dropped, what nodes send isn't. Where each pod has an
+// interface on the node, a packet of a tunnel isn't compared with all of them.
+func TestTunnelsAreOfNodes(t *testing.T) {
+	node, other := netip.MustParseAddr("fd00:172::1"), netip.MustParseAddr("fd00:172::2")
+	for _, links := range []int{1, 16, 17} {
+		host := compile.Host{Tunnels: compile.Tunnels{Ports: []uint16{8472}, Ends: []netip.Addr{other}}, Ways: map[netip.Addr]string{}}
+		for i := range links {
+			host.Ways[netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i)})] = fmt.Sprintf("veth%d", i)
+		}
+		out := compile.CompileOn(host, ruleset.IPv6, nil, compile.Links{}, compile.Guard{})
+		require.Equal(t, links <= 16, out.TunnelEnds != nil)
+		sets := contents(&out, &policy.Cluster{})
+		sets[compile.TunnelSet(ruleset.IPv6)] = out.TunnelEnds
+		tr := newTracer(t, &out.Ruleset, sets)
+		for _, in := range []string{"veth0", "eth0"} {
+			for _, port := range []uint16{8472, 53} {
+				p := packet{source: netip.MustParseAddr("fd00::1"), destination: node, protocol: policy.UDP, port: port, in: in}
+				drops := in == "veth0" && port == 8472 && links <= 16
+				require.Equal(t, drops, tr.dropped(compile.InputChain, &p), "%+v", p)
+				p.out, p.destination = "eth0", other
+				require.Equal(t, drops, tr.dropped(compile.ForwardChain, &p), "%+v", p)
+				p.destination = netip.MustParseAddr("2001:db8::1")
+				require.False(t, tr.dropped(compile.ForwardChain, &p), "%+v", p)
 			}
 		}
 	}

@@ -197,3 +197,10 @@ func UDP(from, to uint16, data []byte) []byte {
 	binary.BigEndian.PutUint16(datagram[4:], uint16(8+len(data)))
 	return append(datagram, data...)
 }
+
+// VXLAN returns the payload of a datagram that carries a frame (RFC 7348, 5).
+func VXLAN(vni uint32, frame []byte) []byte {
+	header := []byte{8, 0, 0, 0, 0, 0, 0, 0}
+	binary.BigEndian.PutUint32(header[4:], vni<<8)
+	return append(header, frame...)
+}
