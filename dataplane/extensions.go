@@ -47,7 +47,7 @@ func (x *extensions) probe(ctx context.Context, runners map[ruleset.Family]*ipta
 // lackingOf returns the extensions that a family lacks, sorted. It asks for all at once first.
 func lackingOf(ctx context.Context, family ruleset.Family, runner *iptables.Runner) ([]compile.Extension, error) {
 	uses := compile.Extensions(family)
-	if all, err := runner.Accepts(ctx, slices.Collect(maps.Values(uses))...); all || err != nil {
+	if all, err := runner.Accepts(ctx, slices.Concat(slices.Collect(maps.Values(uses))...)...); all || err != nil {
 		if err != nil {
 			return slices.Sorted(maps.Keys(uses)), err
 		}
@@ -55,7 +55,7 @@ func lackingOf(ctx context.Context, family ruleset.Family, runner *iptables.Runn
 	}
 	var lacks []compile.Extension
 	for _, extension := range slices.Sorted(maps.Keys(uses)) {
-		accepts, err := runner.Accepts(ctx, uses[extension])
+		accepts, err := runner.Accepts(ctx, uses[extension]...)
 		if !accepts {
 			lacks = append(lacks, extension)
 		}

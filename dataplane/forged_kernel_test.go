@@ -220,3 +220,71 @@ func TestNobodySpeaksToAPodAsItself(t *testing.T) {
 		}
 	})
 }
+
+// knownFlow makes a connection from one pod to another by UDP, from the given port, and
+// returns the headers of its answer, as an error about that quotes them.
+func (s *scene) knownFlow(from, to string, like netip.Addr, port uint16) []byte {
+	s.t.Helper()
+	client, server := s.hosts[from].Addr(like), s.hosts[to].Addr(like)
+	require.NoError(s.t, s.hosts[from].Do(func() error {
+		conn, err := net.DialUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(client, port)), net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, 53)))
+		if err != nil {
+			return err
+		}
+		defer func() { _ = conn.Close() }()
+		if err := conn.SetDeadline(time.Now().Add(answerWithin)); err != nil {
+			return err
+		}
+		if _, err := conn.Write([]byte("known")); err != nil {
+			return err
+		}
+		_, err = conn.Read(make([]byte, 64))
+		return err
+	}))
+	answer := nodetest.Packet{From: server, To: client, Protocol: unix.IPPROTO_UDP, Hops: 64, Payload: nodetest.UDP(53, port, nil)}
+	return answer.Bytes()
+}
+
+// An ICMP error about a connection is no tunnel between pods that may not speak to each
+// other: it is as large as the errors of a pod have to be, and it is no redirect. That a packet
+// is too big passes at the size that routers send.
+func TestErrorsAreBounded(t *testing.T) {
+	kinds := []struct {
+		v4, v6 [2]byte // type and code
+		most   [2]int  // bytes that pass, by family
+	}{
+		{[2]byte{3, 3}, [2]byte{1, 4}, [2]int{256, 256}},
+		{[2]byte{11, 0}, [2]byte{3, 0}, [2]int{256, 256}},
+		{[2]byte{12, 0}, [2]byte{4, 0}, [2]int{256, 256}},
+		{[2]byte{3, 4}, [2]byte{2, 0}, [2]int{576, 1280}},
+		{[2]byte{5, 1}, [2]byte{137, 0}, [2]int{0, 0}},
+	}
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := closedScene(t, backend)
+		s.pod("default", "server", map[string]string{"role": "server"}, "10.244.1.13", "fd00:10:244:1::13")
+		s.apply(`
+metadata: {name: dns, namespace: default}
+spec: {podSelector: {matchLabels: {role: server}}, policyTypes: [Ingress], ingress: [{from: [{podSelector: {matchLabels: {role: client}}}], ports: [{port: 53, protocol: UDP}]}]}
+`)
+		s.label("open", map[string]string{"role": "client"})
+		s.sync()
+		p := newPost(s, "a", "server", "open")
+		for family, to := range s.hosts["server"].Addrs {
+			quoted := s.knownFlow("open", "server", to, 40000)
+			for _, kind := range kinds {
+				typeAndCode, protocol, header := kind.v4, uint8(unix.IPPROTO_ICMP), 20
+				if to.Is6() {
+					typeAndCode, protocol, header = kind.v6, unix.IPPROTO_ICMPV6, 40
+				}
+				for _, size := range []int{200, 300, 570, 1200, 1400} {
+					message := append([]byte{typeAndCode[0], typeAndCode[1], 0, 0, 0, 0, 5, 0}, quoted...)
+					message = append(message, p.payload(size-header-len(message))...)
+					p.send("a", "server", p.macs["server"], size <= kind.most[family], nodetest.Packet{
+						From: s.hosts["a"].Addr(to), To: to, Protocol: protocol, Hops: 64, Payload: message,
+					}, "type and code %v of %d bytes", typeAndCode, size)
+				}
+			}
+		}
+		p.requireDelivery()
+	})
+}

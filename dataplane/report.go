@@ -128,7 +128,7 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, deg
 	}
 	if syncErr == nil && len(r.unread) == 0 && r.lacking != "" {
 		status.Conditions[0].Message = message(fmt.Errorf("The kernel holds the rules of all policies that select a pod of this node. "+ //nolint:staticcheck // a sentence
-			"It or iptables lacks matches, so messages of neighbour discovery pass unbounded (%s); load their modules xt_*", r.lacking))
+			"It or iptables lacks matches, so its rules do without (%s); load their modules, xt_*", r.lacking))
 	}
 	for _, condition := range []metav1.Condition{r.start, r.budget} {
 		if condition.Type != "" {

@@ -99,14 +99,20 @@ func compileNaming(digest func(Content) string, host Host, family ruleset.Family
 	for d := range policy.Direction(policy.Directions) {
 		out.Isolated[d] = c.direction(d, endpoints)
 	}
+	c.judgesErrors = len(out.Isolated[policy.Ingress]) > 0 || len(out.Isolated[policy.Egress]) > 0
 	c.addChain(ForwardChain, c.forward()...)
 	c.addChain(InputChain, c.input()...)
 	c.linkChain()
 	c.guardChain()
 	c.tunnelChain()
+	c.errorChain()
+	match := []ruleset.Match{ruleset.UnestablishedMatch{}}
+	if c.judgesErrors {
+		match = nil
+	}
 	out.Ruleset = ruleset.Ruleset{
 		Family: family,
-		Hooks:  hooks(ruleset.UnestablishedMatch{}),
+		Hooks:  hooks(match...),
 		Chains: sortedValues(c.chains),
 		Sets:   sortedValues(c.sets),
 	}
@@ -133,6 +139,10 @@ type compiler struct {
 	names    Names
 	clash    bool // something had no name since noteClash was called last
 	clashing []*policy.Policy
+
+	// judgesErrors says that there are isolated pods, so that packets that belong to
+	// connections come to the chains too.
+	judgesErrors bool
 }
 
 func (c *compiler) addChain(name string, rules ...ruleset.Rule) {
@@ -165,7 +175,7 @@ func hooks(match ...ruleset.Match) []ruleset.Hook {
 // isolated pod is done with once its rules let it pass: none of it goes to an address
 // that the API doesn't know.
 func (c *compiler) forward() []ruleset.Rule {
-	return slices.Concat(c.tunnelJumps(c.toTunnelEnds()), c.advertisements(), c.discovery(neighbours...),
+	return slices.Concat(c.passing(), c.tunnelJumps(c.toTunnelEnds()), c.advertisements(), c.discovery(neighbours...),
 		c.guardJumps(policy.Egress), c.guardJumps(policy.Ingress), c.linkJumps(policy.Egress),
 		[]ruleset.Rule{c.dispatch(policy.Egress, ruleset.Jump), c.dispatch(policy.Ingress, ruleset.Goto)},
 		c.linkJumps(policy.Ingress))
@@ -175,20 +185,21 @@ func (c *compiler) forward() []ruleset.Rule {
 // pods, such as the kubelet's probes, is never filtered, so there is no output
 // chain.
 func (c *compiler) input() []ruleset.Rule {
-	return slices.Concat(c.tunnelJumps(), c.discovery(slices.Concat(routerSolicitation, neighbours)...), c.guardJumps(policy.Egress),
+	return slices.Concat(c.passing(), c.tunnelJumps(), c.discovery(slices.Concat(routerSolicitation, neighbours)...), c.guardJumps(policy.Egress),
 		c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress, ruleset.Goto)})
 }
 
 // dispatch sends the packets of isolated pods to their direction's chain: by Jump
 // to go on with those that return, by Goto to be done with them.
 func (c *compiler) dispatch(d policy.Direction, action ruleset.Action) ruleset.Rule {
+	return ruleset.Rule{Match: []ruleset.Match{c.isolated(d)}, Action: action, Target: directionChain(d)}
+}
+
+// isolated matches the packets of isolated pods in a direction.
+func (c *compiler) isolated(d policy.Direction) ruleset.Match {
 	name := IsolatedSet(c.family, d)
 	c.sets[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: c.family}
-	return ruleset.Rule{
-		Match:  []ruleset.Match{ruleset.SetMatch{Set: name, Type: ruleset.HashIP, Side: subjectSide(d)}},
-		Action: action,
-		Target: directionChain(d),
-	}
+	return ruleset.SetMatch{Set: name, Type: ruleset.HashIP, Side: subjectSide(d)}
 }
 
 // direction builds the address tree, its leaves and the profile chains of one

@@ -54,10 +54,12 @@ func (o *Output) Cut(cuts Cuts, links Links) {
 	if cuts[ByPolicy] == nil && cuts[ByLink] == nil {
 		return
 	}
-	o.Ruleset.Hooks = hooks()
-	pass := ruleset.Rule{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}
-	o.prepend(ForwardChain, pass)
-	o.prepend(InputChain, pass)
+	if !o.judgesErrors() {
+		o.Ruleset.Hooks = hooks()
+		pass := ruleset.Rule{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}
+		o.prepend(ForwardChain, pass)
+		o.prepend(InputChain, pass)
+	}
 	if cuts[ByPolicy] != nil {
 		o.cut(ByPolicy, drop, drop)
 	}
@@ -115,6 +117,11 @@ func (l Links) answers(family ruleset.Family) []ruleset.Rule {
 		}
 	}
 	return rules
+}
+
+// judgesErrors reports whether packets of connections come to the chains already.
+func (o *Output) judgesErrors() bool {
+	return slices.ContainsFunc(o.Ruleset.Chains, func(c ruleset.Chain) bool { return c.Name == ErrorChain })
 }
 
 func (o *Output) prepend(chain string, rules ...ruleset.Rule) {

@@ -15,13 +15,16 @@ type Extension string
 const (
 	HopLimit Extension = "hl"
 	Length   Extension = "length"
+	ICMP     Extension = "icmp" // of IPv4; rules of IPv6 have always used icmp6
 )
 
-// Extensions returns the extensions that rules of a family use, each with a match of it.
-func Extensions(family ruleset.Family) map[Extension]ruleset.Match {
-	uses := map[Extension]ruleset.Match{Length: ruleset.AtMost(discoveryMost)}
+// Extensions returns the extensions that rules of a family use, each with what matches by it.
+func Extensions(family ruleset.Family) map[Extension][]ruleset.Match {
+	uses := map[Extension][]ruleset.Match{Length: {ruleset.AtMost(discoveryMost)}}
 	if family == ruleset.IPv6 {
-		uses[HopLimit] = ruleset.HopLimitMatch{Limit: discoveryHops}
+		uses[HopLimit] = []ruleset.Match{ruleset.HopLimitMatch{Limit: discoveryHops}}
+	} else {
+		uses[ICMP] = icmpv4(5, ruleset.AnyCode)
 	}
 	return uses
 }

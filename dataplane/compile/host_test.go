@@ -101,3 +101,39 @@ func TestTunnelsAreOfNodes(t *testing.T) {
 		}
 	}
 }
+
+// What belongs to a connection of isolated pods comes to the chains, and is bounded in size
+// and kind. Where nothing is isolated, it doesn't come there.
+func TestErrorsOfIsolatedPodsAreBounded(t *testing.T) {
+	plain := compile.Compile(ruleset.IPv6, nil, compile.Links{}, compile.Guard{})
+	for _, hook := range plain.Ruleset.Hooks {
+		require.Equal(t, []ruleset.Match{ruleset.UnestablishedMatch{}}, hook.Match)
+	}
+	pod, other := netip.MustParseAddr(closedPod), netip.MustParseAddr("2001:db8::1")
+	for _, row := range []struct {
+		icmpType       uint8
+		bytes          uint16
+		sent, received bool // it passes
+	}{
+		{1, 256, true, true}, {1, 257, false, true}, {1, 1280, false, true}, {1, 1281, false, false},
+		{2, 1280, true, true}, {2, 1281, false, false}, {137, 100, false, false},
+	} {
+		out, tr := closedOn(t, compile.Host{})
+		for _, hook := range out.Ruleset.Hooks {
+			require.Empty(t, hook.Match)
+		}
+		p := packet{protocol: policy.ICMPv6, icmpType: row.icmpType, bytes: row.bytes, related: true, source: pod, destination: other}
+		require.Equal(t, !row.sent, tr.dropped(compile.ForwardChain, &p), "%+v", row)
+		require.Equal(t, !row.sent, tr.dropped(compile.InputChain, &p), "%+v", row)
+		p.source, p.destination = other, pod
+		require.Equal(t, !row.received, tr.dropped(compile.ForwardChain, &p), "%+v", row)
+		p.destination = netip.MustParseAddr("2001:db8::2")
+		require.False(t, tr.dropped(compile.ForwardChain, &p), "%+v", row)
+		for _, lacks := range []compile.Extension{compile.Length, compile.ICMP} {
+			_, tr = closedOn(t, compile.Host{Lacks: []compile.Extension{lacks}})
+			p.source, p.destination = other, pod
+			dropped := tr.dropped(compile.ForwardChain, &p)
+			require.True(t, !dropped || !row.received, "without %s less is dropped: %+v", lacks, row)
+		}
+	}
+}

@@ -21,6 +21,7 @@ type packet struct {
 	in, out             string // interfaces; out is empty for what is for the node itself
 	routed              bool   // a router has passed it on
 	translated          bool   // its destination was another one
+	related             bool   // it belongs to a connection
 	bytes               uint16
 }
 
@@ -146,6 +147,14 @@ func (tr *tracer) matcher(match ruleset.Match) func(*packet) bool {
 		return func(p *packet) bool { return (m.Limit == 255) == !p.routed }
 	case ruleset.LengthMatch:
 		return func(p *packet) bool { return m.First <= p.bytes && p.bytes <= m.Last }
+	case ruleset.OpenMatch:
+		return func(*packet) bool { return false }
+	case ruleset.RelatedMatch:
+		return func(p *packet) bool { return p.related }
+	case ruleset.ICMPMatch:
+		return func(p *packet) bool {
+			return m.Type == p.icmpType && (m.Code == ruleset.AnyCode || m.Code == int(p.port))
+		}
 	case ruleset.TranslatedMatch:
 		return func(p *packet) bool { return p.translated }
 	case ruleset.EstablishedMatch:
