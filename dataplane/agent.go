@@ -169,6 +169,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	a.enforcer.budgets = newBudgets(limitsOr(options.Budgets), options.BudgetMode)
 	a.health = &health{unsynced: a.unsynced, cutOff: options.Words.CutOff}
 	a.enforcer.progress = a.health.begin
+	a.enforcer.metrics.rawSockets.ask(a.model.withRawSockets)
 	recorder := mgr.GetEventRecorder("moat-agent")
 	a.starts = newStarts(options.PodStartGuard, a.model, recorder, log)
 	a.news = newNodeNews(options.NodeName, recorder, a.enforcer.metrics, log)

@@ -170,9 +170,7 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 	if e.meanwhile(m, func() { err = e.open(ctx) }); err != nil {
 		return err
 	}
-	if !e.trusted && e.extensions.probe(ctx, e.runners) {
-		e.outputs = nil
-	}
+	e.meanwhile(m, func() { e.probe(ctx) })
 	var moved bool
 	var linksErr error
 	if e.outputs == nil || !e.trusted {
@@ -260,7 +258,7 @@ func (e *enforcer) compile() {
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
 			host := compile.Host{Lacks: e.extensions.lacks[family], Ways: e.ways.known, Tunnels: e.tunnels, Held: e.held[family]}
-			output := compile.CompileOn(host, family, endpoints, e.links, guard)
+			output := compile.On(host, family, endpoints, e.links, guard)
 			e.noteNames(&output)
 			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)
 			e.outputs = append(e.outputs, output)

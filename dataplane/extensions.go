@@ -44,6 +44,14 @@ func (x *extensions) probe(ctx context.Context, runners map[ruleset.Family]*ipta
 	return !maps.EqualFunc(before, x.lacks, slices.Equal)
 }
 
+// probe asks what the kernel and the programs lack, where the kernel is read anyway, and
+// has the rules made anew for another answer.
+func (e *enforcer) probe(ctx context.Context) {
+	if !e.trusted && e.extensions.probe(ctx, e.runners) {
+		e.outputs = nil
+	}
+}
+
 // lackingOf returns the extensions that a family lacks, sorted. It asks for all at once first.
 func lackingOf(ctx context.Context, family ruleset.Family, runner *iptables.Runner) ([]compile.Extension, error) {
 	uses := compile.Extensions(family)

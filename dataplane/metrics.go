@@ -35,8 +35,9 @@ const (
 	readGlance     = "glance"
 )
 
-// metrics is what the agent tells Prometheus. No label names a pod, a policy or a
-// set: how many series there are doesn't depend on the cluster. Nothing here is
+// metrics is what the agent tells Prometheus. No label names a policy or a set, and
+// only rawSockets names pods, those of this node: how many series there are doesn't depend
+// on the cluster. Nothing here is
 // counted by walking over sets. It is safe for concurrent use.
 type metrics struct {
 	syncs        *prometheus.CounterVec
@@ -68,6 +69,7 @@ type metrics struct {
 	unusable     prometheus.Gauge
 	budgetUsed   *prometheus.GaugeVec
 	missing      *prometheus.GaugeVec
+	rawSockets   *rawSocketPods
 }
 
 func newMetrics() *metrics {
@@ -130,7 +132,7 @@ func newMetrics() *metrics {
 	m.refused, m.unusable = newLeftOut()
 	m.budgetUsed = gauges("policy_budget_used_ratio", "How much of the node's budget is used of a resource: from 0.8 on the node warns, and a policy that would bring it over 1 is closed.", "resource")
 	m.missing = gauges("missing_matches", "Matches that the kernel or iptables lacks, so that rules do without them and let more pass.", "family")
-	m.guardDrops = newGuardDrops()
+	m.guardDrops, m.rawSockets = newGuardDrops(), newRawSocketPods()
 	m.beginAtZero()
 	return m
 }
@@ -190,7 +192,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.firstSync, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
 		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded, m.gap,
-		m.refused, m.unusable, m.budgetUsed, m.missing,
+		m.refused, m.unusable, m.budgetUsed, m.missing, m.rawSockets,
 	}
 }
 
@@ -298,6 +300,9 @@ func (m *metrics) show(e *enforcer, failed int) {
 	m.failed.Set(float64(failed))
 	m.quarantined.Set(float64(len(e.quarantine)))
 	m.conflict.Set(gaugeOf[len(e.engines) > 0])
+	if e.view != nil {
+		m.rawSockets.follow(e.view.endpoints)
+	}
 	for family, table := range e.tables {
 		rules := 0
 		for _, chain := range table.Chains {

@@ -162,9 +162,17 @@ func (m *model) setLocal(key types.NamespacedName, pod *policy.Pod) {
 			m.digests[key] = digestOf(pod)
 		}
 	}
-	if (old == nil) != (pod == nil) || old != nil && !old.Equal(pod) {
+	if (old == nil) != (pod == nil) || old != nil && !sameRules(old, pod) {
 		m.revision++
 	}
+}
+
+// sameRules reports whether two pods are the same for all rules. The runtime doesn't say
+// whether a pod may forge packets, which the API does a moment later.
+func sameRules(a, b *policy.Pod) bool {
+	as := *a
+	as.RawSockets = b.RawSockets
+	return as.Equal(b)
 }
 
 func (m *model) setNamespace(n *namespace) {

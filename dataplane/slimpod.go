@@ -49,10 +49,11 @@ var (
 			12: nil, // annotations
 		},
 		2: { // spec
-			2:  containerMask, // containers
-			10: nil,           // nodeName
-			11: nil,           // hostNetwork
-			20: containerMask, // initContainers
+			2:  containerMask,      // containers
+			10: nil,                // nodeName
+			11: nil,                // hostNetwork
+			20: containerMask,      // initContainers
+			34: {1: containerMask}, // ephemeralContainers
 		},
 		3: { // status
 			1:  nil, // phase
@@ -60,7 +61,11 @@ var (
 		},
 	}
 	containerMask = mask{
-		6:  nil, // ports
+		6: nil, // ports
+		15: { // securityContext
+			1: nil, // capabilities
+			2: nil, // privileged
+		},
 		24: nil, // restartPolicy
 	}
 )

@@ -67,11 +67,11 @@ type Output struct {
 // lead to them and the guard of the node's other addresses, on a node of which nothing
 // else is known.
 func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
-	return CompileOn(Host{}, family, endpoints, links, guard)
+	return On(Host{}, family, endpoints, links, guard)
 }
 
-// CompileOn is Compile on a host of which more is known.
-func CompileOn(host Host, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
+// On is Compile on a host of which more is known.
+func On(host Host, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
 	return compileNaming(digestName, host, family, endpoints, links, guard)
 }
 

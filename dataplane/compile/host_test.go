@@ -22,7 +22,7 @@ func closedOn(t *testing.T, host compile.Host) (compile.Output, *tracer) {
 	t.Helper()
 	c := readObjects(t, "testdata/default-deny/input.yaml").Cluster()
 	endpoints := policy.Endpoints(podsOf(c, "node-1"), c.Policies)
-	out := compile.CompileOn(host, ruleset.IPv6, endpoints, compile.Links{}, compile.Guard{})
+	out := compile.On(host, ruleset.IPv6, endpoints, compile.Links{}, compile.Guard{})
 	return out, newTracer(t, &out.Ruleset, contents(&out, c))
 }
 
@@ -83,7 +83,7 @@ func TestTunnelsAreOfNodes(t *testing.T) {
 		for i := range links {
 			host.Ways[netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i)})] = fmt.Sprintf("veth%d", i)
 		}
-		out := compile.CompileOn(host, ruleset.IPv6, nil, compile.Links{}, compile.Guard{})
+		out := compile.On(host, ruleset.IPv6, nil, compile.Links{}, compile.Guard{})
 		require.Equal(t, links <= 16, out.TunnelEnds != nil)
 		sets := contents(&out, &policy.Cluster{})
 		sets[compile.TunnelSet(ruleset.IPv6)] = out.TunnelEnds

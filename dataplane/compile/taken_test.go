@@ -81,14 +81,14 @@ func TestANameInTheKernelIsTaken(t *testing.T) {
 		endpoints := policy.Endpoints(podsOf(c, node), c.Policies)
 		out := compile.Compile(ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 		require.Empty(t, out.Clashing)
-		again := compile.CompileOn(compile.Host{Held: out.Names}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
+		again := compile.On(compile.Host{Held: out.Names}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 		require.Empty(t, again.Clashing, "the same content")
 		require.Equal(t, iptables.Desired(&out.Ruleset), iptables.Desired(&again.Ruleset))
 
 		names += len(out.Names)
 		for name := range out.Names {
 			held := compile.Names{name: compile.Content{}}
-			beside := compile.CompileOn(compile.Host{Held: held}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
+			beside := compile.On(compile.Host{Held: held}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 			require.NotEmpty(t, beside.Clashing, name)
 			require.NotContains(t, beside.Names, name)
 			require.NotContains(t, beside.Peers, name)

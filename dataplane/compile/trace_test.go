@@ -143,6 +143,14 @@ func (tr *tracer) matcher(match ruleset.Match) func(*packet) bool {
 		}
 	case ruleset.ICMPv6TypeMatch:
 		return func(p *packet) bool { return m.Type == p.icmpType }
+	}
+	return tr.packetMatcher(match)
+}
+
+// packetMatcher is for the matches of ruleset/match.go, and for those of connections, which
+// no packet has here.
+func (tr *tracer) packetMatcher(match ruleset.Match) func(*packet) bool {
+	switch m := match.(type) {
 	case ruleset.HopLimitMatch:
 		return func(p *packet) bool { return (m.Limit == 255) == !p.routed }
 	case ruleset.LengthMatch:

@@ -143,7 +143,7 @@ func (p *Packet) Bytes() []byte {
 		binary.BigEndian.PutUint16(header[2:], uint16(20+len(payload)))
 		copy(header[12:], p.From.AsSlice())
 		copy(header[16:], p.To.AsSlice())
-		binary.BigEndian.PutUint16(header[10:], checksum(header))
+		binary.BigEndian.PutUint16(header[10:], Checksum(header))
 		return append(header, payload...)
 	}
 	header := make([]byte, 40)
@@ -170,12 +170,12 @@ func (p *Packet) withChecksum() []byte {
 		pseudo = binary.BigEndian.AppendUint32(pseudo, uint32(len(payload)))
 		pseudo = append(pseudo, 0, 0, 0, p.Protocol)
 	}
-	binary.BigEndian.PutUint16(payload[at:], checksum(append(pseudo, payload...)))
+	binary.BigEndian.PutUint16(payload[at:], Checksum(append(pseudo, payload...)))
 	return payload
 }
 
-// checksum is that of RFC 1071.
-func checksum(bytes []byte) uint16 {
+// Checksum is that of RFC 1071.
+func Checksum(bytes []byte) uint16 {
 	var sum uint32
 	for i := 0; i+1 < len(bytes); i += 2 {
 		sum += uint32(binary.BigEndian.Uint16(bytes[i:]))

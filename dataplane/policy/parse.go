@@ -31,6 +31,7 @@ func ParsePod(pod *corev1.Pod) *Pod {
 	p.Terminating = pod.DeletionTimestamp != nil
 	p.Addrs, p.Unusable = podAddrs(pod)
 	p.Ports = namedPorts(pod)
+	p.RawSockets = rawSockets(pod)
 	return p
 }
 

@@ -38,7 +38,8 @@ status: {phase: Running, podIPs: [{ip: "fd00::1"}, {ip: 10.0.0.1}]}
 			{Name: "dns", Protocol: policy.UDP, Number: 53},
 			{Name: "http", Protocol: policy.TCP, Number: 8080},
 		},
-		Subject: true,
+		Subject:    true,
+		RawSockets: true,
 	}, pod)
 	require.Equal(t, types.NamespacedName{Namespace: "default", Name: "web-1"}, pod.Key())
 }

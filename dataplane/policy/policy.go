@@ -79,6 +79,10 @@ type Pod struct {
 	// Terminating means that the pod is being deleted. It stays enforced and stays
 	// a peer, but another pod that shows its address may be the peer: see OwnersOf.
 	Terminating bool
+
+	// RawSockets says that a container of the pod may have CAP_NET_RAW, and so send packets
+	// with any address as source. No rule depends on it.
+	RawSockets bool
 }
 
 // Key identifies the pod.
@@ -89,7 +93,7 @@ func (p *Pod) Key() types.NamespacedName {
 // Equal reports whether nothing that enforcement needs to know differs.
 func (p *Pod) Equal(other *Pod) bool {
 	return p.Key() == other.Key() && p.Node == other.Node && p.UID == other.UID &&
-		p.Subject == other.Subject && p.Terminating == other.Terminating &&
+		p.Subject == other.Subject && p.Terminating == other.Terminating && p.RawSockets == other.RawSockets &&
 		p.Unusable == other.Unusable && slices.Equal(p.Addrs, other.Addrs) && slices.Equal(p.Ports, other.Ports) &&
 		maps.Equal(p.Labels, other.Labels)
 }
