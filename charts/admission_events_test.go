@@ -48,6 +48,7 @@ func TestAnAgentWritesEventsInItsOwnNodesNameAlone(t *testing.T) {
 	require.NoError(t, agent.Create(t.Context(), own))
 	ofPod := eventOf("of-pod", "node-own", pod, "PodNotProgrammed")
 	require.NoError(t, agent.Create(t.Context(), ofPod))
+	require.NoError(t, agent.Create(t.Context(), eventOf("odd", "node-own", pod, "UnusableAddress")))
 	series := client.RawPatch(types.MergePatchType, []byte(`{"series":{"count":2,"lastObservedTime":"2026-01-01T00:00:00.000000Z"}}`))
 	require.NoError(t, agent.Patch(t.Context(), ofPod.DeepCopy(), series), "a repeated event is counted")
 

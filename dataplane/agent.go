@@ -174,7 +174,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	a.starts = newStarts(options.PodStartGuard, a.model, recorder, log)
 	a.news = newNodeNews(options.NodeName, recorder, a.enforcer.metrics, log)
 	a.repairs = newRepairs(options.NodeName, recorder, log)
-	a.oddities = newOddities(recorder, a.enforcer.metrics, log)
+	a.oddities = newOddities(options.NodeName, recorder, a.enforcer.metrics, log)
 	return a, a.watch(ctx, mgr.GetCache())
 }
 

@@ -84,6 +84,7 @@ func (m *model) oddPods() map[types.NamespacedName]oddPod {
 
 // oddities tells people of odd pods, of each once.
 type oddities struct {
+	node    string
 	log     logr.Logger
 	events  events.EventRecorder // nil: no events
 	limit   flowcontrol.RateLimiter
@@ -91,9 +92,9 @@ type oddities struct {
 	told    map[types.NamespacedName]oddPod
 }
 
-func newOddities(recorder events.EventRecorder, metrics *metrics, log logr.Logger) *oddities {
+func newOddities(node string, recorder events.EventRecorder, metrics *metrics, log logr.Logger) *oddities {
 	return &oddities{
-		log: log, events: recorder, metrics: metrics,
+		node: node, log: log, events: recorder, metrics: metrics,
 		limit: flowcontrol.NewTokenBucketRateLimiter(eventsPerSecond, eventBurst),
 	}
 }
@@ -118,6 +119,6 @@ func (o *oddities) event(key types.NamespacedName, odd oddPod) {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: odd.uid},
 	}
-	o.events.Eventf(pod, nil, corev1.EventTypeWarning, v1alpha1.EventReasonUnusableAddress, actionReadStatus, "%s",
+	o.events.Eventf(pod, speaker(o.node), corev1.EventTypeWarning, v1alpha1.EventReasonUnusableAddress, actionReadStatus, "%s",
 		message(errors.New("Moat leaves out addresses of this pod's status that no pod can have: "+odd.shows)))
 }

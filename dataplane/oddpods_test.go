@@ -17,7 +17,7 @@ import (
 // to report.
 func TestOddPodsAreToldOnce(t *testing.T) {
 	m, recorder := newModel("node-1"), events.NewFakeRecorder(10)
-	o := newOddities(recorder, newMetrics(), logr.Discard())
+	o := newOddities(thisNode, recorder, newMetrics(), logr.Discard())
 	set := func(pod *corev1.Pod) {
 		m.setPod(parsePod(pod, "node-1"))
 		o.tell(m.oddPods())

@@ -247,11 +247,15 @@ func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: sandbox.Namespace, Name: sandbox.Name, UID: sandbox.UID},
 	}
-	// The admission policy of events wants to know which node says so.
-	node := &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: s.model.node}}
-	s.events.Eventf(pod, node, corev1.EventTypeWarning, v1alpha1.EventReasonPodNotProgrammed, "HoldStart",
+	s.events.Eventf(pod, speaker(s.model.node), corev1.EventTypeWarning, v1alpha1.EventReasonPodNotProgrammed, "HoldStart",
 		"The rules of this pod were not in force within %s. The pod starts all the same; "+
 			"its addresses stay closed until they are.", held.Round(time.Millisecond))
+}
+
+// speaker is the node whose agent says something of a pod: the admission policy of events
+// asks for it.
+func speaker(node string) *corev1.Node {
+	return &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: node}}
 }
 
 // condition says whether pods' starts are guarded.
