@@ -187,11 +187,9 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 	if err != nil {
 		return err
 	}
-	if !e.trusted {
-		e.meanwhile(m, func() { e.readTables(ctx) })
-	}
 	apply := e.apply
 	if !e.trusted {
+		e.meanwhile(m, func() { e.readTables(ctx) })
 		apply = e.applyAndReread
 	}
 	e.trusted, e.settled = false, false

@@ -129,25 +129,24 @@ func newMetrics() *metrics {
 	m.lookDuration = durations("conntrack_look_duration_seconds", "How long a look at the kernel's table of connections took.")
 	m.gap = durations("repair_gap_seconds",
 		"For how long rules or sets that another program changed were not as Moat left them, at most: from the last moment at which they were known to be right to the end of the repair.")
-	m.refused, m.unusable = newLeftOut()
-	m.budgetUsed = gauges("policy_budget_used_ratio", "How much of the node's budget is used of a resource: from 0.8 on the node warns, and a policy that would bring it over 1 is closed.", "resource")
-	m.missing = gauges("missing_matches", "Matches that the kernel or iptables lacks, so that rules do without them and let more pass.", "family")
+	m.addBounds()
 	m.guardDrops, m.rawSockets = newGuardDrops(), newRawSocketPods()
 	m.beginAtZero()
 	return m
 }
 
-// newLeftOut makes the metrics of what is left out: elements of sets, and addresses.
-func newLeftOut() (elements, addresses prometheus.Gauge) {
-	elements = prometheus.NewGauge(prometheus.GaugeOpts{
+// addBounds makes the metrics of what is left out, and of what policies may take.
+func (m *metrics) addBounds() {
+	m.budgetUsed = gauges("policy_budget_used_ratio", "How much of the node's budget is used of a resource: from 0.8 on the node warns, and a policy that would bring it over 1 is closed.", "resource")
+	m.missing = gauges("missing_matches", "Matches that the kernel or iptables lacks, so that rules do without them and let more pass.", "family")
+	m.refused = prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: metricNamespace, Name: "refused_elements",
 		Help: "Elements of sets that the kernel refuses and that are left out.",
 	})
-	addresses = prometheus.NewGauge(prometheus.GaugeOpts{
+	m.unusable = prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: metricNamespace, Name: "unusable_pod_addresses",
 		Help: "Pods of this node whose status shows an address that no pod can have, or one of the node's own.",
 	})
-	return elements, addresses
 }
 
 // beginAtZero makes the counters that have labels: one that appears with its first
