@@ -25,7 +25,8 @@ func TestAgentsCanSeeMoatGo(t *testing.T) {
 
 			role := decode[rbacv1.Role](t, objects, "Role/moat-agent")
 			require.Equal(t, home, role.Namespace)
-			require.Equal(t, []rbacv1.PolicyRule{
+			require.ElementsMatch(t, []rbacv1.PolicyRule{
+				{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"moat-budgets"}, Verbs: []string{"get"}},
 				{APIGroups: []string{""}, Resources: []string{"configmaps"}, ResourceNames: []string{"moat-release"}, Verbs: []string{"get", "list", "watch"}},
 				{APIGroups: []string{"apps"}, Resources: []string{"daemonsets"}, ResourceNames: []string{"moat-agent"}, Verbs: []string{"get"}},
 			}, role.Rules)
