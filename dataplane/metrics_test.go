@@ -265,7 +265,7 @@ func TestSetupRegistersTheMetrics(t *testing.T) {
 	s := newAgentScene(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	_, err := Setup(ctx, s.manager(apiServer.Agent(t, s.nodeName)), Options{NodeName: s.nodeName})
+	_, err := Setup(ctx, s.manager(apiServer.Agent(t, s.nodeName)), Options{NodeName: s.nodeName, Words: s.words})
 	require.NoError(t, err)
 	t.Cleanup(func() { ctrlmetrics.Registry.Unregister(newMetrics()) })
 	families, err := ctrlmetrics.Registry.Gather()

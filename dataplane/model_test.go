@@ -186,9 +186,9 @@ func TestEndedPodLeavesTheView(t *testing.T) {
 	require.Empty(t, v.selecting)
 }
 
-// The next owner of an address inherits neither the policies nor the peers of a
-// pod that is on its way out.
-func TestTheHeirOfAnAddressInheritsNothing(t *testing.T) {
+// The next owner of an address isn't a peer in place of a pod that is on its way out. That
+// pod's isolation ends with it and not before.
+func TestTheHeirOfAnAddressIsNoPeerForIt(t *testing.T) {
 	m := newModel("node-1")
 	m.see(denyAll("p", 1))
 	m.index.Want(map[string]policy.PeerSet{"leaving": {Pods: policy.PodPeer{Namespace: "default", Pods: labels.Everything()}}})
@@ -205,7 +205,7 @@ func TestTheHeirOfAnAddressInheritsNothing(t *testing.T) {
 	heir := podObject("heir", "node-1", "10.0.0.1")
 	heir.Namespace = "other"
 	m.see(heir)
-	require.Empty(t, m.view(0).endpoints)
+	require.Len(t, m.view(0).endpoints, 1, "no other pod's status ends it")
 	require.Empty(t, addresses(m.index, "leaving"))
 
 	m.lose(heir)
