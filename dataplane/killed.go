@@ -117,7 +117,15 @@ func (e *enforcer) calm(ctx context.Context) bool {
 // reports whether both succeeded within a third of the limit.
 func (e *enforcer) succeedsTwice(ctx context.Context, m *model, q quarantine) bool {
 	e.slowest = 0
-	return e.passWith(ctx, m, q) == nil && e.slowest <= e.limit/calmPart && e.calm(ctx)
+	if e.passWith(ctx, m, q) != nil || e.slowest > e.limit/calmPart {
+		return false
+	}
+	var calm bool
+	e.meanwhile(m, func() { calm = e.calm(ctx) })
+	if e.overtaken {
+		e.trusted, e.settled = false, false
+	}
+	return calm
 }
 
 // refuse notes that a policy, which the quarantine holds, was tried in vain for so long.

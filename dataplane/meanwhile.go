@@ -1,10 +1,12 @@
 package dataplane
 
 import (
+	"errors"
 	"net/netip"
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/compile"
@@ -68,8 +70,11 @@ func (d *doorkeeper) follow() {
 	}
 	for _, family := range ruleset.Families() {
 		inside, err := d.sets.Members(compile.LocalSet(family))
-		if err != nil {
+		if errors.Is(err, unix.ENOENT) {
 			continue // the guard isn't there
+		}
+		if err != nil {
+			return
 		}
 		enter, leave := passing(family, inside, d.seen, now)
 		if len(enter)+len(leave) == 0 {

@@ -77,6 +77,12 @@ func TestAHangingRestoreDarkensNobody(t *testing.T) {
 			}
 			s.requirePings(false, fresh, busybox) // closed altogether
 
+			later := s.node.AddPod(t, "10.244.1.41", "fd00:10:244:1::41")
+			s.model.startSandbox(podstart.Sandbox{ID: "3", UID: "w", Namespace: "free", Name: "later", Addrs: later.Addrs})
+			for _, addr := range later.Addrs {
+				require.Eventually(t, func() bool { return busybox.Ping(addr, silentAfter) }, networkWithin, time.Millisecond, "%s", addr)
+			}
+
 			release()
 			require.Eventually(t, func() bool { return !busybox.Ping(neighbour.Addrs[0], silentAfter) }, networkWithin, time.Millisecond)
 			require.Eventually(t, func() bool { return fresh.Ping(busybox.Addrs[0], silentAfter) }, networkWithin, time.Millisecond, "its policy lets it send")
