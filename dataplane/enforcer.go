@@ -187,11 +187,10 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 	if err != nil {
 		return err
 	}
-	apply := e.apply
 	if !e.trusted {
 		e.meanwhile(m, func() { e.readTables(ctx) })
-		apply = e.applyAndReread
 	}
+	apply := e.applier()
 	e.trusted, e.settled = false, false
 	busy, err := e.write(&plan, func() { e.meanwhile(m, func() { e.restore(ctx, apply) }) })
 	e.lookForCuts(m)
@@ -366,6 +365,14 @@ func (e *enforcer) writeMembers(plan *ipset.Plan) error {
 // applier makes one change of one family.
 type applier func(ctx context.Context, family ruleset.Family, change iptables.Change) error
 
+// applier returns how this sync changes rules.
+func (e *enforcer) applier() applier {
+	if e.trusted && len(e.unread) == 0 {
+		return e.apply
+	}
+	return e.applyAndReread
+}
+
 // restore brings the rules of each family up to date. What fails in one is noted in
 // broken and keeps no other from its rules.
 func (e *enforcer) restore(ctx context.Context, apply applier) {
@@ -396,7 +403,10 @@ func (e *enforcer) restore(ctx context.Context, apply applier) {
 func (e *enforcer) apply(ctx context.Context, family ruleset.Family, change iptables.Change) error {
 	defer func(begun time.Time) { e.slowest = max(e.slowest, time.Since(begun)) }(time.Now())
 	if e.unread[family] != nil {
-		return e.runners[family].ApplyUnread(ctx, change, e.inspection.observer)
+		if err := e.runners[family].ApplyUnread(ctx, change, e.inspection.observer); err != nil {
+			return err
+		}
+		return e.proveUnread(ctx, family)
 	}
 	return e.runners[family].Apply(ctx, change)
 }
@@ -408,10 +418,10 @@ func (e *enforcer) applyAndReread(ctx context.Context, family ruleset.Family, ch
 	if err := e.apply(ctx, family, change); err != nil {
 		return err
 	}
-	e.inspection.wroteBeforeReading(e.backend, family)
 	if e.unread[family] != nil {
 		return nil
 	}
+	e.inspection.wroteBeforeReading(e.backend, family)
 	table, err := e.runners[family].Read(ctx)
 	if err != nil {
 		return err

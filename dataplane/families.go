@@ -100,6 +100,34 @@ func (e *enforcer) unreadTable(family ruleset.Family) (iptables.Table, error) {
 	return iptables.Unread(e.runners[family].Own(chains), now, i.left, e.backend, family, e.tables[family]), nil
 }
 
+// proveUnread writes all rules of a table that can't be read once more, and compares what
+// stands for them before and after. Nobody can read back what such a table holds, and what
+// another program changed beside the first writing would be taken for Moat's own for good.
+func (e *enforcer) proveUnread(ctx context.Context, family ruleset.Family) error {
+	i, runner := &e.inspection, e.runners[family]
+	before, err := i.observer.Rules(iptables.Rules{})
+	if err != nil {
+		return err
+	}
+	chains, err := i.observer.Chains()
+	if err != nil {
+		return err
+	}
+	nothing := iptables.Unread(runner.Own(chains), iptables.Rules{}, iptables.Rules{}, e.backend, family, iptables.Table{})
+	if err := runner.ApplyUnread(ctx, iptables.Diff(nothing, e.desired[family]), i.observer); err != nil {
+		return err
+	}
+	now, err := i.observer.Rules(iptables.Rules{})
+	if err != nil {
+		return err
+	}
+	if !now.Keep(before, e.backend, family, compile.ChainPrefix) {
+		return errors.New("another program changed rules while they were written, and iptables can't read them back")
+	}
+	i.proved(now, e.backend, family)
+	return nil
+}
+
 // mangle is the table that Moat filters in.
 const mangle = "mangle"
 

@@ -74,6 +74,16 @@ func (i *inspection) wroteBeforeReading(backend iptables.Backend, family ruleset
 	i.stale = false
 }
 
+// proved notes what the rules of a family are that are certainly as Moat wrote them.
+func (i *inspection) proved(now iptables.Rules, backend iptables.Backend, family ruleset.Family) {
+	if i.left.Taken() {
+		i.left.Update(now, backend, family)
+	} else {
+		i.left = now
+	}
+	i.stale = false
+}
+
 // settle notes that a sync left the rules as they are to be. What somebody changes
 // between their last write and this shows when they are next read.
 func (i *inspection) settle() {
