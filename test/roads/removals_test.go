@@ -87,11 +87,12 @@ func uninstallWithDeadNode(r *run) {
 	require.NoError(r.t, syscall.Kill(kubelet, syscall.SIGSTOP))
 	defer func() { _ = syscall.Kill(kubelet, syscall.SIGCONT) }()
 	r.do("kubectl", "wait", "--for=condition=Ready=Unknown", "node/"+chosenNode, "--timeout=120s")
-	r.do("kubectl", "wait", "--for=jsonpath={.status.agent.state}=Unknown", "nodeenforcement/"+chosenNode, "--timeout=10s")
+	r.awaitWord("Unknown")
 	r.uninstallIsRefused()
 	require.NoError(r.t, syscall.Kill(kubelet, syscall.SIGCONT))
 	r.do("kubectl", "wait", "--for=condition=Ready", "node/"+chosenNode, "--timeout=60s")
 	r.awaitRollout()
+	r.awaitWord("Ready")
 	helmUninstall(r)
 }
 
@@ -99,7 +100,15 @@ func uninstallWithoutAgent(r *run) {
 	r.loseAgent(chosenNode)
 	r.uninstallIsRefused()
 	r.findAgent(chosenNode)
+	r.awaitWord("Ready")
 	helmUninstall(r)
+}
+
+// awaitWord waits until the operator says this of the chosen node's agent: removal asks
+// what the operator says, which follows the pods a moment later.
+func (r *run) awaitWord(state string) {
+	r.t.Helper()
+	r.do("kubectl", "wait", "--for=jsonpath={.status.agent.state}="+state, "nodeenforcement/"+chosenNode, "--timeout=10s")
 }
 
 // uninstallIsRefused says why, and everything stands as before.
