@@ -15,13 +15,27 @@ import (
 // open finds the node's backend and its programs, and looks again whenever the
 // kernel is to be read: to look takes some milliseconds.
 func (e *enforcer) open(ctx context.Context) error {
-	if e.sets == nil {
+	if e.runners == nil {
 		return e.use(ctx, func(ctx context.Context) iptables.Backend { return iptables.Detect(ctx, compile.ChainPrefix) })
 	}
 	if e.trusted {
 		return nil
 	}
 	return e.use(ctx, func(ctx context.Context) iptables.Backend { return iptables.DetectChange(ctx, e.backend) })
+}
+
+// openSets opens the connection for sets, once.
+func (e *enforcer) openSets() error {
+	if e.sets != nil {
+		return nil
+	}
+	sets, err := ipset.Open(compile.SetPrefix)
+	if err != nil {
+		return err
+	}
+	sets.OnRequest, sets.OnRefused = e.metrics.requests.Inc, e.leaveOut
+	e.sets = sets
+	return nil
 }
 
 // use takes the requested backend, or the one that detect finds. Whatever Moat has
@@ -33,7 +47,7 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 		backend = detect(ctx)
 	}
 	families := e.families()
-	if e.sets != nil && backend == e.backend && e.writes(families) {
+	if e.runners != nil && backend == e.backend && e.writes(families) {
 		return nil
 	}
 	runners, others := map[ruleset.Family]*iptables.Runner{}, map[ruleset.Family]*iptables.Runner{}
@@ -49,14 +63,6 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 			other.OnRestore = e.restored
 			others[family] = other
 		}
-	}
-	if e.sets == nil {
-		sets, err := ipset.Open(compile.SetPrefix)
-		if err != nil {
-			return err
-		}
-		sets.OnRequest, sets.OnRefused = e.metrics.requests.Inc, e.leaveOut
-		e.sets = sets
 	}
 	e.settled, e.outputs = false, nil
 	e.backend, e.runners, e.others = backend, runners, others

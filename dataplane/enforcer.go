@@ -73,6 +73,9 @@ type enforcer struct {
 	// back otherwise is somebody else's doing.
 	settled bool
 
+	// admitted is what the sets of known pods were last brought to; nil where nobody knows.
+	admitted *view
+
 	// overtaken says that sets of known pods followed the model beside the present sync,
 	// so that they aren't what it planned.
 	overtaken bool
@@ -166,7 +169,10 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 		e.lookAround()
 		e.metrics.reads.WithLabelValues(readFull).Inc()
 	}
-	var err error
+	err := e.openSets()
+	if err != nil {
+		return err
+	}
 	if e.meanwhile(m, func() { err = e.open(ctx) }); err != nil {
 		return err
 	}
@@ -314,6 +320,7 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 	wantIsolated := isolatedState(e.outputs)
 	isolated := ipset.Diff(e.isolated, wantIsolated)
 	local := takeLocal(&isolated, wantIsolated, e.guardStands)
+	local.overtake(e.admitted, e.view)
 	e.stricter = e.stricter || len(isolated.Add) > 0
 	errs := []error{
 		e.sets.Grow(plan),
@@ -321,12 +328,16 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 		e.sets.Delete(isolated.Delete),
 		e.sets.Add(local.early),
 	}
+	if errors.Join(errs[1:]...) == nil && e.admitted.at() < e.view.at() {
+		e.admitted = e.view
+	}
 	if !ipset.IsUnmade(errs[0]) { // otherwise rules would look up what isn't there
 		restore()
 	}
 	if err := errors.Join(append(errs, e.sets.Add(isolated.Add))...); err != nil {
 		return false, errors.Join(err, e.broken.orNil(), e.sets.Delete(plan.Delete))
 	}
+	local.overtake(e.admitted, e.view)
 	if err := e.sets.Add(local.entering(e.broken)); err != nil {
 		return false, errors.Join(err, e.broken.orNil())
 	}

@@ -204,8 +204,12 @@ func setFamily(set string, names ...func(ruleset.Family) string) (ruleset.Family
 	return 0, false
 }
 
-// guardStands reports whether the rules that a family has hold the guard.
+// guardStands reports whether the rules that a family has hold the guard. Where they can't
+// be read, they may.
 func (e *enforcer) guardStands(family ruleset.Family) bool {
+	if e.broken[family] != nil {
+		return true
+	}
 	_, stands := e.tables[family].Chains[compile.GuardChain]
 	return stands
 }

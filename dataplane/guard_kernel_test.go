@@ -2,6 +2,8 @@ package dataplane
 
 import (
 	"net/netip"
+	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -123,4 +125,29 @@ func TestAFailedRestoreKeepsTheGuardUp(t *testing.T) {
 	s.sync()
 	s.requirePings(true, s.hosts["project"], fresh)
 	s.requirePings(false, s.hosts["busybox"], fresh)
+}
+
+// Where a table can't be read, its guard may stand: an isolated pod that comes then doesn't
+// pass it before the pod's rules are written.
+func TestATableThatCannotBeReadLetsNoIsolatedPodIn(t *testing.T) {
+	s := walkThroughScene(t, iptables.NFT)
+	s.guardNode()
+	s.label("test-np", map[string]string{"role": "db"})
+	s.apply(walkThrough)
+	s.sync()
+
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "iptables-nft-save"), []byte("#!/bin/sh\nkill -9 $$\n"), 0o755))
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	s.enforcer.requested, s.enforcer.runners = iptables.NFT, nil // finds its programs again
+	s.enforcer.distrust()
+	s.pod("default", "isolated", map[string]string{"role": "db"}, "10.244.1.41", "fd00:10:244:1::41")
+	require.ErrorContains(t, s.trySync(), "killed")
+	for family, want := range map[ruleset.Family]bool{ruleset.IPv4: false, ruleset.IPv6: true} {
+		inside, err := s.enforcer.sets.Members(compile.LocalSet(family))
+		require.NoError(t, err)
+		addr := map[ruleset.Family]string{ruleset.IPv4: "10.244.1.41", ruleset.IPv6: "fd00:10:244:1::41"}[family]
+		_, is := inside[ruleset.Address(netip.MustParseAddr(addr))]
+		require.Equal(t, want, is, "%s", family)
+	}
 }

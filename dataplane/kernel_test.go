@@ -124,8 +124,7 @@ func (s *scene) breakRestore(broken bool) {
 		_, rest, _ := strings.Cut(os.Getenv("PATH"), ":")
 		s.t.Setenv("PATH", rest)
 	}
-	s.enforcer.sets.Close()
-	s.enforcer.sets = nil // finds its programs again
+	s.enforcer.runners = nil // finds its programs again
 }
 
 // Whatever somebody does to Moat's state comes back at the next full pass, and

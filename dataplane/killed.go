@@ -35,7 +35,7 @@ func newAttempts() attempts {
 // only if the same pass without it succeeds twice within a third of the limit.
 func (e *enforcer) findKillers(ctx context.Context, m *model, err error) error {
 	before, suspects := e.quarantine, e.byWeight()
-	if len(suspects) == 0 || !e.calm(ctx) {
+	if len(suspects) == 0 || !e.calm(ctx, m) {
 		return err
 	}
 	// One policy with most of the rules is the usual case: no other is closed for it.
@@ -102,15 +102,19 @@ func (e *enforcer) weights() map[policyID]int {
 
 // calm reports whether iptables-restore writes once more what the kernel has, within a third
 // of its limit. That changes nothing.
-func (e *enforcer) calm(ctx context.Context) bool {
+func (e *enforcer) calm(ctx context.Context, m *model) bool {
 	e.progress()
-	for family, runner := range e.runners {
-		begun := time.Now()
-		if runner.Apply(ctx, iptables.Rewrite(e.tables[family])) != nil || time.Since(begun) > e.limit/calmPart {
-			return false
+	calm := true
+	e.meanwhile(m, func() {
+		for family, runner := range e.runners {
+			begun := time.Now()
+			calm = calm && runner.Apply(ctx, iptables.Rewrite(e.tables[family])) == nil && time.Since(begun) <= e.limit/calmPart
 		}
+	})
+	if e.overtaken {
+		e.trusted, e.settled = false, false
 	}
-	return true
+	return calm
 }
 
 // succeedsTwice makes a pass with the given quarantine, and writes its rules once more. It
@@ -120,12 +124,7 @@ func (e *enforcer) succeedsTwice(ctx context.Context, m *model, q quarantine) bo
 	if e.passWith(ctx, m, q) != nil || e.slowest > e.limit/calmPart {
 		return false
 	}
-	var calm bool
-	e.meanwhile(m, func() { calm = e.calm(ctx) })
-	if e.overtaken {
-		e.trusted, e.settled = false, false
-	}
-	return calm
+	return e.calm(ctx, m)
 }
 
 // refuse notes that a policy, which the quarantine holds, was tried in vain for so long.

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,18 +25,14 @@ const (
 // meanwhile does work in which programs run. As soon as that takes long, the sets of known
 // pods follow the model beside it, as far as no rule is needed. The work must not use sets.
 func (e *enforcer) meanwhile(m *model, work func()) {
-	if e.sets == nil {
-		work()
-		return
-	}
-	d := &doorkeeper{sets: e.sets, model: m, seen: e.view}
+	d := &doorkeeper{sets: e.sets, model: m, seen: e.admitted}
 	done := make(chan struct{})
 	var keeping sync.WaitGroup
 	keeping.Go(func() { d.keep(done) })
 	work()
 	close(done)
 	keeping.Wait()
-	e.overtaken = e.overtaken || d.changed
+	e.admitted, e.overtaken = d.seen, e.overtaken || d.changed
 }
 
 // doorkeeper lets addresses into the sets of known pods, and takes them out, while the
@@ -43,7 +40,7 @@ func (e *enforcer) meanwhile(m *model, work func()) {
 type doorkeeper struct {
 	sets    *ipset.Kernel
 	model   *model
-	seen    *view // what the sets were last brought to
+	seen    *view // what the sets were last brought to; nil: nothing that is known
 	changed bool
 }
 
@@ -64,7 +61,7 @@ func (d *doorkeeper) keep(done <-chan struct{}) {
 // follow brings the sets to the present view. What fails is tried again, and it is said by the
 // next sync, which fails as well.
 func (d *doorkeeper) follow() {
-	now := d.model.view(d.seen.revision)
+	now := d.model.view(d.seen.at())
 	if now == nil {
 		return
 	}
@@ -90,7 +87,8 @@ func (d *doorkeeper) follow() {
 
 // passing says who enters a family's set of known pods, and who leaves it, without any rule
 // being written: pods that nothing isolates enter, and addresses leave that no pod has any
-// more, or that an isolated pod has got from another one.
+// more, or that an isolated pod has got from another one. Where nothing is known of before,
+// isolated pods stay inside.
 func passing(family ruleset.Family, inside ruleset.Members, before, now *view) (enter, leave []ipset.Change) {
 	name := compile.LocalSet(family)
 	had, has := occupantsOf(before), occupantsOf(now)
@@ -103,11 +101,37 @@ func passing(family ruleset.Family, inside ruleset.Members, before, now *view) (
 	for member := range inside {
 		addr := member.Prefix.Addr()
 		occupant, known := has[addr]
-		if !known || occupant.isolated && !occupant.is(had[addr]) {
+		if !known || occupant.isolated && before != nil && !occupant.is(had[addr]) {
 			leave = append(leave, ipset.Change{Set: name, Type: ruleset.HashIP, Member: member})
 		}
 	}
 	return enter, leave
+}
+
+// overtake makes the changes of the sets of known pods agree with what these sets were
+// brought to beside the present sync, which saw the model before that. What is left out is
+// the next sync's to do.
+func (l *localChanges) overtake(admitted, planned *view) {
+	if admitted.at() <= planned.at() {
+		return
+	}
+	planner, has := occupantsOf(planned), occupantsOf(admitted)
+	overtaken := func(c ipset.Change) bool {
+		_, isLocal := setFamily(c.Set, compile.LocalSet)
+		addr := c.Member.Prefix.Addr()
+		return isLocal && planner[addr] != has[addr]
+	}
+	for _, changes := range []*[]ipset.Change{&l.remove, &l.early, &l.late} {
+		*changes = slices.DeleteFunc(*changes, overtaken)
+	}
+}
+
+// at returns a view's revision, which is zero for none.
+func (v *view) at() uint64 {
+	if v == nil {
+		return 0
+	}
+	return v.revision
 }
 
 // occupant is the pod that has an address.
@@ -120,8 +144,11 @@ type occupant struct {
 // is reports whether both are the same pod.
 func (o occupant) is(other occupant) bool { return o.key == other.key && o.uid == other.uid }
 
-// occupantsOf returns who has the addresses of the node's pods.
+// occupantsOf returns who has the addresses of the node's pods. A nil view has none.
 func occupantsOf(v *view) map[netip.Addr]occupant {
+	if v == nil {
+		return nil
+	}
 	isolated := map[types.NamespacedName]bool{}
 	for i := range v.endpoints {
 		isolated[v.endpoints[i].Pod.Key()] = true

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -38,8 +39,7 @@ func (s *scene) holdRestores() (release func()) {
 		require.NoError(s.t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
 	}
 	s.t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	s.enforcer.sets.Close()
-	s.enforcer.sets = nil // finds its programs again
+	s.enforcer.runners = nil // finds its programs again
 	return func() { require.NoError(s.t, lock.Close()) }
 }
 
@@ -92,6 +92,46 @@ func TestAHangingRestoreDarkensNobody(t *testing.T) {
 	}
 }
 
+// A pod that the sync has seen doesn't wait either for the programs that the sync runs before
+// it writes: what asks which matches there are hangs as well.
+func TestAHangingQuestionDarkensNobody(t *testing.T) {
+	for _, backend := range []iptables.Backend{iptables.NFT, iptables.Legacy} {
+		t.Run(string(backend), func(t *testing.T) {
+			s := walkThroughScene(t, backend)
+			s.guardNode()
+			s.label("test-np", map[string]string{"role": "db"})
+			s.apply(walkThrough)
+			s.sync()
+			busybox, victim := s.hosts["busybox"], s.hosts["test-np"]
+			fresh, closed := s.node.AddPod(t, "10.244.1.40", "fd00:10:244:1::40"), s.node.AddPod(t, "10.244.1.41", "fd00:10:244:1::41")
+
+			release := s.holdRestores()
+			s.enforcer.distrust() // the runners are new, and so they are asked again
+			s.apply("metadata: {name: closed}\nspec: {podSelector: {matchLabels: {role: db}}}")
+			s.model.startSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "free", Name: "fresh", Addrs: fresh.Addrs})
+			s.pod("default", "isolated", map[string]string{"role": "db"}, "10.244.1.41", "fd00:10:244:1::41")
+			defer s.runAgent()()
+			for _, addr := range fresh.Addrs {
+				require.Eventually(t, func() bool { return busybox.Ping(addr, silentAfter) }, networkWithin, time.Millisecond, "%s", addr)
+			}
+			later := s.node.AddPod(t, "10.244.1.42", "fd00:10:244:1::42")
+			s.model.startSandbox(podstart.Sandbox{ID: "2", UID: "v", Namespace: "free", Name: "later", Addrs: later.Addrs})
+			for _, addr := range later.Addrs {
+				require.Eventually(t, func() bool { return busybox.Ping(addr, silentAfter) }, networkWithin, time.Millisecond, "%s", addr)
+			}
+			s.requirePings(false, busybox, closed)
+			s.requirePings(false, busybox, victim)
+
+			release()
+			for end := time.Now().Add(time.Second); time.Now().Before(end); {
+				s.requirePings(true, busybox, fresh) // who was let in stays in
+				s.requirePings(true, busybox, later) // also where the sync planned without it
+			}
+			s.requirePings(false, busybox, closed)
+		})
+	}
+}
+
 // What passes the guard without any rule being written.
 func TestPassing(t *testing.T) {
 	pod := func(name, uid string, addrs ...string) *policy.Pod {
@@ -122,6 +162,9 @@ func TestPassing(t *testing.T) {
 		"an isolated pod gets another's":        {[]string{"10.0.0.1"}, &view{local: []*policy.Pod{first}}, isolating(&view{local: []*policy.Pod{second}}, second), nil, []string{"10.0.0.1"}},
 		"an open pod gets another's":            {[]string{"10.0.0.1"}, &view{local: []*policy.Pod{first}}, &view{local: []*policy.Pod{second}}, nil, nil},
 		"a pod of that name is made anew":       {[]string{"10.0.0.1"}, &view{local: []*policy.Pod{first}}, isolating(&view{local: []*policy.Pod{pod("first", "3", "10.0.0.1")}}, first), nil, []string{"10.0.0.1"}},
+		"nobody knows who had it":               {[]string{"10.0.0.1"}, nil, isolating(&view{local: []*policy.Pod{first}}, first), nil, nil},
+		"nobody knows who had what goes":        {[]string{"10.0.0.1"}, nil, &view{}, nil, []string{"10.0.0.1"}},
+		"an open pod comes first of all":        {nil, nil, &view{local: []*policy.Pod{first}}, []string{"10.0.0.1"}, nil},
 		"two show it, and one of them isolated": {nil, &view{}, isolating(&view{local: []*policy.Pod{first, second}}, first), nil, nil},
 	} {
 		inside := ruleset.Members{}
@@ -140,4 +183,36 @@ func TestPassing(t *testing.T) {
 		require.Equal(t, row.enter, entering, name)
 		require.Equal(t, row.leave, leaving, name)
 	}
+}
+
+// What a sync planned before the sets of known pods went on is left out of it.
+func TestOvertake(t *testing.T) {
+	pod := func(name string, addr string) *policy.Pod {
+		return &policy.Pod{Namespace: "a", Name: name, Subject: true, Addrs: []netip.Addr{netip.MustParseAddr(addr)}}
+	}
+	isolated := func(p *policy.Pod) policy.Endpoint {
+		return policy.Endpoint{Pod: p, Isolating: [policy.Directions][]*policy.Policy{{{}}}}
+	}
+	stays, went, closed, came := pod("stays", "10.0.0.1"), pod("went", "10.0.0.2"), pod("closed", "10.0.0.2"), pod("came", "10.0.0.3")
+	planned := &view{revision: 1, local: []*policy.Pod{stays, went}}
+	admitted := &view{revision: 2, local: []*policy.Pod{stays, closed, came}, endpoints: []policy.Endpoint{isolated(closed)}}
+	change := func(addr string) ipset.Change {
+		return ipset.Change{Set: compile.LocalSet(ruleset.IPv4), Type: ruleset.HashIP, Member: ruleset.Address(netip.MustParseAddr(addr))}
+	}
+	changes := func() localChanges {
+		return localChanges{
+			remove: []ipset.Change{change("10.0.0.3"), change("10.0.0.4")},
+			early:  []ipset.Change{change("10.0.0.1"), change("10.0.0.2")},
+			late:   []ipset.Change{change("10.0.0.2")},
+		}
+	}
+	overtaken, current := changes(), changes()
+	overtaken.overtake(admitted, planned)
+	require.Equal(t, []ipset.Change{change("10.0.0.4")}, overtaken.remove, "who came stays in")
+	require.Equal(t, []ipset.Change{change("10.0.0.1")}, overtaken.early, "who went lets nobody in")
+	require.Empty(t, overtaken.late)
+	current.overtake(planned, admitted)
+	require.Equal(t, changes(), current, "the plan is the newer one")
+	current.overtake(nil, planned)
+	require.Equal(t, changes(), current)
 }

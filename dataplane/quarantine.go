@@ -156,7 +156,7 @@ func (e *enforcer) findFaults(ctx context.Context, m *model, err error) error {
 	case ipset.IsFull(err) && e.fillsKernel():
 		return e.makeRoom(ctx, m, e.suspects(), quarantine{}, err)
 	}
-	if !isRefusal(err) || !e.restoresNothing(ctx) {
+	if !isRefusal(err) || !e.restoresNothing(ctx, m) {
 		return err
 	}
 	// Once more: a failure that passes mustn't close any pod.
@@ -178,13 +178,14 @@ func (e *enforcer) findFaults(ctx context.Context, m *model, err error) error {
 
 // restoresNothing reports whether iptables-restore takes a change of nothing. Where it
 // doesn't, it is no policy's fault.
-func (e *enforcer) restoresNothing(ctx context.Context) bool {
-	for _, runner := range e.runners {
-		if runner.Apply(ctx, iptables.Change{}) != nil {
-			return false
+func (e *enforcer) restoresNothing(ctx context.Context, m *model) bool {
+	restores := true
+	e.meanwhile(m, func() {
+		for _, runner := range e.runners {
+			restores = restores && runner.Apply(ctx, iptables.Change{}) == nil
 		}
-	}
-	return true
+	})
+	return restores
 }
 
 // suspects returns the policies whose rules are in the chains that the kernel lacks,

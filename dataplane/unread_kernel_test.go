@@ -159,6 +159,5 @@ func (s *scene) replaceRestore(command string) {
 	dir := s.t.TempDir()
 	require.NoError(s.t, os.WriteFile(filepath.Join(dir, command+"-restore"), []byte("#!/bin/sh\necho 'Table does not exist' >&2\nexit 3\n"), 0o755))
 	s.t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	s.enforcer.sets.Close()
-	s.enforcer.sets = nil // finds its programs again
+	s.enforcer.runners = nil // finds its programs again
 }
