@@ -5,35 +5,15 @@ import (
 	"math/bits"
 	"net/netip"
 
-	"go4.org/netipx"
-
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 // prefixes returns how many disjoint prefixes the blocks among the peers leave in a
-// family. It sorts the ends of the blocks and of their exceptions, and makes no prefix.
+// family, without making them.
 func prefixes(family ruleset.Family, peers []policy.Peer) int {
-	var union netipx.IPSetBuilder
-	for _, peer := range peers {
-		if peer.Block == nil || !family.Holds(peer.Block.CIDR.Addr()) {
-			continue
-		}
-		var block netipx.IPSetBuilder
-		block.AddPrefix(peer.Block.CIDR)
-		for _, except := range peer.Block.Except {
-			block.RemovePrefix(except)
-		}
-		if rest, err := block.IPSet(); err == nil {
-			union.AddSet(rest)
-		}
-	}
-	set, err := union.IPSet()
-	if err != nil { // as in compile, where such blocks allow nothing
-		return 0
-	}
 	n := 0
-	for _, r := range set.Ranges() {
+	for _, r := range policy.Union(peers, family.Holds).Ranges() {
 		n += prefixesOfRange(r.From(), r.To())
 	}
 	return n

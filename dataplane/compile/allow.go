@@ -3,11 +3,8 @@ package compile
 import (
 	"cmp"
 	"fmt"
-	"net/netip"
 	"slices"
 	"strings"
-
-	"go4.org/netipx"
 
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -66,13 +63,11 @@ func (c *compiler) peerSet(side ruleset.Side, peers policy.PeerSet) []match {
 }
 
 // blockMatches returns at most one alternative: the union of what each block
-// leaves of its CIDR, as disjoint prefixes. An exception is taken from its own
-// block only, so that it never takes away what another block allows. The kernel's
-// "nomatch" entries can't say that.
+// leaves of its CIDR, as disjoint prefixes, which the kernel's "nomatch" entries can't say.
 func (c *compiler) blockMatches(side ruleset.Side, r *policy.Rule) []match {
 	prefixes, known := c.blocks[r]
 	if !known {
-		prefixes = c.unionOfBlocks(r.Peers)
+		prefixes = policy.Union(r.Peers, c.family.Holds).Prefixes()
 		c.blocks[r] = prefixes
 	}
 	switch {
@@ -93,30 +88,6 @@ func (c *compiler) blockMatches(side ruleset.Side, r *policy.Rule) []match {
 	}
 	c.sets[name] = ruleset.Set{Name: name, Type: ruleset.HashNet, Family: c.family, Members: members}
 	return []match{{ruleset.SetMatch{Set: name, Type: ruleset.HashNet, Side: side}}}
-}
-
-func (c *compiler) unionOfBlocks(peers []policy.Peer) []netip.Prefix {
-	var union netipx.IPSetBuilder
-	for _, peer := range peers {
-		if peer.Block == nil || !c.family.Holds(peer.Block.CIDR.Addr()) {
-			continue
-		}
-		var block netipx.IPSetBuilder
-		block.AddPrefix(peer.Block.CIDR)
-		for _, except := range peer.Block.Except {
-			block.RemovePrefix(except)
-		}
-		if rest, err := block.IPSet(); err == nil {
-			union.AddSet(rest)
-		}
-	}
-	// The builder's only errors are invalid prefixes, which the parser refuses;
-	// were there one, the block would allow nothing.
-	set, err := union.IPSet()
-	if err != nil {
-		return nil
-	}
-	return set.Prefixes()
 }
 
 // portMatches returns one alternative for each protocol, or more where a rule's
