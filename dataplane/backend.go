@@ -58,7 +58,7 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 		}
 		runner.OnRestore, runner.Timeout = e.restored, e.limit
 		runners[family] = runner
-		// Without its programs nobody can tell what the other one holds.
+		// Without its programs it is unknown what the other one holds.
 		if other, err := iptables.NewRunner(backend.Other(), family, compile.ChainPrefix); err == nil {
 			other.OnRestore = e.restored
 			others[family] = other

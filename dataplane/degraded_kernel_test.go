@@ -56,7 +56,7 @@ func TestIPVSIsSeenByItsLink(t *testing.T) {
 	look := func() error { return node.Do(servesByIPVS) }
 	require.NoError(t, look())
 	dummy(t, node, "kube-ipvs1")
-	require.NoError(t, look(), "somebody else's")
+	require.NoError(t, look(), "another program's")
 	for link, program := range map[string]string{"kube-ipvs0": "kube-proxy", "kube-dummy-if": "kube-router"} {
 		dummy(t, node, link)
 		require.ErrorContains(t, look(), "the interface "+link+" is there: what "+program+" sends")

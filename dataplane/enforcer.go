@@ -70,7 +70,7 @@ type enforcer struct {
 	same       bool
 
 	// settled says that the kernel was left like this, so that whatever is read
-	// back otherwise is somebody else's doing.
+	// back otherwise is another program's doing.
 	settled bool
 
 	// admitted is what the sets of known pods were last brought to; nil where nobody knows.

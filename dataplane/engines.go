@@ -104,7 +104,7 @@ func (e *enforcer) leaveStrays(ctx context.Context) {
 	for ; len(e.strays) > 0; e.strays = e.strays[1:] {
 		s := e.strays[0]
 		_, err := s.remove(ctx, e.restored)
-		// Without its programs, and where others' rules are in the way, nobody can.
+		// Without its programs, and where other programs' rules are in the way, they can't be removed.
 		if err != nil && !errors.Is(err, iptables.ErrMissing) && !iptables.IsUnreadable(err) {
 			e.broken[s.family] = fmt.Errorf("removing what an older version left in the %s table of %s: %w", s.table, s.backend, err)
 			return

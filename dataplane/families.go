@@ -101,7 +101,7 @@ func (e *enforcer) unreadTable(family ruleset.Family) (iptables.Table, error) {
 }
 
 // proveUnread writes all rules of a table that can't be read once more, and compares what
-// stands for them before and after. Nobody can read back what such a table holds, and what
+// stands for them before and after. What such a table holds can't be read back, and what
 // another program changed beside the first writing would be taken for Moat's own for good.
 func (e *enforcer) proveUnread(ctx context.Context, family ruleset.Family) error {
 	i, runner := &e.inspection, e.runners[family]

@@ -66,12 +66,9 @@ func (i *inspection) wroteBeforeReading(backend iptables.Backend, family ruleset
 	if i.observer == nil || !i.left.Taken() {
 		return
 	}
-	now, err := i.observer.Rules(iptables.Rules{})
-	if err != nil {
-		return
+	if now, err := i.observer.Rules(iptables.Rules{}); err == nil {
+		i.proved(now, backend, family)
 	}
-	i.left.Update(now, backend, family)
-	i.stale = false
 }
 
 // proved notes what the rules of a family are that are certainly as Moat wrote them.

@@ -183,7 +183,7 @@ ingress: [{from: [{podSelector: {matchLabels: {app: client}}}]}]`), &np.Spec))
 	require.Equal(t, 1.0, series["repairs_total hook"]+series["repairs_total chain"]+series["repairs_total set"])
 }
 
-// A repair is what somebody else did. What the model changed by the time that
+// A repair is of what another program did. What the model changed by the time that
 // the kernel is read back is none.
 func TestRepairsAreCounted(t *testing.T) {
 	s := walkThroughScene(t, iptables.NFT)
@@ -232,7 +232,7 @@ func TestRepairsAreCounted(t *testing.T) {
 		{"set added", func() { s.run("ipset", "create", "moat-old", "hash:ip") }, 0, 0, 1},
 		{"set polluted that changes too", func() { s.run("ipset", "add", peers, "10.244.1.11"); modelChanges() }, 0, 0, 1},
 		{"nothing any more", nothing, 0, 0, 0},
-		{"a set that somebody else uses stays", func() {
+		{"a set that another program uses stays", func() {
 			s.run("iptables-nft", "-t", "mangle", "-A", "OUTPUT", "-m", "set", "--match-set", peers, "src")
 			s.remove("test-network-policy")
 		}, 0, 0, 0},

@@ -40,7 +40,7 @@ func TestASetOfThatNameAndOtherContent(t *testing.T) {
 		s.remove("blocks")
 		s.sync()
 
-		// Another policy's, which goes with the same sync: it lets somebody else in.
+		// Another policy's, which goes with the same sync: it lets another pod in.
 		s.run("ipset", "create", name, "hash:net")
 		s.run("ipset", "add", name, "10.244.2.11")
 		s.enforcer.known[name] = ruleset.Set{Name: name, Type: ruleset.HashNet, Family: ruleset.IPv4}

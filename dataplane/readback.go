@@ -97,7 +97,7 @@ func stepsOf(plan *ipset.Plan) map[step]struct{} {
 	return steps
 }
 
-// foreignSets counts the sets that somebody else changed: those for which the plan
+// foreignSets counts the sets that another program changed: those for which the plan
 // made from what was read differs from the one that the model's own changes ask
 // for, and those of isolated pods that were read with other members than were left.
 func foreignSets(read, expected *ipset.Plan, readIsolated, leftIsolated ipset.State) int {

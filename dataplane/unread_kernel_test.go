@@ -115,7 +115,7 @@ func (s *scene) requireRepaired(healthy string) {
 	require.True(s.t, s.enforcer.trusted)
 }
 
-// The families are independent: what nobody can write in one keeps no rule from the
+// The families are independent: what can't be written in one keeps no rule from the
 // other, and the report says of which.
 func TestAFamilyThatFailsLeavesTheOtherAlone(t *testing.T) {
 	for _, backend := range []iptables.Backend{iptables.NFT, iptables.Legacy} {

@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 // soon is the patience of these tests. Times of the API are whole seconds.
 const soon = 2 * time.Second
 
-// foreign is a taint of somebody else.
+// foreign is another program's taint.
 var foreign = corev1.Taint{Key: "example.com/own", Value: "1", Effect: corev1.TaintEffectNoSchedule}
 
 // scene is a Moat in a namespace of its own, and a test that plays its agents and the

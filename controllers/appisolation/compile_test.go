@@ -112,7 +112,7 @@ func TestWithoutConfig(t *testing.T) {
 	require.Len(t, problems, 10)
 }
 
-// TestAnAPIServersAddressThatTwoNodesClaim: nobody can tell which of them runs it, so the
+// TestAnAPIServersAddressThatTwoNodesClaim: it is unknown which of them runs it, so the
 // tunnel of neither counts, and the AppIsolation says so. One Node may claim it twice.
 func TestAnAPIServersAddressThatTwoNodesClaim(t *testing.T) {
 	app := readApp(t, "testdata/cluster-entities.in.yaml")

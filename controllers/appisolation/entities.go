@@ -105,8 +105,8 @@ func (c *compiler) apiServer() []grant {
 
 // apiServerTunnels returns the further addresses of the nodes that API servers run
 // on: what a node sends over a tunnel to the pods of another comes from the
-// tunnel's address. Where several Nodes claim one address of an API server, nobody can
-// tell which of them runs it, and the claim counts for none.
+// tunnel's address. Where several Nodes claim one address of an API server, it is unknown
+// which of them runs it, and the claim counts for none.
 func (c *compiler) apiServerTunnels() []networkingv1.NetworkPolicyPeer {
 	claims := map[netip.Addr][]*corev1.Node{}
 	for i := range c.world.nodes {

@@ -153,7 +153,7 @@ func TestKubeAPIServer(t *testing.T) {
 	f.egress(server)
 	f.condition(v1alpha1.ConditionResolvedRefs, metav1.ConditionTrue, v1alpha1.ReasonResolved)
 
-	// Another slice of that Service is somebody else's.
+	// Another slice of that Service isn't the API server's.
 	forged := &discoveryv1.EndpointSlice{
 		ObjectMeta:  metav1.ObjectMeta{Namespace: apiServerSlice.Namespace, Name: "kubernetes-too", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
 		AddressType: discoveryv1.AddressTypeIPv4,

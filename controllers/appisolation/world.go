@@ -100,7 +100,7 @@ func readSlices(ctx context.Context, reader client.Reader, key types.NamespacedN
 }
 
 // readAPIServer returns the EndpointSlice that the API servers write, none where there is
-// none. Others of that Service are somebody else's: anybody who may write EndpointSlices in
+// none. Others of that Service aren't the API server's: anybody who may write EndpointSlices in
 // its namespace can label one.
 func readAPIServer(ctx context.Context, reader client.Reader) ([]discoveryv1.EndpointSlice, error) {
 	slice := &discoveryv1.EndpointSlice{}

@@ -22,7 +22,7 @@ type Opener uint8
 const (
 	First  Opener = iota // the kernel saw the connection from its first packet on
 	Second               // the first packet that the kernel saw was an answer
-	Either               // nobody can tell
+	Either               // it is unknown
 )
 
 // Ports are those that clients use: from a first one up to the last port that there is.
@@ -65,7 +65,7 @@ func (p Ports) Opener(from, to uint16) Opener {
 }
 
 // Readings lists the connections, each with the end as client that opened it, as which
-// the class has to be allowed: two where nobody can tell who did.
+// the class has to be allowed: two where it is unknown which end did.
 func (c *Class) Readings() []Class {
 	seen := *c
 	seen.Opener, seen.From = First, 0

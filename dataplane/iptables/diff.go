@@ -62,7 +62,7 @@ func (c *Change) Empty() bool {
 // Within it, all of Moat's chains that change are emptied or made first, so that
 // no rule names a chain that doesn't exist. A hook is moved by deleting every
 // copy of it by its text and inserting it again at the front: a position could
-// point at somebody else's rule by the time that the transaction runs. If a copy
+// point at another program's rule by the time that the transaction runs. If a copy
 // has gone by then, the transaction fails as a whole and is computed anew.
 func (c *Change) Script() string { return c.script(tableName) }
 

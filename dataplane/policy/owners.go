@@ -22,7 +22,7 @@ type Owners struct {
 	// Terminating.
 	All []*Pod
 
-	// Peer is the pod that selectors see at the address. Nil where nobody can tell which
+	// Peer is the pod that selectors see at the address. Nil where it is unknown which
 	// pod that is: then the address is no pod's to them, and allows nothing.
 	Peer *Pod
 }
