@@ -391,9 +391,7 @@ func (a *Agent) sync(ctx context.Context) error {
 	if newStart := a.reporter.setPodStart(podStart); a.news.tell(degraded) || newBudget || newStart || !a.enforcer.same || err != nil {
 		a.sayWhatIsWrong()
 		a.oddities.tell(a.model.oddPods())
-		a.reporter.beside(a.enforcer.engines)
-		a.reporter.tables(a.enforcer.unread)
-		a.reporter.without(a.enforcer.extensions.String())
+		a.reporter.found(a.enforcer.surroundings())
 		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
 		a.enforcer.metrics.show(a.enforcer, failed)
 	}

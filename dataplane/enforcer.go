@@ -247,7 +247,7 @@ func (e *enforcer) followLinks() (bool, error) {
 		e.ways.forget()
 		tunnels, tunnelsErr = tunnelsOf(e.tunnels)
 	}
-	waysErr := e.ways.follow(e.view.addrs)
+	waysErr := e.ways.follow(e.view.addrs())
 	same := sameTunnels(tunnels, e.tunnels) && slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks) && maps.Equal(before, e.ways.known)
 	e.links, e.uplinks, e.tunnels = links, uplinks, tunnels
 	return !same, errors.Join(err, upErr, waysErr, tunnelsErr)

@@ -98,6 +98,11 @@ func (e *enforcer) lookAround() {
 	e.engines, e.strays = enginesOf(chains), straysOf(chains)
 }
 
+// surroundings returns what the last sync found on the node.
+func (e *enforcer) surroundings() surroundings {
+	return surroundings{engines: e.engines, unread: e.unread, lacking: e.extensions.String()}
+}
+
 // leaveStrays takes Moat's chains and hooks out of the tables where an older version
 // had them. By then the rules of this one are in force.
 func (e *enforcer) leaveStrays(ctx context.Context) {

@@ -33,7 +33,7 @@ func TestRulesDoWithoutAMissingMatch(t *testing.T) {
 				require.Contains(t, s.mangle6(), "--icmpv6-type 135 -m length --length 0:128 -j RETURN")
 				s.requireTCP(false, "open", "b", 80)
 				r := newTestReporter()
-				r.without(s.enforcer.extensions.String())
+				r.found(s.enforcer.surroundings())
 				synced := apimeta.FindStatusCondition(observed(r, s.enforcer.view, nil).Conditions, v1alpha1.NodeConditionDataplaneSynced)
 				require.Contains(t, synced.Message, "IPv6: [hl]")
 				s.comeToRest()

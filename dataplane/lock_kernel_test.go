@@ -94,13 +94,13 @@ func TestAnotherEngineIsReported(t *testing.T) {
 	require.Contains(t, s.run("iptables-legacy-save"), "KUBE-NWPLCY-DEFAULT", "it is left alone")
 
 	r := newTestReporter()
-	r.beside(s.enforcer.engines)
+	r.found(s.enforcer.surroundings())
 	conditions := observed(r, s.enforcer.view, nil).Conditions
 	conflict := apimeta.FindStatusCondition(conditions, v1alpha1.NodeConditionPolicyEngineConflict)
 	require.Equal(t, v1alpha1.NodeReasonOtherEngineFound, conflict.Reason)
 	require.Contains(t, conflict.Message, "kube-router")
 	require.True(t, apimeta.IsStatusConditionTrue(conditions, v1alpha1.NodeConditionDataplaneSynced), "Moat's rules are in force all the same")
-	r.beside(nil)
+	r.found(surroundings{})
 	require.True(t, apimeta.IsStatusConditionFalse(observed(r, s.enforcer.view, nil).Conditions, v1alpha1.NodeConditionPolicyEngineConflict))
 	s.enforcer.metrics.show(s.enforcer, 0)
 	require.EqualValues(t, 1, scrape(t, s.enforcer.metrics)["policy_engine_conflict"])

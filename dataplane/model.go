@@ -234,7 +234,6 @@ type view struct {
 	guard     compile.Guard
 	gone      int                  // how many of the endpoints, the last ones, are orphans
 	seen      map[types.UID]string // seenPods
-	addrs     []netip.Addr         // of all pods of this node
 
 	// links are those by which connections are judged; the enforcer adds them.
 	links compile.Links
@@ -250,6 +249,15 @@ type view struct {
 	// damaged are the families whose rules are not those that were left; the enforcer
 	// adds it.
 	damaged []ruleset.Family
+}
+
+// addrs returns the addresses of the node's pods.
+func (v *view) addrs() []netip.Addr {
+	var addrs []netip.Addr
+	for _, pod := range v.local {
+		addrs = append(addrs, pod.Addrs...)
+	}
+	return addrs
 }
 
 // isolatedPods counts the isolated pods of each direction. There are none in a nil
@@ -288,9 +296,6 @@ func (m *model) view(since uint64) *view {
 	slices.SortFunc(policies, func(a, b *policy.Policy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	for _, pod := range local {
-		v.addrs = append(v.addrs, pod.Addrs...)
-	}
 	v.endpoints, v.gone = append(policy.Endpoints(local, policies), gone...), len(gone)
 	v.selecting = policy.Selecting(local, policies)
 	v.seen = seenPods(local, digests, v.selecting)

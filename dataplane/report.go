@@ -44,9 +44,27 @@ type reporter struct {
 	budget  metav1.Condition    // WithinBudget, likewise
 	inForce map[types.UID]int64 // generation of each policy that the kernel holds
 	pods    podList             // those that the kernel holds rules for
-	engines []string            // other engines of NetworkPolicy on the node
-	unread  familyErrors        // why iptables can't print a table
-	lacking string              // matches that rules do without
+
+	surroundings surroundings
+}
+
+// surroundings are what a sync found on the node beside what it is to enforce. The zero value
+// is a node like any other.
+type surroundings struct {
+	engines []string     // other engines of NetworkPolicy
+	unread  familyErrors // why iptables can't print a table
+	lacking string       // matches that rules do without
+}
+
+// reservation says with what reservation all rules are in force; nil for none.
+func (f *surroundings) reservation() error {
+	switch {
+	case len(f.unread) > 0:
+		return fmt.Errorf("Moat writes its own without reading others', as iptables can't: %w", f.unread) //nolint:staticcheck // a sentence
+	case f.lacking != "":
+		return fmt.Errorf("It or iptables lacks matches, so its rules do without (%s); load their modules, xt_*", f.lacking) //nolint:staticcheck // a sentence
+	}
+	return nil
 }
 
 func newReporter(cached client.Client, live client.Reader, node string, log logr.Logger) *reporter {
@@ -82,25 +100,11 @@ func (r *reporter) setBudget(condition metav1.Condition) {
 	r.budget = condition
 }
 
-// beside takes the other engines of NetworkPolicy that were found on the node.
-func (r *reporter) beside(engines []string) {
+// found takes what was found on the node for the next report.
+func (r *reporter) found(f surroundings) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.engines = engines
-}
-
-// tables takes why tables hold rules that iptables can't print.
-func (r *reporter) tables(unread familyErrors) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.unread = unread
-}
-
-// without takes the matches that the rules do without, empty for none.
-func (r *reporter) without(lacking string) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.lacking = lacking
+	r.surroundings = f
 }
 
 // observe takes the outcome of a sync, and what the node can't enforce, the gravest
@@ -121,14 +125,9 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, deg
 	}
 	r.pods.report(status)
 	status.Backend = string(backend)
-	status.Conditions = append(conditionsOf(syncErr, degraded), conflictOf(r.engines))
-	if syncErr == nil && len(r.unread) > 0 {
-		status.Conditions[0].Message = message(fmt.Errorf("The kernel holds the rules of all policies that select a pod of this node. "+ //nolint:staticcheck // a sentence
-			"Moat writes its own without reading others', as iptables can't: %w", r.unread))
-	}
-	if syncErr == nil && len(r.unread) == 0 && r.lacking != "" {
-		status.Conditions[0].Message = message(fmt.Errorf("The kernel holds the rules of all policies that select a pod of this node. "+ //nolint:staticcheck // a sentence
-			"It or iptables lacks matches, so its rules do without (%s); load their modules, xt_*", r.lacking))
+	status.Conditions = append(conditionsOf(syncErr, degraded), conflictOf(r.surroundings.engines))
+	if reservation := r.surroundings.reservation(); syncErr == nil && reservation != nil {
+		status.Conditions[0].Message = message(fmt.Errorf("The kernel holds the rules of all policies that select a pod of this node. %w", reservation)) //nolint:staticcheck // a sentence
 	}
 	for _, condition := range []metav1.Condition{r.start, r.budget} {
 		if condition.Type != "" {

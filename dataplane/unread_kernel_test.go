@@ -99,7 +99,7 @@ func TestRepairBesideAnUnknownExtension(t *testing.T) {
 				})
 			}
 			r := newTestReporter()
-			r.tables(s.enforcer.unread)
+			r.found(s.enforcer.surroundings())
 			synced := apimeta.FindStatusCondition(observed(r, s.enforcer.view, nil).Conditions, v1alpha1.NodeConditionDataplaneSynced)
 			require.Contains(t, synced.Message, "Moat writes its own without reading others'")
 		})
