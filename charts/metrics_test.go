@@ -25,7 +25,7 @@ func TestWhereTheAgentsMetricsAre(t *testing.T) {
 // With authentication Prometheus gets a token that may read the metrics and nothing else, and
 // the agents the rights to ask about it. Without, there is nothing of that.
 func TestTheAgentsMetricsAskWhoReads(t *testing.T) {
-	keys := []string{"ClusterRole/moat-agent-metrics", "ClusterRoleBinding/moat-agent-metrics", "ClusterRole/moat-metrics-reader"}
+	keys := []string{"ClusterRole/moat-metrics", "ClusterRoleBinding/moat-metrics", "ClusterRole/moat-metrics-reader"}
 	ofPrometheus := []string{"ServiceAccount/moat-metrics-reader", "Secret/moat-metrics-reader", "ClusterRoleBinding/moat-metrics-reader"}
 	objects := render(t)
 	for _, key := range append(keys, ofPrometheus...) {
@@ -47,4 +47,28 @@ func TestTheAgentsMetricsAskWhoReads(t *testing.T) {
 	require.Contains(t, monitor, "scheme: https")
 	require.Contains(t, monitor, "name: moat-metrics-reader")
 	require.NotContains(t, objects["PodMonitor/moat-operator"].text, "https")
+	require.Equal(t, []string{"moat-agent"}, subjects(t, objects, keys[1]))
+}
+
+// The operator asks as the agents do, each where its value says so.
+func TestTheOperatorsMetricsAskWhoReads(t *testing.T) {
+	objects := render(t, "--set", "operator.metricsAuthentication=true,monitoring.podMonitor.enabled=true")
+	require.Contains(t, objects["Deployment/moat-operator"].text, "--metrics-authentication")
+	require.NotContains(t, objects["DaemonSet/moat-agent"].text, "--metrics-authentication")
+	require.Equal(t, []string{"moat-operator"}, subjects(t, objects, "ClusterRoleBinding/moat-metrics"))
+	require.Contains(t, objects["PodMonitor/moat-operator"].text, "scheme: https")
+	require.NotContains(t, objects["PodMonitor/moat-agent"].text, "https")
+
+	objects = render(t, "--set", "operator.metricsAuthentication=true,agent.metricsAuthentication=true")
+	require.Equal(t, []string{"moat-agent", "moat-operator"}, subjects(t, objects, "ClusterRoleBinding/moat-metrics"))
+}
+
+// subjects returns the names of those that a ClusterRoleBinding gives its role to.
+func subjects(t *testing.T, objects map[string]object, key string) []string {
+	t.Helper()
+	var names []string
+	for _, subject := range decode[rbacv1.ClusterRoleBinding](t, objects, key).Subjects {
+		names = append(names, subject.Name)
+	}
+	return names
 }

@@ -165,6 +165,10 @@ var valueTests = map[string]valueTest{
 		require.EqualValues(t, 18081, portOf(t, container, container.LivenessProbe.HTTPGet.Port.String()))
 		require.EqualValues(t, 18081, portOf(t, container, container.ReadinessProbe.HTTPGet.Port.String()))
 	}},
+	"operator.metricsAuthentication": {`true`, func(t *testing.T, w workloads) {
+		require.Contains(t, w.operator.Spec.Template.Spec.Containers[0].Args, "--metrics-authentication")
+		require.Contains(t, w.objects, "ClusterRoleBinding/moat-metrics")
+	}},
 	"operator.extraArgs": {`["--pprof-address=127.0.0.1:6060"]`, func(t *testing.T, w workloads) {
 		require.Contains(t, w.operator.Spec.Template.Spec.Containers[0].Args, "--pprof-address=127.0.0.1:6060")
 	}},
@@ -275,7 +279,7 @@ var valueTests = map[string]valueTest{
 	}},
 	"agent.metricsAuthentication": {`true`, func(t *testing.T, w workloads) {
 		inAgentArgs("--metrics-authentication")(t, w)
-		require.Contains(t, w.objects, "ClusterRoleBinding/moat-agent-metrics")
+		require.Contains(t, w.objects, "ClusterRoleBinding/moat-metrics")
 		require.Contains(t, w.objects, "ClusterRole/moat-metrics-reader")
 	}},
 	"agent.ports.health": {`19471`, func(t *testing.T, w workloads) {

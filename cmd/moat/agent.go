@@ -16,7 +16,6 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/moat-dev/moat/dataplane"
@@ -57,7 +56,7 @@ func agentFlags() (*flag.FlagSet, *agentOptions) {
 	flags.StringVar(&o.nriSocket, "nri-socket", "/var/run/nri/nri.sock", "`path` of the container runtime's NRI socket")
 	flags.StringVar(&o.healthAddress, "health-address", defaultHealthAddress, "`address` of /healthz and /readyz")
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":9470", "`address` of /metrics; 0 serves none")
-	flags.BoolVar(&o.metricsLogin, "metrics-authentication", false, "serve /metrics over TLS, to those alone who may get it: by a bearer token, of which the API server is asked")
+	flags.BoolVar(&o.metricsLogin, "metrics-authentication", false, metricsLoginUsage)
 	flags.StringVar(&o.pprofAddress, "pprof-address", "", "`address` on the loopback of /debug/pprof (default: serves none)")
 	o.budgets.addFlags(flags)
 	o.log.addFlags(flags)
@@ -203,12 +202,8 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		Budgets:       limits,
 		BudgetMode:    dataplane.BudgetMode(options.budgets.mode),
 	})
-	if err == nil && options.metricsAddress != noAddress { // also while the API server is away
-		var rights *scrapeRights
-		if options.metricsLogin {
-			rights = newScrapeRights(mgr.GetClient())
-		}
-		go newMetricsPort(options.metricsAddress, ctrlmetrics.Registry, rights, a.log).run(ctx)
+	if err == nil {
+		serveMetrics(ctx, mgr, options.metricsAddress, options.metricsLogin, a.log)
 	}
 	if err != nil || options.pod.Namespace == "" {
 		return a, err

@@ -13,10 +13,12 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
-// Bounds of what others can make an agent do by asking for its metrics: the port is the
-// node's, and whoever reaches the node reaches it.
+// Bounds of what others can make a program do by asking for its metrics: an agent's port is
+// the node's, and who reaches the node reaches it.
 const (
 	scrapesAtOnce     = 2
 	scrapeWithin      = 10 * time.Second
@@ -29,8 +31,11 @@ const (
 	listenAgain = 10 * time.Second
 )
 
-// metricsPort serves the agent's metrics. An agent whose port is taken says so and enforces
-// all the same: metrics are no reason to leave a node without one.
+// metricsLoginUsage describes the flag of both.
+const metricsLoginUsage = "serve /metrics over TLS, to those alone who may get it: by a bearer token, of which the API server is asked"
+
+// metricsPort serves the metrics of the agent or the operator. One whose port is taken says
+// so and works all the same: metrics are no reason to leave a node without an agent.
 type metricsPort struct {
 	address string
 	metrics prometheus.Gatherer
@@ -44,11 +49,24 @@ func newMetricsPort(address string, metrics prometheus.Gatherer, rights *scrapeR
 	return &metricsPort{address: address, metrics: metrics, rights: rights, log: log, again: listenAgain}
 }
 
+// serveMetrics serves a manager's metrics until the context ends, also while the API server
+// is away.
+func serveMetrics(ctx context.Context, mgr manager.Manager, address string, login bool, log logr.Logger) {
+	if address == noAddress {
+		return
+	}
+	var rights *scrapeRights
+	if login {
+		rights = newScrapeRights(mgr.GetClient())
+	}
+	go newMetricsPort(address, ctrlmetrics.Registry, rights, log).run(ctx)
+}
+
 // run serves until the context ends. What it can't do it logs and tries again.
 func (p *metricsPort) run(ctx context.Context) {
 	for ctx.Err() == nil {
 		if err := p.serve(ctx); err != nil && ctx.Err() == nil {
-			p.log.Error(err, "The metrics can't be served; the agent enforces without", "address", p.address, "retryIn", p.again.String())
+			p.log.Error(err, "The metrics can't be served; all else goes on without", "address", p.address, "retryIn", p.again.String())
 		}
 		select {
 		case <-ctx.Done():

@@ -28,7 +28,7 @@ const (
 
 // scrapeRights lets those read the metrics of whom the API server says that they may: it
 // knows their token, and their roles allow them to get the URL. controller-runtime's filter
-// does the same with k8s.io/apiserver, of which an agent needs nothing else. It is safe for
+// does the same with k8s.io/apiserver, of which Moat needs nothing else. It is safe for
 // concurrent use.
 type scrapeRights struct {
 	api   client.Client
@@ -122,9 +122,9 @@ func (r *scrapeRights) review(ctx context.Context, token, path string) (int, err
 }
 
 // selfSigned returns a certificate that is made for this process: tokens are sent encrypted,
-// to whoever answers at the address.
+// to the program that answers at the address.
 func selfSigned() (*tls.Config, error) {
-	certificate, key, err := cert.GenerateSelfSignedCertKey("moat-agent", nil, nil)
+	certificate, key, err := cert.GenerateSelfSignedCertKey("moat", nil, nil)
 	if err != nil {
 		return nil, fmt.Errorf("making a certificate: %w", err)
 	}

@@ -48,6 +48,7 @@ type operatorOptions struct {
 	leaderElect    bool
 	healthAddress  string
 	metricsAddress string
+	metricsLogin   bool
 	pprofAddress   string
 	agentNamespace string
 	log            logOptions
@@ -60,6 +61,7 @@ func operatorFlags() (*flag.FlagSet, *operatorOptions) {
 	flags.BoolVar(&o.leaderElect, "leader-elect", true, "let one of several operators work at a time")
 	flags.StringVar(&o.healthAddress, "health-address", ":8081", "`address` of /healthz and /readyz")
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":8080", "`address` of /metrics; 0 serves none")
+	flags.BoolVar(&o.metricsLogin, "metrics-authentication", false, metricsLoginUsage)
 	flags.StringVar(&o.pprofAddress, "pprof-address", "", "`address` on the loopback of /debug/pprof (default: serves none)")
 	flags.StringVar(&o.agentNamespace, "agent-namespace", os.Getenv("POD_NAMESPACE"), "`namespace` of the agents' pods and of the operator's Lease (default $POD_NAMESPACE)")
 	flags.StringVar(&o.reporting, "report-network-policies", string(enforcement.ReportAll), "`which` policies to report where they are enforced: All, Generated (those of AppIsolations) or None")
@@ -126,7 +128,7 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	mgr, err := manager.New(kubeconfig, manager.Options{
 		Scheme:                        scheme,
 		Cache:                         cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: byObject},
-		Metrics:                       server.Options{BindAddress: options.metricsAddress},
+		Metrics:                       server.Options{BindAddress: noAddress}, // metricsPort serves them
 		HealthProbeBindAddress:        options.healthAddress,
 		PprofBindAddress:              options.pprofAddress,
 		LeaderElection:                options.leaderElect,
@@ -153,7 +155,11 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	if err := mgr.Add(appisolation.EnsureConfig(mgr.GetClient())); err != nil {
 		return nil, fmt.Errorf("setting up the operator: %w", err)
 	}
-	return mgr, addChecks(mgr)
+	if err := addChecks(mgr); err != nil {
+		return nil, err
+	}
+	serveMetrics(ctx, mgr, options.metricsAddress, options.metricsLogin, mgr.GetLogger().WithName("operator"))
+	return mgr, nil
 }
 
 // addChecks makes /healthz say that the process answers, and /readyz that it

@@ -46,9 +46,9 @@ func kubeconfigFor(t *testing.T, address string) string {
 // operator's role, leader election and health checks included.
 func TestOperator(t *testing.T) {
 	admin, namespace := apiServer.Admin(t), apiServer.Namespace(t)
-	health := apiservertest.Address(t)
+	health, metrics := apiservertest.Address(t), apiservertest.Address(t)
 	mgr, err := newOperator(t.Context(), apiServer.Operator(t), &operatorOptions{
-		leaderElect: true, healthAddress: health, metricsAddress: "0", agentNamespace: apiservertest.OperatorNamespace, reporting: "All", absentAgents: "Taint",
+		leaderElect: true, healthAddress: health, metricsAddress: metrics, agentNamespace: apiservertest.OperatorNamespace, reporting: "All", absentAgents: "Taint",
 	})
 	require.NoError(t, err)
 	ctx, cancel := context.WithCancel(context.Background())
@@ -72,6 +72,7 @@ func TestOperator(t *testing.T) {
 	for _, path := range []string{"healthz", "readyz"} {
 		requireOK(t, fmt.Sprintf("http://%s/%s", health, path))
 	}
+	requireOK(t, fmt.Sprintf("http://%s/metrics", metrics))
 
 	cancel()
 	require.NoError(t, <-stopped)
