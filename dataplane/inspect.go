@@ -198,4 +198,5 @@ func (e *enforcer) close() {
 		e.sets.Close()
 		e.sets = nil
 	}
+	e.runners = nil
 }

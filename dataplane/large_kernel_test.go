@@ -107,7 +107,7 @@ func growingScene(t *testing.T, backend iptables.Backend) (*scene, []flow) {
 	s := walkThroughScene(t, backend)
 	s.label("test-np", map[string]string{"role": "db"})
 	s.label("busybox", map[string]string{"role": "frontend"})
-	require.NoError(t, s.node.Do(func() error { return s.enforcer.open(t.Context()) }))
+	require.NoError(t, s.node.Do(func() error { return s.enforcer.openSets() }))
 	s.enforcer.sets.Capacity = 8
 	s.apply(admitsFrontends)
 	s.sync()
