@@ -12,6 +12,9 @@
 #                 number, half of them of AppIsolations), and pods per node
 #   SAMPLES, WIDE changes of policies of some nodes and of all nodes, each of an
 #                 AppIsolation and of a hand-written policy (20, 5)
+#   CROWD, LARGEST
+#                 AppIsolations of one more namespace that are written while others' are
+#                 measured: of 10 KB, and of the largest size (10000 and 500; small: 1000 and 20)
 #   IDLE, STREAM  seconds without changes, and with five each (30, 30)
 #   OPERATOR_FLAGS
 #                 further flags of the operator

@@ -78,7 +78,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	events := dependents{reader: mgr.GetClient()}
 	err := builder.ControllerManagedBy(mgr).
 		Named("appisolation").
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NewQueue: fairqueue.New}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NewQueue: fairqueue.For(workers)}).
 		For(&v1alpha1.AppIsolation{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&networkingv1.NetworkPolicy{}, handler.EnqueueRequestsFromMapFunc(policyToApp)).
 		Watches(&corev1.Service{}, handler.EnqueueRequestsFromMapFunc(events.ofService)).

@@ -79,7 +79,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) error {
 	}
 	err := builder.ControllerManagedBy(mgr).
 		Named("enforcement").
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NewQueue: fairqueue.New}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NewQueue: fairqueue.For(workers)}).
 		For(&v1alpha1.AppIsolation{}).
 		Watches(&corev1.Pod{}, changes.podHandler()).
 		Watches(&v1alpha1.NodeEnforcement{}, changes.reportHandler()).

@@ -50,7 +50,7 @@ func setupPolicies(mgr manager.Manager, options Options) error {
 	}
 	err := builder.ControllerManagedBy(mgr).
 		Named("policyenforcement").
-		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NewQueue: fairqueue.New}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: workers, NewQueue: fairqueue.For(workers)}).
 		For(&networkingv1.NetworkPolicy{}).
 		Watches(&v1alpha1.PolicyEnforcement{}, handler.EnqueueRequestsFromMapFunc(samePolicy)).
 		Watches(&corev1.Pod{}, changes.podHandler()).

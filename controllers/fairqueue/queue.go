@@ -17,9 +17,15 @@ type queue struct {
 	begun map[reconcile.Request]time.Time
 }
 
-// New is for the option NewQueue of a controller.
-func New(name string, limiter workqueue.TypedRateLimiter[reconcile.Request]) workqueue.TypedRateLimitingInterface[reconcile.Request] {
-	turns := &lockedTurns{turns: newTurns()}
+// For returns what the option NewQueue of a controller with so many workers takes.
+func For(workers int) func(name string, limiter workqueue.TypedRateLimiter[reconcile.Request]) workqueue.TypedRateLimitingInterface[reconcile.Request] {
+	return func(name string, limiter workqueue.TypedRateLimiter[reconcile.Request]) workqueue.TypedRateLimitingInterface[reconcile.Request] {
+		return newQueue(name, limiter, workers)
+	}
+}
+
+func newQueue(name string, limiter workqueue.TypedRateLimiter[reconcile.Request], workers int) *queue {
+	turns := &lockedTurns{turns: newTurns(workers)}
 	inner := workqueue.NewTypedWithConfig(workqueue.TypedQueueConfig[reconcile.Request]{Name: name, Queue: turns})
 	return &queue{
 		TypedRateLimitingInterface: workqueue.NewTypedRateLimitingQueueWithConfig(limiter, workqueue.TypedRateLimitingQueueConfig[reconcile.Request]{
@@ -41,7 +47,8 @@ func (q *queue) Get() (reconcile.Request, bool) {
 	return request, down
 }
 
-// Done ends the turn of a request.
+// Done ends the turn of a request. Where its namespace had as many as it may, its next request
+// goes to the worker that calls this, which asks for another one.
 func (q *queue) Done(request reconcile.Request) {
 	q.mu.Lock()
 	long := time.Since(q.begun[request])

@@ -52,15 +52,46 @@ func turnsBefore(t *testing.T, q workqueue.TypedRateLimitingInterface[reconcile.
 }
 
 func TestAFloodOfOneNamespaceKeepsNoOtherWaiting(t *testing.T) {
-	require.LessOrEqual(t, turnsBefore(t, New("", limiter()), request("other", 0)), 2*workers)
+	require.LessOrEqual(t, turnsBefore(t, newQueue("", limiter(), workers), request("other", 0)), 2*workers)
 	inOrder := workqueue.NewTypedRateLimitingQueue(limiter())
-	require.Equal(t, 10000, turnsBefore(t, inOrder, request("other", 0)), "where the first comes first")
+	require.InDelta(t, 10000, turnsBefore(t, inOrder, request("other", 0)), workers, "where the first comes first")
+}
+
+// While a flood has as many workers as it may, and none of them is done, another's request is
+// worked on at once; and the flood goes on once one is done.
+func TestAWorkerIsFreeBesideALongFlood(t *testing.T) {
+	q := newQueue("", limiter(), workers)
+	for i := range 10 {
+		q.Add(request("flood", i))
+	}
+	got := make(chan reconcile.Request)
+	for range workers {
+		go func() {
+			for {
+				next, down := q.Get()
+				if down {
+					return
+				}
+				got <- next // until it is taken, the worker is busy with it
+				q.Done(next)
+			}
+		}()
+	}
+	defer q.ShutDown()
+	require.Eventually(t, func() bool { return q.Len() == 0 }, time.Minute, time.Millisecond, "the flood has as many workers as it may")
+	q.Add(request("other", 0))
+	require.Eventually(t, func() bool { return q.Len() == 0 }, time.Minute, time.Millisecond, "the other's request has a worker")
+	seen := map[string]int{}
+	for range 11 {
+		seen[(<-got).Namespace]++
+	}
+	require.Equal(t, map[string]int{"flood": 10, "other": 1}, seen)
 }
 
 // What the rest of a work queue does stays as it is: a request waits once, comes again if it
 // is added while it is worked on, and comes late where that is asked for.
 func TestItIsAWorkQueue(t *testing.T) {
-	q := New("", limiter())
+	q := newQueue("", limiter(), workers)
 	q.Add(request("a", 1))
 	q.Add(request("a", 1))
 	require.Equal(t, 1, q.Len())

@@ -32,7 +32,7 @@ func pushAll(t *turns, namespace string, from, to int) {
 }
 
 func TestNamespacesTakeTurns(t *testing.T) {
-	q := newTurns()
+	q := newTurns(workers)
 	even := map[string]time.Duration{"a": 1, "b": 1}
 	pushAll(q, "a", 0, 4)
 	pushAll(q, "b", 0, 2)
@@ -43,7 +43,7 @@ func TestNamespacesTakeTurns(t *testing.T) {
 
 // Whose requests take ten times as long gets a tenth of the turns.
 func TestTimeIsSharedAndNotTurns(t *testing.T) {
-	q := newTurns()
+	q := newTurns(workers)
 	pushAll(q, "long", 0, 100)
 	pushAll(q, "short", 0, 100)
 	turnsOf := map[byte]int{}
@@ -56,7 +56,7 @@ func TestTimeIsSharedAndNotTurns(t *testing.T) {
 // Who comes later waits for no more than the present turn, however many came before, and
 // gets no credit for the time in which it had nothing to do.
 func TestWhoComesLaterIsNextAndNotPreferred(t *testing.T) {
-	q := newTurns()
+	q := newTurns(workers)
 	even := map[string]time.Duration{"flood": 1, "late": 1}
 	pushAll(q, "flood", 0, 10000)
 	take(q, 5000, even)
@@ -66,19 +66,36 @@ func TestWhoComesLaterIsNextAndNotPreferred(t *testing.T) {
 
 // While workers are busy with a namespace's requests, these count as what the last one took.
 func TestRunningTurnsCount(t *testing.T) {
-	q := newTurns()
+	q := newTurns(workers)
 	pushAll(q, "long", 0, 10)
 	take(q, 1, map[string]time.Duration{"long": 10})
 	pushAll(q, "short", 0, 10)
 	var order []string
-	for range 4 { // workers, of whom none is done
+	for range workers - 1 { // of whom none is done
 		order = append(order, q.Pop().Namespace)
 	}
-	require.Equal(t, []string{"short", "short", "short", "short"}, order)
+	require.Equal(t, []string{"short", "short", "short"}, order)
+}
+
+// A namespace never has all workers, however long its requests take: another's request has one
+// at once.
+func TestOneWorkerIsLeftToTheOthers(t *testing.T) {
+	q := newTurns(workers)
+	pushAll(q, "flood", 0, 10)
+	for range workers - 1 {
+		require.Equal(t, "flood", q.Pop().Namespace)
+	}
+	require.Zero(t, q.Len(), "the last worker waits")
+	q.Push(request("other", 0))
+	require.Equal(t, 1, q.Len())
+	require.Equal(t, "other", q.Pop().Namespace)
+	q.took(request("flood", 0), 1)
+	require.Equal(t, 7, q.Len())
+	require.Equal(t, 1, newTurns(1).most, "the only worker is everybody's")
 }
 
 func TestIdleNamespacesAreForgotten(t *testing.T) {
-	q := newTurns()
+	q := newTurns(workers)
 	for i := range 1000 {
 		q.Push(request(fmt.Sprint("namespace-", i), 0))
 		take(q, 1, map[string]time.Duration{})

@@ -26,6 +26,7 @@ type statusOptions struct {
 	idle     time.Duration
 	rest     time.Duration // between two changes
 	stream   time.Duration // of changes without rest
+	crowd    crowd         // none: that part is left out
 	flags    []string      // of the operator, further ones
 }
 
@@ -54,6 +55,7 @@ func newStatusOptions() (*statusOptions, error) {
 		nodes: e.number("NODES", known.nodes), namespaces: e.number("NAMESPACES", known.namespaces),
 		policies: e.number("POLICIES", known.policies), pods: e.number("PODS", known.pods),
 	}
+	o.crowd = crowd{common: e.number("CROWD", crowds[o.scenario].common), largest: e.number("LARGEST", crowds[o.scenario].largest)}
 	if o.size != known {
 		o.scenario = custom
 	}
@@ -109,10 +111,14 @@ func (o *statusOptions) measure(t testing.TB, r *results.Status) *fleet {
 	add(results.Number(results.StatusIdle, 100*idle))
 
 	random := rand.New(rand.NewPCG(3, 4))
+	var ordinary []subject
 	for _, kind := range []kindOfPolicy{generated, handWritten} {
 		var some, all []subject
 		for range o.samples { // not in the first namespace, and not of all its pods
 			some = append(some, subject{kind, 1 + random.IntN(o.size.namespaces-1), random.IntN(o.size.appsOf())})
+		}
+		if kind == generated {
+			ordinary = some
 		}
 		for range o.wide {
 			all = append(all, subject{kind, 0, 0})
@@ -122,6 +128,10 @@ func (o *statusOptions) measure(t testing.TB, r *results.Status) *fleet {
 	}
 	add(f.measureStream(t, o.stream, random, idle)...)
 	add(results.Number(results.StatusPeak, memory("VmHWM")), results.Number(results.StatusLargest, float64(f.proofs.largestStatus())))
+	if o.crowd != (crowd{}) {
+		quiet, _ := r.Figure(results.StatusKinds[string(generated)].Enforced)
+		add(f.measureCrowd(t, o.crowd, ordinary, o.rest, quiet)...)
+	}
 	return f
 }
 

@@ -32,6 +32,12 @@ const (
 	StatusLargest   = "largest-status"
 	StatusStream    = "stream-enforced"
 	StatusStreamCPU = "stream-cpu"
+
+	// beside a namespace with many AppIsolations that are written all the time
+	StatusCrowd       = "crowd-enforced"
+	StatusCrowdTimes  = "crowd-times"
+	StatusCrowdWrites = "crowd-writes"
+	StatusCrowdPeak   = "crowd-memory-peak"
 )
 
 // ChangeKinds are the kinds of figures of changes of one sort.
@@ -73,6 +79,10 @@ var statusKinds = func() []kind {
 	return append(kinds,
 		kind{StatusStream, "5 changes per second → Enforced", "ms"},
 		kind{StatusStreamCPU, "5 changes per second: operator's CPU per change", "ms"},
+		kind{StatusCrowd, "AppIsolation changed beside a crowded namespace → Enforced", "ms"},
+		kind{StatusCrowdTimes, "the same, times the median without", ""},
+		kind{StatusCrowdWrites, "what the crowded namespace wrote meanwhile", ""},
+		kind{StatusCrowdPeak, "peak of the operator's memory beside it (VmHWM)", "MB"},
 		kind{StatusMemory, "operator's memory (VmRSS) after start", "MB"},
 		kind{StatusPeak, "peak of the operator's memory (VmHWM)", "MB"},
 		kind{StatusIdle, "operator's CPU, idle", "% of a core"},
@@ -101,6 +111,7 @@ var statusTargets = func() []target {
 	targets := []target{
 		{kind: StatusMemory, limit: 500}, {kind: StatusPeak, limit: 500}, {kind: StatusIdle, limit: 1},
 		{kind: StatusStream, stat: p90, limit: 5000}, {kind: StatusLargest, limit: 8192},
+		{kind: StatusCrowdTimes, limit: 2},
 	}
 	for object, k := range StatusKinds {
 		writes := map[string]float64{appIsolation: 1, networkPolicy: 0}[object]
