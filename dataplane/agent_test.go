@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -38,7 +39,20 @@ func TestMain(m *testing.M) {
 	if err := flag.Set("test.parallel", "8"); err != nil {
 		panic(err)
 	}
-	os.Exit(apiServer.Run(m))
+	// The lock of iptables-legacy is the machine's, and not the network namespace's: tests of
+	// other packages and other programs would hold up these.
+	dir, err := os.MkdirTemp("", "moat")
+	if err != nil {
+		panic(err)
+	}
+	if err := os.Setenv("XTABLES_LOCKFILE", filepath.Join(dir, "xtables.lock")); err != nil {
+		panic(err)
+	}
+	code := apiServer.Run(m)
+	if err := os.RemoveAll(dir); err != nil {
+		panic(err)
+	}
+	os.Exit(code)
 }
 
 // agentScene is a real API server, a node and the node's agent.

@@ -204,7 +204,7 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 		return err
 	}
 	// A set that could not go yet keeps members that nobody takes out any more.
-	e.trusted, e.settled = !busy && linksErr == nil && !e.extensions.unsure && !e.overtaken, !e.overtaken
+	e.trusted, e.settled = !busy && linksErr == nil && !e.overtaken, !e.overtaken
 	return linksErr
 }
 

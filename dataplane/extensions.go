@@ -16,27 +16,28 @@ import (
 type extensions struct {
 	runners map[ruleset.Family]*iptables.Runner // those that were asked
 	lacks   map[ruleset.Family][]compile.Extension
-	unsure  bool // a probe said neither yes nor no
+	unsure  familyErrors // why a probe said neither yes nor no
 }
 
 // settled reports whether the runners were asked and nothing is lacking. What lacks now may
 // be loaded later.
 func (x *extensions) settled(runners map[ruleset.Family]*iptables.Runner) bool {
-	return maps.Equal(x.runners, runners) && len(x.lacks) == 0 && !x.unsure
+	return maps.Equal(x.runners, runners) && len(x.lacks) == 0 && len(x.unsure) == 0
 }
 
 // probe asks the runners, unless that is settled, and reports whether the answer differs from
-// the last. Where nobody knows, an extension counts as lacking: a rule with it could make a
-// whole restore fail.
+// the last. What isn't known counts as lacking: a rule with it could make a whole restore fail.
 func (x *extensions) probe(ctx context.Context, runners map[ruleset.Family]*iptables.Runner) (changed bool) {
 	if x.settled(runners) {
 		return false
 	}
 	before := x.lacks
-	x.runners, x.lacks, x.unsure = maps.Clone(runners), map[ruleset.Family][]compile.Extension{}, false
+	x.runners, x.lacks, x.unsure = maps.Clone(runners), map[ruleset.Family][]compile.Extension{}, familyErrors{}
 	for family, runner := range runners {
 		lacks, err := lackingOf(ctx, family, runner)
-		x.unsure = x.unsure || err != nil
+		if err != nil {
+			x.unsure[family] = err
+		}
 		if len(lacks) > 0 {
 			x.lacks[family] = lacks
 		}
@@ -45,11 +46,17 @@ func (x *extensions) probe(ctx context.Context, runners map[ruleset.Family]*ipta
 }
 
 // probe asks what the kernel and the programs lack, where the kernel is read anyway, and
-// has the rules made anew for another answer.
+// has the rules made anew for another answer. Where there is none, as while another program
+// holds the lock, the family's rules stay as they are: rules without a match would open what
+// those of an agent before this one close.
 func (e *enforcer) probe(ctx context.Context) {
-	if !e.trusted && e.extensions.probe(ctx, e.runners) {
+	if e.trusted {
+		return
+	}
+	if e.extensions.probe(ctx, e.runners) {
 		e.outputs = nil
 	}
+	maps.Copy(e.broken, e.extensions.unsure)
 }
 
 // lackingOf returns the extensions that a family lacks, sorted. It asks for all at once first.

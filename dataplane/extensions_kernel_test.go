@@ -1,6 +1,9 @@
 package dataplane
 
 import (
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -44,6 +47,43 @@ func TestRulesDoWithoutAMissingMatch(t *testing.T) {
 			require.Zero(t, metric())
 			require.Contains(t, s.mangle6(), "--icmpv6-type 135 -m hl --hl-eq 255 -m length --length 0:128 -j RETURN")
 			require.NotContains(t, s.dump()+s.mangle6(), "PROBE")
+		})
+	}
+}
+
+// While another program holds the lock of iptables, an agent that starts doesn't learn which
+// matches there are. It leaves the rules as they are: others without a match would be weaker.
+func TestALockThatIsHeldWeakensNoRule(t *testing.T) {
+	for _, backend := range []iptables.Backend{iptables.NFT, iptables.Legacy} {
+		t.Run(string(backend), func(t *testing.T) {
+			s := closedScene(t, backend)
+			s.sync()
+			mangle := func() string { return withoutCounters(s.run(string(backend)+"-save", "-t", "mangle") + s.mangle6()) }
+			before := mangle()
+			require.Contains(t, before, "-m hl --hl-eq 255")
+
+			dir := t.TempDir()
+			for _, command := range []string{"iptables", "ip6tables"} {
+				name := strings.Replace(string(backend), "iptables", command, 1) + "-restore"
+				program, err := exec.LookPath(name)
+				require.NoError(t, err)
+				// The other program is done when the restore comes.
+				script := "#!/bin/sh\nscript=$(cat)\n" +
+					"case $script in *PROBE*) echo 'Another app is currently holding the xtables lock.' >&2; exit 4;; esac\n" +
+					`printf '%s\n' "$script" | ` + program + ` "$@"` + "\n"
+				require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
+			}
+			t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+			s.restart(backend)
+			err := s.trySync()
+			require.True(t, iptables.IsLock(err), "%v", err)
+			require.Equal(t, before, mangle())
+
+			_, path, _ := strings.Cut(os.Getenv("PATH"), ":")
+			t.Setenv("PATH", path)
+			s.enforcer.runners = nil // finds its programs again
+			s.sync()
+			require.Equal(t, before, mangle())
 		})
 	}
 }

@@ -12,15 +12,11 @@ import (
 // probeChain is the chain that a probe makes and deletes, after the prefix of Moat's chains.
 const probeChain = "PROBE"
 
-// probeWait is how long a probe waits for the xtables lock, in seconds: much less than a
-// restore, which comes next.
-const probeWait = 1
-
 // Accepts reports whether programs and kernel take a rule with these matches. It asks by a
 // transaction that leaves nothing behind. An error says that the answer isn't known, such as
 // for the xtables lock.
 func (r *Runner) Accepts(ctx context.Context, match ...ruleset.Match) (bool, error) {
-	_, err := run(ctx, r.Timeout, r.probe(match), r.restore, "--noflush", "--wait", strconv.Itoa(probeWait))
+	_, err := run(ctx, r.Timeout, r.probe(match), r.restore, "--noflush", "--wait", strconv.Itoa(lockWait))
 	if IsRefusal(err) {
 		return false, nil
 	}
