@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -46,14 +47,15 @@ type enforcer struct {
 	sets      *ipset.Kernel
 	metrics   *metrics
 
-	view    *view
-	links   compile.Links
-	ways    ways
-	tunnels compile.Tunnels
-	uplinks []string      // lead to other nodes' pods
-	judged  compile.Links // those by which connections are judged
-	outputs []compile.Output
-	desired map[ruleset.Family]iptables.Table // the rules of outputs, rendered
+	view       *view
+	links      compile.Links
+	ways       ways
+	tunnels    compile.Tunnels
+	uplinks    []string      // lead to other nodes' pods
+	broadcasts []netip.Addr  // of the node's networks on links
+	judged     compile.Links // those by which connections are judged
+	outputs    []compile.Output
+	desired    map[ruleset.Family]iptables.Table // the rules of outputs, rendered
 
 	// trusted says that the following is what the kernel holds.
 	trusted  bool
@@ -241,6 +243,7 @@ func (e *enforcer) followLinks() (bool, error) {
 	if upErr != nil {
 		uplinks = e.uplinks
 	}
+	differ, broadcastsErr := e.followBroadcasts(links)
 	before := e.ways.known
 	tunnels, tunnelsErr := e.tunnels, error(nil)
 	if !e.trusted {
@@ -250,7 +253,7 @@ func (e *enforcer) followLinks() (bool, error) {
 	waysErr := e.ways.follow(e.view.addrs())
 	same := sameTunnels(tunnels, e.tunnels) && slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks) && maps.Equal(before, e.ways.known)
 	e.links, e.uplinks, e.tunnels = links, uplinks, tunnels
-	return !same, errors.Join(err, upErr, waysErr, tunnelsErr)
+	return differ || !same, errors.Join(err, upErr, waysErr, tunnelsErr, broadcastsErr)
 }
 
 // compile makes the desired state of each family from the view and the links.
@@ -260,7 +263,7 @@ func (e *enforcer) compile() {
 	guard.Uplinks = e.uplinks
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			host := compile.Host{Lacks: e.extensions.lacks[family], Ways: e.ways.known, Tunnels: e.tunnels, Held: e.held[family]}
+			host := compile.Host{Lacks: e.extensions.lacks[family], Ways: e.ways.known, Tunnels: e.tunnels, Broadcasts: e.broadcasts, Held: e.held[family]}
 			output := compile.On(host, family, endpoints, e.links, guard)
 			e.noteNames(&output)
 			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)
@@ -395,7 +398,9 @@ func (e *enforcer) restore(ctx context.Context, apply applier) {
 		change := iptables.Diff(e.tables[family], e.desired[family])
 		if !change.Empty() {
 			e.stricter = true
-			e.hooked = e.hooked || slices.ContainsFunc(change.Rehook, func(builtin string) bool { return len(e.tables[family].Hooks[builtin]) == 0 })
+			e.hooked = e.hooked || slices.ContainsFunc(change.Rehook, func(builtin string) bool {
+				return builtin != compile.EarlyHook && len(e.tables[family].Hooks[builtin]) == 0
+			})
 			if err := apply(ctx, family, change); err != nil {
 				e.broken[family] = err
 				continue

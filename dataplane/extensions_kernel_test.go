@@ -28,17 +28,18 @@ func TestRulesDoWithoutAMissingMatch(t *testing.T) {
 				return m.GetGauge().GetValue()
 			}
 			t.Run("missing", func(t *testing.T) {
-				withoutExtension(t, "hl")
+				withoutExtension(t, "hl", "pkttype")
 				s.sync()
-				require.Equal(t, "IPv6: [hl]", s.enforcer.extensions.String())
-				require.EqualValues(t, 1, metric())
+				require.Equal(t, "IPv4: [pkttype]; IPv6: [hl pkttype]", s.enforcer.extensions.String())
+				require.EqualValues(t, 2, metric())
+				require.NotContains(t, s.dump()+s.mangle6(), "pkttype")
 				require.NotContains(t, s.mangle6(), "-m hl")
 				require.Contains(t, s.mangle6(), "--icmpv6-type 135 -m length --length 0:128 -j RETURN")
 				s.requireTCP(false, "open", "b", 80)
 				r := newTestReporter()
 				r.found(s.enforcer.surroundings())
 				synced := apimeta.FindStatusCondition(observed(r, s.enforcer.view, nil).Conditions, v1alpha1.NodeConditionDataplaneSynced)
-				require.Contains(t, synced.Message, "IPv6: [hl]")
+				require.Contains(t, synced.Message, "IPv6: [hl pkttype]")
 				s.comeToRest()
 			})
 			s.enforcer.distrust()
@@ -47,6 +48,7 @@ func TestRulesDoWithoutAMissingMatch(t *testing.T) {
 			require.Zero(t, metric())
 			require.Contains(t, s.mangle6(), "--icmpv6-type 135 -m hl --hl-eq 255 -m length --length 0:128 -j RETURN")
 			require.NotContains(t, s.dump()+s.mangle6(), "PROBE")
+			require.Contains(t, s.mangle6(), "-A PREROUTING -m pkttype ! --pkt-type unicast -j MOAT_PREROUTING")
 		})
 	}
 }

@@ -43,6 +43,9 @@ func (s *scene) restores() float64 {
 // isolated.
 func hook(builtin string) string { return "-j MOAT-" + builtin }
 
+// earlyHook is that of PREROUTING.
+const earlyHook = "-m pkttype ! --pkt-type unicast -j MOAT_PREROUTING"
+
 // Every kind of damage shows in an inspection, and so is repaired within five
 // seconds. What isn't Moat's doesn't matter.
 func TestAnInspectionSeesDamage(t *testing.T) {
@@ -63,6 +66,10 @@ func TestAnInspectionSeesDamage(t *testing.T) {
 			"hook not first":    {"iptables -D FORWARD " + hook("FORWARD"), "iptables -A FORWARD -j ACCEPT", "iptables -A FORWARD " + hook("FORWARD")},
 			"hook twice":        {"iptables -A FORWARD " + hook("FORWARD")},
 			"hook for some":     {"iptables -R FORWARD 1 -m conntrack ! --ctstate RELATED,ESTABLISHED -j MOAT-FORWARD"},
+			"early hook gone":   {"ip6tables -F PREROUTING"},
+			"early hook twice":  {"iptables -A PREROUTING " + earlyHook},
+			"early hook later":  {"iptables -D PREROUTING " + earlyHook, "iptables -A PREROUTING -j RETURN", "iptables -A PREROUTING " + earlyHook},
+			"early chain empty": {"iptables -F MOAT_PREROUTING"},
 			"chain flushed":     {"iptables -F MOAT-INGRESS"},
 			"rule added":        {"ip6tables -I MOAT-FORWARD 1 -j ACCEPT"},
 			"rule removed":      {"iptables -D MOAT-FORWARD 1"},
@@ -93,6 +100,9 @@ func TestAnInspectionSeesDamage(t *testing.T) {
 				s.requirePing(true, "busybox", "test-np")
 				if name == "hook not first" {
 					s.damage("iptables -D FORWARD -j ACCEPT")
+				}
+				if name == "early hook later" {
+					s.damage("iptables -D PREROUTING -j RETURN")
 				}
 				require.Equal(t, healthy, withoutCounters(s.dump()))
 				s.comeToRest()

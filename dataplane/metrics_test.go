@@ -65,8 +65,8 @@ func requireKernelNumbers(t *testing.T, host *nodetest.Host, series map[string]f
 	sets := runIn(t, host, "ipset", "save")
 	for family, prefix := range map[string]string{"IPv4": "moat-4-", "IPv6": "moat-6-"} {
 		for name, want := range map[string]int{
-			"iptables_chains": strings.Count(listing[family], "\n:MOAT-"),
-			"iptables_rules":  strings.Count(listing[family], "\n-A MOAT-"),
+			"iptables_chains": strings.Count(listing[family], "\n:MOAT"),
+			"iptables_rules":  strings.Count(listing[family], "\n-A MOAT"),
 			"ipset_sets":      strings.Count("\n"+sets, "\ncreate "+prefix),
 			"ipset_members":   strings.Count(sets, "\nadd "+prefix),
 		} {

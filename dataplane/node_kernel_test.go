@@ -17,7 +17,7 @@ import (
 func foreignLines(dump string) string {
 	var kept []string
 	for line := range strings.Lines(dump) {
-		if strings.HasPrefix(line, "#") || strings.Contains(line, compile.ChainPrefix) {
+		if strings.HasPrefix(line, "#") || strings.Contains(line, compile.ChainPrefix) || strings.Contains(line, compile.EarlyChain) {
 			continue
 		}
 		if name, ok := strings.CutPrefix(line, ":"); ok {

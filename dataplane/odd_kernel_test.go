@@ -113,10 +113,14 @@ func readOdd(frame []byte) (p oddPacket, isIP bool) {
 }
 
 // documented returns why a frame may have come to a pod, as docs/security.md says; empty
-// for a leak. It was sent as another frame, or the same.
+// for a leak. It was sent as another frame, or the same; nil: nobody can tell, since a
+// quotation ends within the mark.
 func (j *oddJudge) documented(name string, frame, sent []byte) string {
 	p, isIP := readOdd(frame)
-	was, wasIP := readOdd(sent) // the kernel takes off tags before it shows a frame
+	was, wasIP := oddPacket{}, true
+	if sent != nil {
+		was, wasIP = readOdd(sent) // the kernel takes off tags before it shows a frame
+	}
 	switch {
 	case !isIP || !wasIP:
 		return "frames that aren't IP, or are tagged"

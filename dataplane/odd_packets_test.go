@@ -52,17 +52,11 @@ func (o *oddSender) frame(data []byte) []byte {
 	if o.IntN(4) == 0 {
 		from = pickOdd(o, o.macs)
 	}
-	return nodetest.Ethernet(from, o.receiver(kind, payload), kind, payload)
-}
-
-// receiver returns the link-layer address of a frame. A packet to one host doesn't go to a
-// group, nor is a group the sender: docs/security.md says what that leads to, and it hides all else.
-func (o *oddSender) receiver(kind uint16, payload []byte) net.HardwareAddr {
-	p, isIP := readOdd(nodetest.Ethernet(o.own, o.own, kind, payload))
-	if isIP && isGroup(p.to) || !isIP && o.IntN(3) == 0 {
-		return pickOdd(o, o.groups)
+	to := pickOdd(o, o.macs)
+	if o.IntN(3) == 0 {
+		to = pickOdd(o, o.groups)
 	}
-	return pickOdd(o, o.macs)
+	return nodetest.Ethernet(from, to, kind, payload)
 }
 
 // packet returns an IP packet with odd headers, and its Ethernet type.
@@ -72,7 +66,7 @@ func (o *oddSender) packet(data []byte) (uint16, []byte) {
 	if o.IntN(5) == 0 {
 		from = to
 	}
-	for from.Is4() != to.Is4() || isGroup(from) { // see receiver
+	for from.Is4() != to.Is4() {
 		from = pickOdd(o, o.addrs)
 	}
 	p := nodetest.Packet{From: from, To: to, Protocol: pickOdd(o, o.protocols), Hops: pickOdd(o, []uint8{1, 2, 64, 254, 255, 255})}
@@ -85,11 +79,6 @@ func (o *oddSender) packet(data []byte) (uint16, []byte) {
 		return p.EtherType(), o.bend4(bytes)
 	}
 	return p.EtherType(), o.bend6(bytes)
-}
-
-// isGroup reports whether an address is one of a group of hosts, here.
-func isGroup(addr netip.Addr) bool {
-	return addr.IsMulticast() || addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}) || addr == netip.AddrFrom4([4]byte{10, 244, 1, 255})
 }
 
 // payload returns a header of the protocol with the data behind it.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,9 +15,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/iptables"
 )
 
-// withoutExtension makes the agent's iptables lack an extension that other programs on the
+// withoutExtension makes the agent's iptables lack extensions that other programs on the
 // node have. scene.run is for these.
-func withoutExtension(t *testing.T, name string) {
+func withoutExtension(t *testing.T, names ...string) {
 	t.Helper()
 	path, err := exec.Command("sh", "-c", "ls -d /usr/lib/*/xtables /usr/lib/xtables /usr/lib64/xtables 2>/dev/null | head -1").Output()
 	require.NoError(t, err)
@@ -26,7 +27,8 @@ func withoutExtension(t *testing.T, name string) {
 	require.NotEmpty(t, files)
 	dir := t.TempDir()
 	for _, file := range files {
-		if !strings.HasSuffix(file.Name(), "_"+name+".so") {
+		_, name, _ := strings.Cut(strings.TrimSuffix(file.Name(), ".so"), "_")
+		if !slices.Contains(names, name) {
 			require.NoError(t, os.Symlink(filepath.Join(all, file.Name()), filepath.Join(dir, file.Name())))
 		}
 	}
@@ -77,6 +79,8 @@ func TestRepairBesideAnUnknownExtension(t *testing.T) {
 				"hook not first":      func() { both(append([]string{"-I", "FORWARD", "1"}, unknown...)...) },
 				"rule added":          func() { both("-I", "MOAT-FORWARD", "1", "-j", "RETURN") },
 				"unknown rule inside": func() { both(append([]string{"-I", "MOAT-FORWARD", "1"}, unknown...)...) },
+				"early chain flushed": func() { both("-F", "MOAT_PREROUTING") },
+				"early hook deleted":  func() { both("-F", "PREROUTING") },
 				"stale chain":         func() { both("-N", "MOAT-OLD") },
 				"table flushed": func() {
 					both("-F")

@@ -13,7 +13,7 @@ import (
 
 const cleanupHelp = `
 Removes every trace of Moat from the node that it runs on: the hooks and chains
-MOAT-* in iptables-nft and iptables-legacy, IPv4 and IPv6, and all ipsets moat-*.
+MOAT-* and MOAT_* in iptables-nft and iptables-legacy, IPv4 and IPv6, and all ipsets moat-*.
 Nothing else is touched. It asks no API server and may run any number of times.
 
 From then on the node enforces no NetworkPolicy. Uninstall Moat first: an agent

@@ -99,20 +99,21 @@ func compileNaming(digest func(Content) string, host Host, family ruleset.Family
 	for d := range policy.Direction(policy.Directions) {
 		out.Isolated[d] = c.direction(d, endpoints)
 	}
-	c.judgesErrors = len(out.Isolated[policy.Ingress]) > 0 || len(out.Isolated[policy.Egress]) > 0
+	c.judgesErrors = len(out.Isolated[policy.Ingress]) > 0 || len(out.Isolated[policy.Egress]) > 0 || links.Closed()
 	c.addChain(ForwardChain, c.forward()...)
 	c.addChain(InputChain, c.input()...)
 	c.linkChain()
 	c.guardChain()
 	c.tunnelChain()
 	c.errorChain()
+	c.earlyChain()
 	match := []ruleset.Match{ruleset.UnestablishedMatch{}}
 	if c.judgesErrors {
 		match = nil
 	}
 	out.Ruleset = ruleset.Ruleset{
 		Family: family,
-		Hooks:  hooks(match...),
+		Hooks:  append(hooks(match...), c.earlyHook()),
 		Chains: sortedValues(c.chains),
 		Sets:   sortedValues(c.sets),
 	}
@@ -140,8 +141,8 @@ type compiler struct {
 	clash    bool // something had no name since noteClash was called last
 	clashing []*policy.Policy
 
-	// judgesErrors says that there are isolated pods, so that packets that belong to
-	// connections come to the chains too.
+	// judgesErrors says that there are isolated pods or closed links, so that packets of
+	// connections and what belongs to them come to the chains too.
 	judgesErrors bool
 }
 
@@ -185,7 +186,7 @@ func (c *compiler) forward() []ruleset.Rule {
 // pods, such as the kubelet's probes, is never filtered, so there is no output
 // chain.
 func (c *compiler) input() []ruleset.Rule {
-	return slices.Concat(c.passing(), c.tunnelJumps(), c.discovery(slices.Concat(routerSolicitation, neighbours)...), c.guardJumps(policy.Egress),
+	return slices.Concat(c.passing(), c.toThisNetwork(), c.tunnelJumps(), c.discovery(slices.Concat(routerSolicitation, neighbours)...), c.guardJumps(policy.Egress),
 		c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress, ruleset.Goto)})
 }
 

@@ -55,7 +55,7 @@ func (o *Output) Cut(cuts Cuts, links Links) {
 		return
 	}
 	if !o.judgesErrors() {
-		o.Ruleset.Hooks = hooks()
+		o.Ruleset.Hooks = append(hooks(), o.Ruleset.Hooks[len(o.Ruleset.Hooks)-1])
 		pass := ruleset.Rule{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}
 		o.prepend(ForwardChain, pass)
 		o.prepend(InputChain, pass)

@@ -46,7 +46,7 @@ func (c *compiler) passing() []ruleset.Rule {
 		return nil
 	}
 	return []ruleset.Rule{
-		{Match: []ruleset.Match{ruleset.OpenMatch{}}, Action: ruleset.Return},
+		{Match: c.open(), Action: ruleset.Return},
 		{Match: []ruleset.Match{ruleset.RelatedMatch{}}, Action: ruleset.Goto, Target: ErrorChain},
 	}
 }

@@ -13,14 +13,18 @@ type Extension string
 
 // The extensions, by the names of iptables.
 const (
-	HopLimit Extension = "hl"
-	Length   Extension = "length"
-	ICMP     Extension = "icmp" // of IPv4; rules of IPv6 have always used icmp6
+	HopLimit    Extension = "hl"
+	Length      Extension = "length"
+	ICMP        Extension = "icmp"    // of IPv4; rules of IPv6 have always used icmp6
+	GroupFrames Extension = "pkttype" // without it, frames to groups are let pass
 )
 
 // Extensions returns the extensions that rules of a family use, each with what matches by it.
 func Extensions(family ruleset.Family) map[Extension][]ruleset.Match {
-	uses := map[Extension][]ruleset.Match{Length: {ruleset.AtMost(discoveryMost)}}
+	uses := map[Extension][]ruleset.Match{
+		Length:      {ruleset.AtMost(discoveryMost)},
+		GroupFrames: {ruleset.GroupFrameMatch{}},
+	}
 	if family == ruleset.IPv6 {
 		uses[HopLimit] = []ruleset.Match{ruleset.HopLimitMatch{Limit: discoveryHops}}
 	} else {
@@ -41,6 +45,9 @@ type Host struct {
 
 	// Held are the names that the kernel holds: none comes to stand for something else.
 	Held Names
+
+	// Broadcasts are the broadcast addresses of the networks that the node has with its pods.
+	Broadcasts []netip.Addr
 
 	// Tunnels are those that begin and end on the node.
 	Tunnels Tunnels

@@ -2,7 +2,6 @@ package compile
 
 import (
 	"net/netip"
-	"slices"
 
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -82,10 +81,8 @@ func (c *compiler) advertisements() []ruleset.Rule {
 	if c.family != ruleset.IPv6 {
 		return nil
 	}
-	links := slices.Concat(c.links[:]...)
-	slices.Sort(links)
 	var rules []ruleset.Rule
-	for _, link := range slices.Compact(links) {
+	for _, link := range c.closedLinks() {
 		behind := ruleset.InterfaceMatch{Side: ruleset.Destination, Name: link}
 		rules = append(rules, ruleset.Rule{Match: icmpv6(134, behind), Action: ruleset.Drop})
 	}

@@ -12,7 +12,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// packet is the first packet of a connection, as a node's hooks see it.
+// packet is a packet as a node's hooks see it, the first of a connection unless it says other.
 type packet struct {
 	source, destination netip.Addr
 	protocol            policy.Protocol
@@ -23,6 +23,8 @@ type packet struct {
 	translated          bool   // its destination was another one
 	related             bool   // it belongs to a connection
 	bytes               uint16
+	groupFrame          bool          // it came in a frame to more than one host
+	opened              [2]netip.Addr // from and to, of a connection that was let through
 }
 
 func (p *packet) addr(side ruleset.Side) netip.Addr {
@@ -156,7 +158,12 @@ func (tr *tracer) packetMatcher(match ruleset.Match) func(*packet) bool {
 	case ruleset.LengthMatch:
 		return func(p *packet) bool { return m.First <= p.bytes && p.bytes <= m.Last }
 	case ruleset.OpenMatch:
-		return func(*packet) bool { return false }
+		return func(p *packet) bool {
+			of := m.NotOf.IsValid() && (m.NotOf.Contains(p.opened[0]) || m.NotOf.Contains(p.opened[1]))
+			return p.opened[0].IsValid() && !of
+		}
+	case ruleset.GroupFrameMatch:
+		return func(p *packet) bool { return p.groupFrame }
 	case ruleset.RelatedMatch:
 		return func(p *packet) bool { return p.related }
 	case ruleset.ICMPMatch:

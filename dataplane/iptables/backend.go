@@ -83,7 +83,7 @@ func savedMangle(ctx context.Context, backend Backend) (string, error) {
 func foreignRules(table, chainPrefix string) int {
 	count := 0
 	for line := range strings.Lines(table) {
-		if strings.HasPrefix(line, "-A ") && !strings.Contains(line, chainPrefix) {
+		if strings.HasPrefix(line, "-A ") && !strings.Contains(line, chainPrefix) && !strings.Contains(line, early(chainPrefix)) {
 			count++
 		}
 	}

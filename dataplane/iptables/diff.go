@@ -127,6 +127,9 @@ func (c Change) staleHooks() []Change {
 	var stale []Change
 	for _, builtin := range c.Rehook {
 		for _, hook := range c.want.Hooks[builtin] {
+			if strings.HasPrefix(hook.Rule, earlyCondition()) {
+				continue // it has no other form
+			}
 			other, conditional := strings.CutPrefix(hook.Rule, hookCondition())
 			if !conditional {
 				other = hookCondition() + hook.Rule
@@ -140,6 +143,12 @@ func (c Change) staleHooks() []Change {
 // hookCondition is what the rule of a hook begins with while nothing is cut.
 func hookCondition() string { return matchWord(ruleset.UnestablishedMatch{}, "") + " " }
 
+// earlyCondition is what the rule of the hook in PREROUTING begins with.
+func earlyCondition() string { return matchWord(ruleset.GroupFrameMatch{}, "") + " " }
+
+// hookConditions lists what rules of hooks begin with, other than their jump.
+func hookConditions() []string { return []string{hookCondition(), earlyCondition()} }
+
 // deleting is the change that deletes one copy of a hook.
 func deleting(builtin, rule string) Change {
 	return Change{Rehook: []string{builtin}, have: Table{Hooks: map[string][]HookPosition{builtin: {{Rule: rule}}}}}
@@ -149,8 +158,10 @@ func deleting(builtin, rule string) Change {
 func anyHooks(prefix string) []Change {
 	var hooks []Change
 	for _, builtin := range builtins {
-		jump := "-j " + prefix + builtin
-		hooks = append(hooks, deleting(builtin, jump), deleting(builtin, hookCondition()+jump))
+		jump := "-j " + hooked(builtin, prefix)
+		for _, condition := range append(hookConditions(), "") {
+			hooks = append(hooks, deleting(builtin, condition+jump))
+		}
 	}
 	return hooks
 }

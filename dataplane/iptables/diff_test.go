@@ -19,6 +19,7 @@ func someTable(profiles ...string) iptables.Table {
 	rs := &ruleset.Ruleset{Hooks: []ruleset.Hook{
 		{Builtin: "FORWARD", Match: []ruleset.Match{ruleset.UnestablishedMatch{}}, Chain: "MOAT-FORWARD"},
 		{Builtin: "INPUT", Chain: "MOAT-INPUT"},
+		{Builtin: "PREROUTING", Match: []ruleset.Match{ruleset.GroupFrameMatch{}}, Chain: "MOAT_PREROUTING"},
 	}}
 	for _, name := range profiles {
 		chain := ruleset.Chain{Name: "MOAT-I-" + name, Rules: []ruleset.Rule{{Action: ruleset.Drop}}}
@@ -28,6 +29,7 @@ func someTable(profiles ...string) iptables.Table {
 	rs.Chains = append(rs.Chains, leaf,
 		ruleset.Chain{Name: "MOAT-FORWARD", Rules: []ruleset.Rule{{Action: ruleset.Jump, Target: "MOAT-INGRESS"}}},
 		ruleset.Chain{Name: "MOAT-INPUT"},
+		ruleset.Chain{Name: "MOAT_PREROUTING", Rules: []ruleset.Rule{{Action: ruleset.Drop}}},
 	)
 	return iptables.Desired(rs)
 }
@@ -66,43 +68,56 @@ func requireOwnLinesOnly(t *testing.T, script string) {
 	require.Equal(t, "*mangle", lines[0])
 	require.Equal(t, "COMMIT", lines[len(lines)-1])
 	for _, line := range lines[1 : len(lines)-1] {
-		words := strings.Fields(strings.Replace(strings.TrimPrefix(line, ":"), unestablished, "", 1))
+		words := strings.Fields(withoutConditions(strings.TrimPrefix(line, ":")))
 		switch {
 		case strings.HasPrefix(line, ":"):
-			require.True(t, strings.HasPrefix(words[0], prefix), line)
+			requireOwn(t, words[0], line)
 		case words[0] == "-A" || words[0] == "-X":
-			require.True(t, strings.HasPrefix(words[1], prefix), line)
+			requireOwn(t, words[1], line)
 		case words[0] == "-D":
 			require.Contains(t, builtins, words[1], line)
 			require.Equal(t, "-j", words[2], line)
-			require.True(t, strings.HasPrefix(words[3], prefix), line)
+			requireOwn(t, words[3], line)
 			require.Len(t, words, 4, line)
 		default:
 			require.Equal(t, []string{"-I", "1", "-j"}, []string{words[0], words[2], words[3]}, line)
 			require.Contains(t, builtins, words[1], line)
-			require.True(t, strings.HasPrefix(words[4], prefix), line)
+			requireOwn(t, words[4], line)
 			require.Len(t, words, 5, line)
 		}
 	}
 }
 
+// withoutConditions takes those of hooks out of a line.
+func withoutConditions(line string) string {
+	return strings.Replace(strings.Replace(line, unestablished, "", 1), "-m pkttype ! --pkt-type unicast ", "", 1)
+}
+
+func requireOwn(t *testing.T, chain, line string) {
+	t.Helper()
+	require.True(t, strings.HasPrefix(chain, prefix) || strings.HasPrefix(chain, "MOAT_"), line)
+}
+
 func TestDiffFromNothing(t *testing.T) {
 	change := iptables.Diff(iptables.Table{}, someTable("a"))
-	require.Equal(t, []string{"MOAT-FORWARD", "MOAT-I-a", "MOAT-INGRESS", "MOAT-INPUT"}, change.Write)
+	require.Equal(t, []string{"MOAT-FORWARD", "MOAT-I-a", "MOAT-INGRESS", "MOAT-INPUT", "MOAT_PREROUTING"}, change.Write)
 	require.Empty(t, change.Delete)
-	require.Equal(t, []string{"FORWARD", "INPUT"}, change.Rehook)
+	require.Equal(t, []string{"FORWARD", "INPUT", "PREROUTING"}, change.Rehook)
 	require.False(t, change.Empty())
-	require.Equal(t, "MOAT-FORWARD, MOAT-I-a, MOAT-INGRESS, MOAT-INPUT, FORWARD, INPUT", change.String())
+	require.Equal(t, "MOAT-FORWARD, MOAT-I-a, MOAT-INGRESS, MOAT-INPUT, MOAT_PREROUTING, FORWARD, INPUT, PREROUTING", change.String())
 	require.Equal(t, `*mangle
 :MOAT-FORWARD - [0:0]
 :MOAT-I-a - [0:0]
 :MOAT-INGRESS - [0:0]
 :MOAT-INPUT - [0:0]
+:MOAT_PREROUTING - [0:0]
 -A MOAT-FORWARD -j MOAT-INGRESS
 -A MOAT-I-a -j DROP
 -A MOAT-INGRESS -g MOAT-I-a
+-A MOAT_PREROUTING -j DROP
 -I FORWARD 1 -m conntrack ! --ctstate RELATED,ESTABLISHED -j MOAT-FORWARD
 -I INPUT 1 -j MOAT-INPUT
+-I PREROUTING 1 -m pkttype ! --pkt-type unicast -j MOAT_PREROUTING
 COMMIT
 `, change.Script())
 }

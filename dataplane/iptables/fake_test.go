@@ -14,7 +14,7 @@ type fakeTable struct {
 	chains map[string][]string
 }
 
-var builtins = []string{"INPUT", "FORWARD", "OUTPUT"}
+var builtins = []string{"PREROUTING", "INPUT", "FORWARD", "OUTPUT"}
 
 func newFakeFilter(foreign map[string][]string) *fakeTable {
 	f := &fakeTable{chains: map[string][]string{}}

@@ -5,7 +5,6 @@ import (
 	"hash/maphash"
 	"maps"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -71,7 +70,7 @@ func (r Rules) Keep(left Rules, backend Backend, family ruleset.Family, prefix s
 	}
 	for _, i := range []*Imprint{now, before} {
 		for chain := range i.chains {
-			if strings.HasPrefix(chain, prefix) && now.chain(chain) != before.chain(chain) {
+			if owned(chain, prefix) && now.chain(chain) != before.chain(chain) {
 				return false
 			}
 		}
@@ -185,7 +184,7 @@ func jumpsTo(rule []byte, prefix string) bool {
 		}
 		verdict := attribute(attribute(attribute(expression, expressionData), unix.NFTA_IMMEDIATE_DATA), unix.NFTA_DATA_VERDICT)
 		code := attribute(verdict, unix.NFTA_VERDICT_CODE)
-		if len(code) == 4 && int32(binary.BigEndian.Uint32(code)) < 0 && strings.HasPrefix(textOf(verdict, unix.NFTA_VERDICT_CHAIN), prefix) {
+		if len(code) == 4 && int32(binary.BigEndian.Uint32(code)) < 0 && owned(textOf(verdict, unix.NFTA_VERDICT_CHAIN), prefix) {
 			return true
 		}
 	}

@@ -149,13 +149,28 @@ func packetWord(match ruleset.Match) string {
 	case ruleset.TranslatedMatch:
 		return "-m conntrack --ctstate DNAT"
 	case ruleset.OpenMatch:
-		return "-m conntrack --ctstate ESTABLISHED"
+		return "-m conntrack --ctstate ESTABLISHED" + notOf(m.NotOf)
+	case ruleset.GroupFrameMatch:
+		return "-m pkttype ! --pkt-type unicast"
 	case ruleset.RelatedMatch:
 		return "-m conntrack --ctstate RELATED"
 	case ruleset.ICMPMatch:
 		return fmt.Sprintf("-m icmp --icmp-type %s", m)
 	}
 	return ""
+}
+
+// notOf renders the addresses from and to which a connection wasn't opened. iptables-save
+// leaves out the length of a single address.
+func notOf(prefix netip.Prefix) string {
+	if !prefix.IsValid() {
+		return ""
+	}
+	text := prefix.String()
+	if prefix.IsSingleIP() {
+		text = prefix.Addr().String()
+	}
+	return fmt.Sprintf(" ! --ctorigsrc %s ! --ctorigdst %s", text, text)
 }
 
 // dimensions says which parts of a packet are looked up in a set.

@@ -218,7 +218,7 @@ func (r *Runner) RemoveUnread(ctx context.Context, o *Observer) (Change, error) 
 func (r *Runner) Own(chains []Chain) []string {
 	var names []string
 	for _, chain := range chains {
-		if chain == (Chain{r.backend, r.family.String(), r.table, chain.Name}) && strings.HasPrefix(chain.Name, r.prefix) {
+		if chain == (Chain{r.backend, r.family.String(), r.table, chain.Name}) && owned(chain.Name, r.prefix) {
 			names = append(names, chain.Name)
 		}
 	}

@@ -26,7 +26,7 @@ type Table struct {
 
 // builtins are the built-in chains that Moat may have hooks in, in the order in which
 // they are put right.
-var builtins = []string{"FORWARD", "INPUT", "OUTPUT"}
+var builtins = []string{"FORWARD", "INPUT", "OUTPUT", "PREROUTING"}
 
 // HookPosition is a jump from a built-in chain to one of Moat's.
 type HookPosition struct {
@@ -59,7 +59,7 @@ func ParseSave(output, prefix string) Table {
 		line = strings.TrimSpace(line)
 		if name, ok := strings.CutPrefix(line, ":"); ok {
 			name, _, _ = strings.Cut(name, " ")
-			if strings.HasPrefix(name, prefix) {
+			if owned(name, prefix) {
 				t.Chains[name] = []string{}
 			}
 			continue
@@ -69,9 +69,9 @@ func ParseSave(output, prefix string) Table {
 			continue
 		}
 		chain, rule, _ := strings.Cut(rest, " ")
-		if strings.HasPrefix(chain, prefix) {
+		if owned(chain, prefix) {
 			t.Chains[chain] = append(t.Chains[chain], rule)
-		} else if target := hookTarget(chain, rule); strings.HasPrefix(target, prefix) {
+		} else if target := hookTarget(chain, rule); owned(target, prefix) {
 			t.Hooks[chain] = append(t.Hooks[chain], HookPosition{Rule: rule, Index: length[chain]})
 		}
 		length[chain]++
@@ -83,7 +83,10 @@ func ParseSave(output, prefix string) Table {
 // does so without a condition or with that of Moat's hooks. A hook is deleted by its
 // text, so a rule of another text is no hook, not even one whose comment quotes a hook.
 func hookTarget(chain, rule string) string {
-	words := strings.Fields(strings.TrimPrefix(rule, matchWord(ruleset.UnestablishedMatch{}, "")))
+	for _, condition := range hookConditions() {
+		rule = strings.TrimPrefix(rule, condition)
+	}
+	words := strings.Fields(rule)
 	if len(words) != 2 || words[0] != "-j" || !slices.Contains(builtins, chain) {
 		return ""
 	}
@@ -100,12 +103,12 @@ func ForeignUses(output, chainPrefix, setPrefix string) []string {
 	for line := range strings.Lines(output) {
 		rest, ok := strings.CutPrefix(strings.TrimSpace(line), "-A ")
 		chain, rule, _ := strings.Cut(rest, " ")
-		if !ok || strings.HasPrefix(chain, chainPrefix) || strings.HasPrefix(hookTarget(chain, rule), chainPrefix) {
+		if !ok || owned(chain, chainPrefix) || owned(hookTarget(chain, rule), chainPrefix) {
 			continue
 		}
 		words := strings.Fields(rule)
 		for i := 1; i < len(words); i++ {
-			if slices.Contains(naming, words[i-1]) && (strings.HasPrefix(words[i], chainPrefix) || strings.HasPrefix(words[i], setPrefix)) {
+			if slices.Contains(naming, words[i-1]) && (owned(words[i], chainPrefix) || strings.HasPrefix(words[i], setPrefix)) {
 				uses = append(uses, "-A "+rest)
 				break
 			}

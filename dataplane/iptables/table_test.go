@@ -63,8 +63,8 @@ func TestParseSaveOfNothing(t *testing.T) {
 }
 
 func TestParseSaveKeepsEmptyChains(t *testing.T) {
-	table := iptables.ParseSave(":MOAT-EMPTY - [0:0]\n", prefix)
-	require.Equal(t, map[string][]string{"MOAT-EMPTY": {}}, table.Chains)
+	table := iptables.ParseSave(":MOAT-EMPTY - [0:0]\n:MOAT_EMPTY - [0:0]\n:MOATEMPTY - [0:0]\n", prefix)
+	require.Equal(t, map[string][]string{"MOAT-EMPTY": {}, "MOAT_EMPTY": {}}, table.Chains)
 }
 
 // What is deleted is deleted by its text, so only a rule that has the text of a
@@ -77,6 +77,10 @@ func TestParseSaveHooks(t *testing.T) {
 		"-A FORWARD -m conntrack --ctstate NEW -j MOAT-FORWARD":           false,
 		"-A FORWARD -i eth0 " + unestablished + "-j MOAT-FORWARD":         false,
 		"-A OUTPUT -j MOAT-OUTPUT":                                        true,
+		"-A PREROUTING -m pkttype ! --pkt-type unicast -j MOAT_EARLY":     true,
+		"-A PREROUTING " + unestablished + "-j MOAT_EARLY":                true,
+		"-A PREROUTING -m pkttype --pkt-type unicast -j MOAT_EARLY":       false,
+		"-A PREROUTING -j MOATEARLY":                                      false,
 		"-A FORWARD -i eth0 -j MOAT-FORWARD":                              false,
 		"-A FORWARD -g MOAT-FORWARD":                                      false,
 		"-A KUBE-FORWARD -j MOAT-FORWARD":                                 false,

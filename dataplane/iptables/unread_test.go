@@ -67,7 +67,8 @@ func TestAssumptions(t *testing.T) {
 		"*mangle\n-D FORWARD -j MOAT-FORWARD\n" + forward + input + "COMMIT\n",
 		"*mangle\n" + forward + input + "COMMIT\n",
 	}, scripts)
-	stale := change.staleHooks()
+	change.want.Hooks["PREROUTING"] = rule(earlyCondition() + "-j MOAT_PREROUTING")
+	stale := Diff(Table{}, change.want).staleHooks()
 	require.Len(t, stale, 2)
 	require.Equal(t, "*mangle\n-D FORWARD -m conntrack ! --ctstate RELATED,ESTABLISHED -j MOAT-FORWARD\nCOMMIT\n", stale[0].Script())
 }

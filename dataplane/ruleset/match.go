@@ -1,6 +1,9 @@
 package ruleset
 
-import "fmt"
+import (
+	"fmt"
+	"net/netip"
+)
 
 // HopLimitMatch compares the hop limit of an IPv6 packet.
 type HopLimitMatch struct{ Limit uint8 }
@@ -22,7 +25,15 @@ type TranslatedMatch struct{}
 
 // OpenMatch matches packets of connections that were let through before, without the
 // errors that belong to them.
-type OpenMatch struct{}
+type OpenMatch struct {
+	// NotOf leaves out connections that were opened from or to one of these addresses, in
+	// both directions. The zero value leaves out none.
+	NotOf netip.Prefix
+}
+
+// GroupFrameMatch matches packets that came in a link-layer frame to more than one host,
+// and those that the node sends to itself.
+type GroupFrameMatch struct{}
 
 // RelatedMatch matches what belongs to a connection and is not of it: ICMP errors about it,
 // and connections that a helper of the kernel expects.
@@ -50,5 +61,6 @@ func (HopLimitMatch) isMatch()   {}
 func (LengthMatch) isMatch()     {}
 func (TranslatedMatch) isMatch() {}
 func (OpenMatch) isMatch()       {}
+func (GroupFrameMatch) isMatch() {}
 func (RelatedMatch) isMatch()    {}
 func (ICMPMatch) isMatch()       {}

@@ -45,7 +45,7 @@ type Ruleset struct {
 // Hook is a jump from a built-in chain, ahead of all of that
 // chain's other rules.
 type Hook struct {
-	Builtin string // FORWARD, INPUT
+	Builtin string // FORWARD, INPUT, PREROUTING
 	Match   []Match
 	Chain   string
 }

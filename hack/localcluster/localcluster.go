@@ -81,7 +81,7 @@ func TracesCommand(node string) []string {
 func Traces(dump string) string {
 	var lines []string
 	for line := range strings.Lines(dump) {
-		if strings.Contains(line, "MOAT-") || strings.Contains(line, "moat-") {
+		if strings.Contains(line, "MOAT-") || strings.Contains(line, "MOAT_") || strings.Contains(line, "moat-") {
 			lines = append(lines, line)
 		}
 	}

@@ -62,7 +62,7 @@ func (n *node) require(want departure.Verdict) {
 	n.t.Helper()
 	rules := n.Rules(n.t, iptables.NFT)
 	require.Equal(n.t, want == departure.Leave, n.closed(), "%s", n.log())
-	for _, trace := range []string{"MOAT-", "moat-"} {
+	for _, trace := range []string{"MOAT-", "MOAT_", "moat-"} {
 		require.Equal(n.t, want == departure.Leave, strings.Contains(rules, trace), rules)
 	}
 	require.Equal(n.t, want == departure.Leave, n.hasReport(), "a report goes with the rules, and no sooner\n%s", n.log())
