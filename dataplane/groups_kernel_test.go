@@ -150,7 +150,7 @@ func TestWhatHostsSendToGroupsPasses(t *testing.T) {
 		s.pod("default", "open too", nil, "10.244.1.13", "fd00:10:244:1::13")
 		s.sync()
 		p := newPost(s, "open", "open too")
-		box := s.datagrams(groupPort)
+		box := s.datagrams(s.node.Host, groupPort)
 		for _, own := range s.hosts["open"].Addrs {
 			for _, to := range groupsOf(own) {
 				for _, from := range []netip.Addr{own, netip.IPv4Unspecified()} {
@@ -180,12 +180,12 @@ func TestWhatHostsSendToGroupsPasses(t *testing.T) {
 	})
 }
 
-// datagrams returns what comes to a port of the node by UDP.
-func (s *scene) datagrams(port int) <-chan string {
+// datagrams returns what comes to a port of a host by UDP.
+func (s *scene) datagrams(host *nodetest.Host, port int) <-chan string {
 	s.t.Helper()
 	box := make(chan string, 64)
 	for _, network := range []string{"udp4", "udp6"} {
-		require.NoError(s.t, s.node.Do(func() error {
+		require.NoError(s.t, host.Do(func() error {
 			conn, err := net.ListenPacket(network, fmt.Sprintf(":%d", port))
 			if err != nil {
 				return err
