@@ -73,6 +73,39 @@ func TestNoFrameToAGroupOpensAConnection(t *testing.T) {
 	})
 }
 
+// A connection that such a frame opened while no pod was isolated is cut like any other.
+func TestConnectionsOfFramesToGroupsAreCut(t *testing.T) {
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := closedScene(t, backend)
+		s.remove("closed")
+		stop := s.runAgent()
+		defer func() { stop() }()
+		p := newPost(s, "a", "b")
+		both := func(passes bool) {
+			for i, a := range s.hosts["a"].Addrs {
+				p.send("a", "b", p.macs["b"], passes, nodetest.Packet{
+					From: a, To: s.hosts["b"].Addrs[i], Protocol: unix.IPPROTO_UDP, Hops: 64, Payload: nodetest.UDP(4000, 80, p.payload(64)),
+				}, "in the connection of %s", a)
+			}
+			p.requireDelivery()
+		}
+		for i, a := range s.hosts["a"].Addrs {
+			b := s.hosts["b"].Addrs[i]
+			p.send("a", "b", broadcastMAC, true, nodetest.Packet{
+				From: a, To: b, Protocol: unix.IPPROTO_UDP, Hops: 64, Payload: nodetest.UDP(4000, 80, p.payload(64)),
+			}, "the first to %s", b)
+			p.send("b", "a", p.macs["a"], true, nodetest.Packet{
+				From: b, To: a, Protocol: unix.IPPROTO_UDP, Hops: 64, Payload: nodetest.UDP(80, 4000, p.payload(64)),
+			}, "the answer to %s", a)
+			p.requireDelivery()
+		}
+		both(true)
+		s.apply(closed)
+		require.Eventually(t, func() bool { return len(s.cut()) >= 2 }, cutWithin+answerWithin, 10*time.Millisecond)
+		both(false)
+	})
+}
+
 // groupsOf are addresses of groups of hosts to which pods of the node belong.
 func groupsOf(like netip.Addr) []netip.Addr {
 	if like.Is6() {
