@@ -226,7 +226,11 @@ func (c *compiler) direction(d policy.Direction, endpoints []policy.Endpoint) ru
 		}
 	}
 	addrs := slices.SortedFunc(maps.Keys(profiles), netip.Addr.Compare)
-	c.tree(d, directionChain(d), addrs, profiles, 0)
+	// Only isolated pods come here, and one that isn't found must not pass.
+	tree := addressTree{family: c.family, side: subjectSide(d), rest: drop, add: c.addChain, leaf: func(addr netip.Addr) []ruleset.Rule {
+		return c.leafRules(d, addr, profiles[addr])
+	}}
+	tree.grow(directionChain(d), addrs, 0)
 	return isolated
 }
 
@@ -241,48 +245,6 @@ func (c *compiler) leafRules(d policy.Direction, addr netip.Addr, profiles []str
 		rules = append(rules, ruleset.Rule{Match: subject, Action: ruleset.Jump, Target: profile})
 	}
 	return append(rules, ruleset.Rule{Match: subject, Action: ruleset.Goto, Target: profiles[last]})
-}
-
-// tree makes a chain for addresses, of which each has profiles. Few are a leaf. More are
-// spread by the address's bits from the given one on, counted from the lowest, over
-// chains of their own.
-func (c *compiler) tree(d policy.Direction, chain string, addrs []netip.Addr, profiles map[netip.Addr][]string, bit int) {
-	var rules []ruleset.Rule
-	if len(addrs) <= leafMost || len(chain) == longestChain {
-		for _, addr := range addrs {
-			rules = append(rules, c.leafRules(d, addr, profiles[addr])...)
-		}
-		// Only isolated pods come here, and one that isn't found must not pass.
-		c.addChain(chain, append(rules, drop)...)
-		return
-	}
-	branches, bit := spread(addrs, bit)
-	for i, branch := range branches {
-		if len(branch) == 0 {
-			continue
-		}
-		name := branchChain(chain, i)
-		c.tree(d, name, branch, profiles, bit+branchBits)
-		match := []ruleset.Match{bitsMatch(c.family, subjectSide(d), bit, i)}
-		rules = append(rules, ruleset.Rule{Match: match, Action: ruleset.Goto, Target: name})
-	}
-	// The last branch takes what is left: its leaves drop what they don't know.
-	rules[len(rules)-1].Match = nil
-	c.addChain(chain, rules...)
-}
-
-// spread divides different addresses by branchBits of their bits, from the first such
-// place on at which they differ, and returns that place too.
-func spread(addrs []netip.Addr, bit int) (branches [1 << branchBits][]netip.Addr, place int) {
-	first := bitsOf(addrs[0], bit)
-	if !slices.ContainsFunc(addrs, func(addr netip.Addr) bool { return bitsOf(addr, bit) != first }) {
-		return spread(addrs, bit+branchBits)
-	}
-	for _, addr := range addrs {
-		i := bitsOf(addr, bit)
-		branches[i] = append(branches[i], addr)
-	}
-	return branches, bit
 }
 
 var drop = ruleset.Rule{Action: ruleset.Drop}

@@ -84,7 +84,7 @@ func directionChain(d policy.Direction) string {
 // branchChain is the name of a branch of a chain's: all have one character more, of
 // which the first is set off by a dash.
 func branchChain(chain string, branch int) string {
-	if chain == directionChain(policy.Ingress) || chain == directionChain(policy.Egress) {
+	if !strings.Contains(strings.TrimPrefix(chain, ChainPrefix), "-") { // the root
 		chain += "-"
 	}
 	return fmt.Sprintf("%s%d", chain, branch)
