@@ -234,7 +234,7 @@ func TestAgentHasTwoCapabilitiesAndNoMorePrivilege(t *testing.T) {
 	for _, volume := range spec.Volumes {
 		paths = append(paths, volume.HostPath.Path)
 	}
-	require.ElementsMatch(t, []string{"/run/xtables.lock", "/proc/sys/net", "/var/run/nri"}, paths)
+	require.ElementsMatch(t, []string{"/run/xtables.lock", "/proc/sys/net", "/var/run/nri", "/run/netns"}, paths)
 }
 
 // requireRestricted expects what the Pod Security Standard "restricted" asks for.

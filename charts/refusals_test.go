@@ -73,6 +73,7 @@ func TestWrongValuesAreRefused(t *testing.T) {
 		{`agent.iptableBackend="nft"`, "at '/agent': additional properties 'iptableBackend' not allowed"},
 		{`agent.iptablesBackend="ebtables"`, "at '/agent/iptablesBackend': value must be one of 'auto', 'nft', 'legacy'"},
 		{`agent.podStartGuard="off"`, "at '/agent/podStartGuard': value must be one of 'Auto', 'Always', 'Off'"},
+		{`agent.antiSpoofing="drop"`, "at '/agent/antiSpoofing': value must be one of 'Off', 'Count', 'Drop'"},
 		{`agent.budgets.mode="Off"`, "at '/agent/budgets/mode': value must be one of '', 'Enforce', 'Report'"},
 		{`agent.budgets.policy={"sets":40001}`, "at '/agent/budgets/policy/sets': maximum: got 40,001, want 40,000"},
 		{`agent.budgets.node={"memory":1}`, "at '/agent/budgets/node': additional properties 'memory' not allowed"},

@@ -184,6 +184,10 @@ var valueTests = map[string]valueTest{
 		inAgentArgs("--pod-start-guard=Off")(t, w)
 		require.NotContains(t, hostPaths(w.agent), "/var/run/nri", "the runtime is none of its business")
 	}},
+	"agent.antiSpoofing": {`"Off"`, func(t *testing.T, w workloads) {
+		inAgentArgs("--anti-spoofing=Off")(t, w)
+		require.NotContains(t, hostPaths(w.agent), "/run/netns")
+	}},
 	"agent.budgets.mode":      {`"Report"`, inAgentArgs("--budget-mode=Report")},
 	"agent.budgets.policy":    {`{"elements":1000000,"prefixes":7}`, inAgentArgs("--budget-policy=prefixes=7,elements=1000000")},
 	"agent.budgets.namespace": {`{"rules":120000}`, inAgentArgs("--budget-namespace=rules=120000")},

@@ -79,6 +79,9 @@ type Options struct {
 	// NRISocket is the container runtime's NRI socket.
 	NRISocket string
 
+	// AntiSpoofing says what is done about forged source addresses; empty: SpoofingOff.
+	AntiSpoofing AntiSpoofing
+
 	// Namespace is the one that Moat is installed in; empty where it isn't known.
 	Namespace string
 
@@ -167,6 +170,10 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	}
 	a.home.name = options.Namespace
 	a.enforcer.budgets = newBudgets(limitsOr(options.Budgets), options.BudgetMode)
+	a.enforcer.sources.mode = options.AntiSpoofing
+	if options.AntiSpoofing.judges() {
+		a.model.judgesSources()
+	}
 	a.health = &health{unsynced: a.unsynced, cutOff: options.Words.CutOff}
 	a.enforcer.progress = a.health.begin
 	a.enforcer.metrics.rawSockets.ask(a.model.withRawSockets)

@@ -96,6 +96,7 @@ type enforcer struct {
 	unread familyErrors
 	broken familyErrors
 
+	sources    sources
 	extensions extensions
 	inspection inspection
 	damage     damage    // what others did and is not repaired yet
@@ -115,7 +116,7 @@ func newEnforcer(requested iptables.Backend) *enforcer {
 	return &enforcer{
 		requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {},
 		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{}, attempts: newAttempts(), families: nodeFamilies,
-		budgets: newBudgets(budget.Defaults(), BudgetEnforce),
+		budgets: newBudgets(budget.Defaults(), BudgetEnforce), sources: newSources(),
 	}
 }
 
@@ -178,12 +179,10 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 	if e.meanwhile(m, func() { err = e.open(ctx) }); err != nil {
 		return err
 	}
+	sourcesErr := e.followSources(m)
 	e.meanwhile(m, func() { e.probe(ctx) })
-	var moved bool
-	var linksErr error
-	if e.outputs == nil || !e.trusted {
-		moved, linksErr = e.followLinks()
-	}
+	moved, linksErr := e.followLinks()
+	linksErr = errors.Join(linksErr, sourcesErr)
 	toggled, err := e.followCuts(m)
 	if err != nil {
 		return err
@@ -233,8 +232,12 @@ func (e *enforcer) look(m *model) bool {
 }
 
 // followLinks looks where the isolated pods and those of other nodes are and reports
-// whether the links differ. Those that can't be found for an error stay as they were.
+// whether the links differ, unless nothing says that they may. Those that can't be found for
+// an error stay as they were.
 func (e *enforcer) followLinks() (bool, error) {
+	if e.outputs != nil && e.trusted {
+		return false, nil
+	}
 	links, err := linksOf(e.quarantine.close(e.view.endpoints))
 	if err != nil {
 		links = joinLinks(e.links, links)
@@ -267,6 +270,7 @@ func (e *enforcer) compile() {
 			output := compile.On(host, family, endpoints, e.links, guard)
 			e.noteNames(&output)
 			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)
+			output.JudgeSources(e.sources.judge(), e.extensions.lacks[family])
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)
 		}

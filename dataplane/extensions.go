@@ -17,12 +17,16 @@ type extensions struct {
 	runners map[ruleset.Family]*iptables.Runner // those that were asked
 	lacks   map[ruleset.Family][]compile.Extension
 	unsure  familyErrors // why a probe said neither yes nor no
+
+	// ports says that rules tell ports of bridges apart; asked, that this was so when the
+	// runners were asked.
+	ports, asked bool
 }
 
 // settled reports whether the runners were asked and nothing is lacking. What lacks now may
 // be loaded later.
 func (x *extensions) settled(runners map[ruleset.Family]*iptables.Runner) bool {
-	return maps.Equal(x.runners, runners) && len(x.lacks) == 0 && len(x.unsure) == 0
+	return maps.Equal(x.runners, runners) && len(x.lacks) == 0 && len(x.unsure) == 0 && x.ports == x.asked
 }
 
 // probe asks the runners, unless that is settled, and reports whether the answer differs from
@@ -32,9 +36,9 @@ func (x *extensions) probe(ctx context.Context, runners map[ruleset.Family]*ipta
 		return false
 	}
 	before := x.lacks
-	x.runners, x.lacks, x.unsure = maps.Clone(runners), map[ruleset.Family][]compile.Extension{}, familyErrors{}
+	x.runners, x.lacks, x.unsure, x.asked = maps.Clone(runners), map[ruleset.Family][]compile.Extension{}, familyErrors{}, x.ports
 	for family, runner := range runners {
-		lacks, err := lackingOf(ctx, family, runner)
+		lacks, err := lackingOf(ctx, x.uses(family), runner)
 		if err != nil {
 			x.unsure[family] = err
 		}
@@ -45,12 +49,21 @@ func (x *extensions) probe(ctx context.Context, runners map[ruleset.Family]*ipta
 	return !maps.EqualFunc(before, x.lacks, slices.Equal)
 }
 
-// probe asks what the kernel and the programs lack, where the kernel is read anyway, and
-// has the rules made anew for another answer. Where there is none, as while another program
-// holds the lock, the family's rules stay as they are: rules without a match would open what
-// those of an agent before this one close.
+// uses returns the extensions that rules of a family use now.
+func (x *extensions) uses(family ruleset.Family) map[compile.Extension][]ruleset.Match {
+	uses := compile.Extensions(family)
+	if x.ports {
+		maps.Copy(uses, compile.BridgePorts())
+	}
+	return uses
+}
+
+// probe asks what the kernel and the programs lack, where the kernel is read anyway or rules
+// come to use more, and has the rules made anew for another answer. Where there is none, as
+// while another program holds the lock, the family's rules stay as they are: rules without a
+// match would open what those of an agent before this one close.
 func (e *enforcer) probe(ctx context.Context) {
-	if e.trusted {
+	if e.trusted && e.extensions.ports == e.extensions.asked {
 		return
 	}
 	if e.extensions.probe(ctx, e.runners) {
@@ -59,9 +72,9 @@ func (e *enforcer) probe(ctx context.Context) {
 	maps.Copy(e.broken, e.extensions.unsure)
 }
 
-// lackingOf returns the extensions that a family lacks, sorted. It asks for all at once first.
-func lackingOf(ctx context.Context, family ruleset.Family, runner *iptables.Runner) ([]compile.Extension, error) {
-	uses := compile.Extensions(family)
+// lackingOf returns the extensions of uses that a family lacks, sorted. It asks for all at once
+// first.
+func lackingOf(ctx context.Context, uses map[compile.Extension][]ruleset.Match, runner *iptables.Runner) ([]compile.Extension, error) {
 	if all, err := runner.Accepts(ctx, slices.Concat(slices.Collect(maps.Values(uses))...)...); all || err != nil {
 		if err != nil {
 			return slices.Sorted(maps.Keys(uses)), err

@@ -64,9 +64,10 @@ func (e *enforcer) readTables(ctx context.Context) {
 	e.settled = false // planSets has compared already
 	e.unread = familyErrors{}
 	for family, runner := range e.runners {
-		table, dropped, err := runner.ReadCounting(ctx, compile.GuardChain)
+		table, packets, err := runner.ReadCounting(ctx, compile.GuardChain, compile.ForgedChain)
 		if err == nil {
-			e.metrics.guardDrops.read(family, dropped)
+			e.metrics.guardDrops.read(family, packets[compile.GuardChain])
+			e.metrics.spoofed.read(family, packets[compile.ForgedChain])
 		}
 		if iptables.IsUnreadable(err) {
 			e.unread[family] = err

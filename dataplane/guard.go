@@ -111,6 +111,7 @@ func (m *model) startSandbox(sandbox podstart.Sandbox) {
 	m.change(func() {
 		m.sandboxes.start(sandbox)
 		m.put(sandbox.Key())
+		m.sandboxesMoved()
 	})
 }
 
@@ -119,6 +120,7 @@ func (m *model) stopSandbox(sandbox podstart.Sandbox) {
 	m.change(func() {
 		m.sandboxes.stop(sandbox)
 		m.put(sandbox.Key())
+		m.sandboxesMoved()
 	})
 }
 
@@ -128,6 +130,7 @@ func (m *model) replaceSandboxes(running []podstart.Sandbox) {
 		for _, key := range m.sandboxes.replace(running) {
 			m.put(key)
 		}
+		m.sandboxesMoved()
 	})
 }
 

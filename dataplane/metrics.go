@@ -55,7 +55,9 @@ type metrics struct {
 	members      *prometheus.GaugeVec
 	isolated     *prometheus.GaugeVec
 	failed       prometheus.Gauge
-	guardDrops   *guardDrops
+	guardDrops   *packetCounts
+	spoofed      *packetCounts
+	unjudged     prometheus.Gauge
 	cutFlows     prometheus.Counter
 	looks        *prometheus.CounterVec
 	lookDuration prometheus.Histogram
@@ -130,7 +132,7 @@ func newMetrics() *metrics {
 	m.gap = durations("repair_gap_seconds",
 		"For how long rules or sets that another program changed were not as Moat left them, at most: from the last moment at which they were known to be right to the end of the repair.")
 	m.addBounds()
-	m.guardDrops, m.rawSockets = newGuardDrops(), newRawSocketPods()
+	m.guardDrops, m.spoofed, m.rawSockets = newGuardDrops(), newSpoofedPackets(), newRawSocketPods()
 	m.beginAtZero()
 	return m
 }
@@ -139,6 +141,10 @@ func newMetrics() *metrics {
 func (m *metrics) addBounds() {
 	m.budgetUsed = gauges("policy_budget_used_ratio", "How much of the node's budget is used of a resource: from 0.8 on the node warns, and a policy that would bring it over 1 is closed.", "resource")
 	m.missing = gauges("missing_matches", "Matches that the kernel or iptables lacks, so that rules do without them and let more pass.", "family")
+	m.unjudged = prometheus.NewGauge(prometheus.GaugeOpts{
+		Namespace: metricNamespace, Name: "unjudged_source_pods",
+		Help: "Pods of this node whose packets are not compared with their addresses, although antiSpoofing isn't Off and their namespace isn't exempt.",
+	})
 	m.refused = prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: metricNamespace, Name: "refused_elements",
 		Help: "Elements of sets that the kernel refuses and that are left out.",
@@ -191,7 +197,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.firstSync, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
 		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded, m.gap,
-		m.refused, m.unusable, m.budgetUsed, m.missing, m.rawSockets,
+		m.refused, m.unusable, m.budgetUsed, m.missing, m.rawSockets, m.spoofed, m.unjudged,
 	}
 }
 
@@ -299,6 +305,7 @@ func (m *metrics) show(e *enforcer, failed int) {
 	m.failed.Set(float64(failed))
 	m.quarantined.Set(float64(len(e.quarantine)))
 	m.conflict.Set(gaugeOf[len(e.engines) > 0])
+	m.unjudged.Set(float64(e.sources.unjudged))
 	if e.view != nil {
 		m.rawSockets.follow(e.view.endpoints)
 	}

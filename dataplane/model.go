@@ -34,6 +34,8 @@ type model struct {
 	index     *selector.Index
 	sandboxes sandboxes
 	guard     startGuard
+	spoofers  spoofers
+	sources   bool // the rules depend on which sandboxes run
 	outside   unguarded
 
 	// revision grows with every change that the rules depend on: a pod of this node,
@@ -58,6 +60,7 @@ func newModel(node string) *model {
 		policies:  map[string]map[string]*policy.Policy{},
 		index:     selector.NewIndex(),
 		sandboxes: newSandboxes(node),
+		spoofers:  spoofers{},
 		released:  conntrack.Addresses{},
 		revision:  1,
 	}
@@ -176,11 +179,19 @@ func sameRules(a, b *policy.Pod) bool {
 }
 
 func (m *model) setNamespace(n *namespace) {
-	m.change(func() { m.index.SetNamespace(n.name, n.labels) })
+	m.change(func() {
+		m.index.SetNamespace(n.name, n.labels)
+		if m.spoofers.set(n.name, n.labels) && m.runsIn(n.name) {
+			m.sandboxesMoved()
+		}
+	})
 }
 
 func (m *model) deleteNamespace(key types.NamespacedName) {
-	m.change(func() { m.index.DeleteNamespace(key.Name) })
+	m.change(func() {
+		m.index.DeleteNamespace(key.Name)
+		delete(m.spoofers, key.Name)
+	})
 }
 
 func (m *model) setPolicy(p *policy.Policy) {
@@ -234,6 +245,8 @@ type view struct {
 	guard     compile.Guard
 	gone      int                  // how many of the endpoints, the last ones, are orphans
 	seen      map[types.UID]string // seenPods
+	sandboxes []sandboxView        // that run
+	exempt    map[string]bool      // namespaces of this node's pods that may send from any address
 
 	// links are those by which connections are judged; the enforcer adds them.
 	links compile.Links
@@ -290,6 +303,10 @@ func (m *model) view(since uint64) *view {
 	v.local, v.guard = local, m.guard.guardOf(local)
 	gone := m.sandboxes.orphans.endpoints(m.node)
 	digests := maps.Clone(m.digests)
+	v.sandboxes, v.exempt = m.runningSandboxes(), map[string]bool{}
+	for _, pod := range local {
+		v.exempt[pod.Namespace] = m.spoofers.exempt(pod.Namespace)
+	}
 	m.mu.Unlock()
 
 	// Pods and policies are immutable, so the rest needs no lock.

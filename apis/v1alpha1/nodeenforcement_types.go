@@ -84,6 +84,11 @@ const (
 	NodeReasonBudgetNearlyUsed        = "BudgetNearlyUsed"
 )
 
+// AllowSpoofingLabel is the label that a namespace has, with the value "true", whose pods may
+// send packets with a source address that isn't theirs: virtual routers, load balancers, VPN gateways,
+// clusters in pods.
+const AllowSpoofingLabel = "isolation.moat.dev/allow-spoofing"
+
 // TaskLabel says what a pod of the agents' DaemonSet does. A pod without it enforces.
 const TaskLabel = "isolation.moat.dev/task"
 

@@ -36,6 +36,7 @@ type agentOptions struct {
 	sysctlDir      string
 	podStartGuard  string
 	nriSocket      string
+	antiSpoofing   string
 	healthAddress  string
 	metricsAddress string
 	metricsLogin   bool
@@ -54,6 +55,8 @@ func agentFlags() (*flag.FlagSet, *agentOptions) {
 	flags.StringVar(&o.podStartGuard, "pod-start-guard", string(dataplane.GuardAuto),
 		"Auto, Always or Off: close a new pod until its rules are in force; Auto does from when the runtime's NRI is connected")
 	flags.StringVar(&o.nriSocket, "nri-socket", "/var/run/nri/nri.sock", "`path` of the container runtime's NRI socket")
+	flags.StringVar(&o.antiSpoofing, "anti-spoofing", string(dataplane.SpoofingCount),
+		"Off, Count or Drop: what is done about packets that a pod sends with a source address that isn't its own; needs the runtime's NRI, and the network namespaces in /run/netns")
 	flags.StringVar(&o.healthAddress, "health-address", defaultHealthAddress, "`address` of /healthz and /readyz")
 	flags.StringVar(&o.metricsAddress, "metrics-address", ":9470", "`address` of /metrics; 0 serves none")
 	flags.BoolVar(&o.metricsLogin, "metrics-authentication", false, metricsLoginUsage)
@@ -77,6 +80,11 @@ func (o *agentOptions) validate() error {
 	case dataplane.GuardAuto, dataplane.GuardAlways, dataplane.GuardOff:
 	default:
 		return fmt.Errorf("--pod-start-guard %q: use Auto, Always or Off", o.podStartGuard)
+	}
+	switch dataplane.AntiSpoofing(o.antiSpoofing) {
+	case dataplane.SpoofingOff, dataplane.SpoofingCount, dataplane.SpoofingDrop:
+	default:
+		return fmt.Errorf("--anti-spoofing %q: use Off, Count or Drop", o.antiSpoofing)
 	}
 	if _, err := o.budgets.limits(); err != nil {
 		return err
@@ -197,6 +205,7 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		SysctlDir:     options.sysctlDir,
 		PodStartGuard: dataplane.PodStartGuard(options.podStartGuard),
 		NRISocket:     options.nriSocket,
+		AntiSpoofing:  dataplane.AntiSpoofing(options.antiSpoofing),
 		Namespace:     options.pod.Namespace,
 		Words:         words,
 		Budgets:       limits,

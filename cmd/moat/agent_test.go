@@ -76,6 +76,15 @@ func TestAgentFlags(t *testing.T) {
 	require.Equal(t, iptables.Legacy, backends[options.backend])
 }
 
+func TestAntiSpoofingFlag(t *testing.T) {
+	t.Setenv("NODE_NAME", "node-1")
+	_, options := agentFlags()
+	require.Equal(t, string(dataplane.SpoofingCount), options.antiSpoofing)
+	code, _, stderr := runMoat(t, "agent", "--anti-spoofing=drop")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, stderr, `--anti-spoofing "drop": use Off, Count or Drop`)
+}
+
 func TestBudgetFlags(t *testing.T) {
 	noAPIServer(t)
 	t.Setenv("NODE_NAME", "node-1")

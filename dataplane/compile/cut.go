@@ -54,12 +54,7 @@ func (o *Output) Cut(cuts Cuts, links Links) {
 	if cuts[ByPolicy] == nil && cuts[ByLink] == nil {
 		return
 	}
-	if !o.judgesErrors() {
-		o.Ruleset.Hooks = append(hooks(), o.Ruleset.Hooks[len(o.Ruleset.Hooks)-1])
-		pass := ruleset.Rule{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}
-		o.prepend(ForwardChain, pass)
-		o.prepend(InputChain, pass)
-	}
+	o.takeEstablished()
 	if cuts[ByPolicy] != nil {
 		o.cut(ByPolicy, drop, drop)
 	}
@@ -119,9 +114,22 @@ func (l Links) answers(family ruleset.Family) []ruleset.Rule {
 	return rules
 }
 
-// judgesErrors reports whether packets of connections come to the chains already.
-func (o *Output) judgesErrors() bool {
-	return slices.ContainsFunc(o.Ruleset.Chains, func(c ruleset.Chain) bool { return c.Name == ErrorChain })
+// takeEstablished leads the packets of established connections to the chains too, unless
+// they come there already. Rules that judge them stand before the one that lets them return.
+func (o *Output) takeEstablished() {
+	hooks, took := slices.Clone(o.Ruleset.Hooks), false
+	for i := range hooks {
+		if h := &hooks[i]; (h.Chain == ForwardChain || h.Chain == InputChain) && len(h.Match) > 0 {
+			h.Match, took = nil, true
+		}
+	}
+	if !took {
+		return
+	}
+	o.Ruleset.Hooks = hooks
+	pass := ruleset.Rule{Match: []ruleset.Match{ruleset.EstablishedMatch{}}, Action: ruleset.Return}
+	o.prepend(ForwardChain, pass)
+	o.prepend(InputChain, pass)
 }
 
 func (o *Output) prepend(chain string, rules ...ruleset.Rule) {

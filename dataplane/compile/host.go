@@ -17,9 +17,13 @@ const (
 	Length      Extension = "length"
 	ICMP        Extension = "icmp"    // of IPv4; rules of IPv6 have always used icmp6
 	GroupFrames Extension = "pkttype" // without it, frames to groups are let pass
+
+	// BridgePort is wanted where pods are ports of a bridge and their sources are judged. To
+	// ask for it makes the kernel load br_netfilter.
+	BridgePort Extension = "physdev"
 )
 
-// Extensions returns the extensions that rules of a family use, each with what matches by it.
+// Extensions returns the extensions that all rules of a family use, each with what matches by it.
 func Extensions(family ruleset.Family) map[Extension][]ruleset.Match {
 	uses := map[Extension][]ruleset.Match{
 		Length:      {ruleset.AtMost(discoveryMost)},
@@ -31,6 +35,12 @@ func Extensions(family ruleset.Family) map[Extension][]ruleset.Match {
 		uses[ICMP] = icmpv4(5, ruleset.AnyCode)
 	}
 	return uses
+}
+
+// BridgePorts is what Extensions returns of BridgePort alone. The kernel takes a name that no
+// interface has.
+func BridgePorts() map[Extension][]ruleset.Match {
+	return map[Extension][]ruleset.Match{BridgePort: {ruleset.BridgePortMatch{Name: "moat"}}}
 }
 
 // Host is what is known of the node beside its pods, for one family. The zero value lacks no

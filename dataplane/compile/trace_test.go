@@ -4,6 +4,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -19,6 +20,7 @@ type packet struct {
 	port                uint16
 	icmpType            uint8
 	in, out             string // interfaces; out is empty for what is for the node itself
+	inPort              string // of the bridge that is in
 	routed              bool   // a router has passed it on
 	translated          bool   // its destination was another one
 	related             bool   // it belongs to a connection
@@ -134,7 +136,7 @@ func (tr *tracer) matcher(match ruleset.Match) func(*packet) bool {
 		in := tr.setMatcher(ruleset.SetMatch{Set: m.Set, Type: ruleset.HashIP, Side: m.Side})
 		return func(p *packet) bool { return !in(p) }
 	case ruleset.InterfaceMatch:
-		return func(p *packet) bool { return m.Name == p.link(m.Side) }
+		return func(p *packet) bool { return isNamed(p.link(m.Side), m.Name) }
 	case ruleset.GroupMatch:
 		return func(p *packet) bool { return p.destination.IsMulticast() || slices.Contains(broadcasts, p.destination) }
 	case ruleset.ProtocolMatch:
@@ -149,6 +151,12 @@ func (tr *tracer) matcher(match ruleset.Match) func(*packet) bool {
 	return tr.packetMatcher(match)
 }
 
+// isNamed compares an interface with what iptables was told: a plus sign stands for any end.
+func isNamed(name, told string) bool {
+	prefix, open := strings.CutSuffix(told, "+")
+	return name == told || open && strings.HasPrefix(name, prefix)
+}
+
 // packetMatcher is for the matches of ruleset/match.go, and for those of connections, which
 // no packet has here.
 func (tr *tracer) packetMatcher(match ruleset.Match) func(*packet) bool {
@@ -157,6 +165,8 @@ func (tr *tracer) packetMatcher(match ruleset.Match) func(*packet) bool {
 		return func(p *packet) bool { return (m.Limit == 255) == !p.routed }
 	case ruleset.LengthMatch:
 		return func(p *packet) bool { return m.First <= p.bytes && p.bytes <= m.Last }
+	case ruleset.BridgePortMatch:
+		return func(p *packet) bool { return isNamed(p.inPort, m.Name) }
 	case ruleset.OpenMatch:
 		return func(p *packet) bool {
 			of := m.NotOf.IsValid() && (m.NotOf.Contains(p.opened[0]) || m.NotOf.Contains(p.opened[1]))

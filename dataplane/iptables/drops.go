@@ -6,15 +6,19 @@ import (
 	"strings"
 )
 
-// ReadCounting is Read, and returns how many packets the rules of a chain dropped that have
-// no condition; 0 where there is no such chain. The counters start anew when the chain is
-// rewritten.
-func (r *Runner) ReadCounting(ctx context.Context, chain string) (Table, uint64, error) {
+// ReadCounting is Read, and returns how many packets came to the rules of each chain that have
+// no condition, and drop or return; 0 where there is no such chain. The counters start anew
+// when the chain is rewritten.
+func (r *Runner) ReadCounting(ctx context.Context, chains ...string) (Table, map[string]uint64, error) {
 	output, err := r.saved(ctx, "-c")
 	if err != nil {
-		return Table{}, 0, err
+		return Table{}, nil, err
 	}
-	return ParseSave(withoutCounters(output), r.prefix), parseDrops(output, chain), nil
+	packets := map[string]uint64{}
+	for _, chain := range chains {
+		packets[chain] = parsePackets(output, chain)
+	}
+	return ParseSave(withoutCounters(output), r.prefix), packets, nil
 }
 
 // withoutCounters turns lines like "[7:420] -A CHAIN -j DROP" into rules.
@@ -29,11 +33,11 @@ func withoutCounters(output string) string {
 	return rules.String()
 }
 
-// parseDrops sums up lines like "[7:420] -A CHAIN -j DROP".
-func parseDrops(output, chain string) (packets uint64) {
+// parsePackets sums up lines like "[7:420] -A CHAIN -j DROP".
+func parsePackets(output, chain string) (packets uint64) {
 	for line := range strings.Lines(output) {
 		counters, rule, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if rule != "-A "+chain+" -j DROP" {
+		if rule != "-A "+chain+" -j DROP" && rule != "-A "+chain+" -j RETURN" {
 			continue
 		}
 		text, _, _ := strings.Cut(strings.TrimPrefix(counters, "["), ":")

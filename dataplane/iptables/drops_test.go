@@ -16,7 +16,7 @@ func TestParseDrops(t *testing.T) {
 -A MOAT-BARE -j DROP
 COMMIT
 `
-	require.EqualValues(t, uint64(18446744073709551615), parseDrops(saved, "MOAT-GUARD"))
+	require.EqualValues(t, uint64(18446744073709551615), parsePackets(saved, "MOAT-GUARD"))
 	require.Equal(t, `*mangle
 :MOAT-GUARD - [0:0]
 -A MOAT-GUARD -i lo -j RETURN
@@ -27,6 +27,6 @@ COMMIT
 COMMIT
 `, withoutCounters(saved))
 	for _, chain := range []string{"MOAT-BROKEN", "MOAT-BARE", "MOAT-NONE"} {
-		require.Zero(t, parseDrops(saved, chain), chain)
+		require.Zero(t, parsePackets(saved, chain), chain)
 	}
 }

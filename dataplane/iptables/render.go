@@ -146,6 +146,8 @@ func packetWord(match ruleset.Match) string {
 		return fmt.Sprintf("-m hl --hl-eq %d", m.Limit)
 	case ruleset.LengthMatch:
 		return fmt.Sprintf("-m length --length %d:%d", m.First, m.Last)
+	case ruleset.BridgePortMatch:
+		return "-m physdev --physdev-in " + m.Name
 	case ruleset.TranslatedMatch:
 		return "-m conntrack --ctstate DNAT"
 	case ruleset.OpenMatch:

@@ -105,6 +105,15 @@ func (h *Host) Do(do func() error) error {
 	})
 }
 
+// OpenNamespace opens the file of the namespace, as a path of it would be opened.
+func (h *Host) OpenNamespace() (*os.File, error) {
+	fd, err := unix.FcntlInt(uintptr(h.ns), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return nil, fmt.Errorf("opening a network namespace: %w", err)
+	}
+	return os.NewFile(uintptr(fd), "netns"), nil
+}
+
 // onThread runs a function on a thread that ends with it: a thread that changed
 // its namespace must not serve anything else.
 func onThread(do func() error) error {

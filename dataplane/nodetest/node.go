@@ -144,6 +144,20 @@ func (n *Node) StartPod(t testing.TB, prepare func(*Host), addrs ...string) *Hos
 // Port returns the node's end of the link of a pod or another host.
 func (n *Node) Port(host *Host) string { return n.ports[host] }
 
+// RenamePort gives the node's end of a pod's link the name that another one had.
+func (n *Node) RenamePort(t testing.TB, host *Host, name string) {
+	t.Helper()
+	require.NoError(t, n.Do(func() error {
+		port, err := netlink.LinkByName(n.ports[host])
+		if err != nil {
+			return fmt.Errorf("finding the pod's link: %w", err)
+		}
+		return errors.Join(netlink.LinkSetDown(port), netlink.LinkSetName(port, name), netlink.LinkSetUp(port))
+	}))
+	n.ports[host] = name
+	n.awaitLink(t, name)
+}
+
 // RemovePod takes a pod from the node's bridge and closes it. The node forgets who had
 // its addresses: network plugins announce the next one who does.
 func (n *Node) RemovePod(t testing.TB, pod *Host) {

@@ -200,7 +200,7 @@ func TestPluginFollowsTheRuntime(t *testing.T) {
 	startPod(t, runtime, fresh)
 	require.Equal(t, Sandbox{
 		ID: "fresh", UID: "uid-fresh", Namespace: "default", Name: "fresh", Labels: map[string]string{"app": "web"},
-		Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")},
+		Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd00::2")}, NetNS: "/run/netns/fresh",
 	}, k.sandboxes["fresh"])
 	require.NoError(t, runtime.StopPodSandbox(t.Context(), &api.StopPodSandboxRequest{Pod: fresh}))
 	require.False(t, k.has("fresh"))

@@ -26,6 +26,7 @@ type Sandbox struct {
 	Labels    map[string]string
 	Addrs     []netip.Addr // sorted
 	Static    bool         // the kubelet has it from a file, not from the API
+	NetNS     string       // the file of its network namespace; empty where the runtime tells none
 }
 
 // Key identifies the pod.
@@ -50,6 +51,7 @@ func parse(pod *api.PodSandbox) (Sandbox, bool) {
 		Name:      pod.GetName(),
 		Labels:    map[string]string{},
 		Static:    isStatic(pod.GetAnnotations()),
+		NetNS:     networkOf(pod),
 	}
 	for key, value := range pod.GetLabels() {
 		if !slices.Contains(addedLabels, key) {
@@ -75,11 +77,25 @@ func isStatic(annotations map[string]string) bool {
 	return source == "file" || source == "http"
 }
 
+// networkNamespace is the runtime's word for a network namespace (type of a namespace in the
+// OCI runtime specification).
+const networkNamespace = "network"
+
 // ownsNetwork reports whether the sandbox has a network namespace. A runtime that
 // tells nothing of namespaces is one of virtual machines, which have.
 func ownsNetwork(pod *api.PodSandbox) bool {
 	namespaces := pod.GetLinux().GetNamespaces()
-	return len(namespaces) == 0 || slices.ContainsFunc(namespaces, func(n *api.LinuxNamespace) bool { return n.GetType() == "network" })
+	return len(namespaces) == 0 || slices.ContainsFunc(namespaces, func(n *api.LinuxNamespace) bool { return n.GetType() == networkNamespace })
+}
+
+// networkOf returns the file of the sandbox's network namespace.
+func networkOf(pod *api.PodSandbox) string {
+	for _, n := range pod.GetLinux().GetNamespaces() {
+		if n.GetType() == networkNamespace {
+			return n.GetPath()
+		}
+	}
+	return ""
 }
 
 // living returns the sandboxes that still run. The runtime also lists those that

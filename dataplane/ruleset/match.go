@@ -39,6 +39,9 @@ type GroupFrameMatch struct{}
 // and connections that a helper of the kernel expects.
 type RelatedMatch struct{}
 
+// BridgePortMatch matches packets that came by a port of a bridge.
+type BridgePortMatch struct{ Name string }
+
 // AnyCode is the code of an ICMPMatch that matches every code.
 const AnyCode = -1
 
@@ -58,6 +61,7 @@ func (m ICMPMatch) String() string {
 }
 
 func (HopLimitMatch) isMatch()   {}
+func (BridgePortMatch) isMatch() {}
 func (LengthMatch) isMatch()     {}
 func (TranslatedMatch) isMatch() {}
 func (OpenMatch) isMatch()       {}

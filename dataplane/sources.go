@@ -1,0 +1,206 @@
+package dataplane
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/podstart"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// AntiSpoofing says what is done about packets that a pod sends with a source address that
+// isn't its own. The container runtime says which pod is behind which link, so nothing is
+// done where its NRI isn't connected.
+type AntiSpoofing string
+
+// The values of AntiSpoofing. The zero value is SpoofingOff.
+const (
+	SpoofingOff   AntiSpoofing = "Off"
+	SpoofingCount AntiSpoofing = "Count"
+	SpoofingDrop  AntiSpoofing = "Drop"
+)
+
+// judges reports whether sources are looked at.
+func (a AntiSpoofing) judges() bool { return a == SpoofingCount || a == SpoofingDrop }
+
+// sourcesEvery is the least time between two changes of what rules only count by: a pod that
+// nothing isolates starts and ends without a run of iptables-restore.
+const sourcesEvery = time.Second
+
+// sandboxView is a sandbox as a view has it.
+type sandboxView struct {
+	podstart.Sandbox
+	exempt bool // also while nothing is known of its namespace
+}
+
+// spoofers says of the namespaces that are known whether their pods may send from any address.
+type spoofers map[string]bool
+
+// exempt reports whether a namespace's pods may send from any address, as far as is known.
+func (s spoofers) exempt(namespace string) bool {
+	may, known := s[namespace]
+	return may || !known
+}
+
+// set takes a namespace's labels and reports whether that changes anything.
+func (s spoofers) set(namespace string, labels labels.Set) bool {
+	before := s.exempt(namespace)
+	s[namespace] = labels[v1alpha1.AllowSpoofingLabel] == "true"
+	return s[namespace] != before
+}
+
+// judgesSources makes the model tell of every sandbox that comes or goes.
+func (m *model) judgesSources() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sources = true
+}
+
+// sandboxesMoved has the rules follow the sandboxes. The model is locked.
+func (m *model) sandboxesMoved() {
+	if m.sources {
+		m.revision++
+	}
+}
+
+// runsIn reports whether a sandbox of a namespace runs. The model is locked.
+func (m *model) runsIn(namespace string) bool {
+	return slices.ContainsFunc(m.runningSandboxes(), func(s sandboxView) bool { return s.Namespace == namespace })
+}
+
+// runningSandboxes returns what runs on this node as the runtime says, in a fixed order. The
+// model is locked.
+func (m *model) runningSandboxes() []sandboxView {
+	if !m.sources {
+		return nil
+	}
+	var running []sandboxView
+	add := func(s podstart.Sandbox) { running = append(running, sandboxView{s, m.spoofers.exempt(s.Namespace)}) }
+	for _, living := range m.sandboxes.living {
+		add(living.Sandbox)
+	}
+	for _, orphan := range m.sandboxes.orphans.running {
+		add(orphan)
+	}
+	slices.SortFunc(running, func(a, b sandboxView) int { return cmp.Compare(a.ID, b.ID) })
+	return running
+}
+
+// sources are the links by which the rules judge what pods send.
+type sources struct {
+	mode  AntiSpoofing
+	every time.Duration // sourcesEvery
+	links podLinks
+
+	written  map[string]compile.PodLink // by the ids of sandboxes
+	changed  time.Time                  // when written changed last
+	behind   bool                       // written isn't what it should be
+	unjudged int                        // pods whose packets nobody looks at
+}
+
+func newSources() sources {
+	return sources{every: sourcesEvery, links: podLinks{open: openNetNS}}
+}
+
+// due reports whether written is to be brought up to date although nothing else has changed.
+func (s *sources) due(now time.Time) bool { return s.behind && now.Sub(s.changed) >= s.every }
+
+// follow brings written up to date with the sandboxes of a view, and reports whether it
+// changed. What is only counted by may wait, unless a link has another pod than is written.
+func (s *sources) follow(v *view, now time.Time) (bool, error) {
+	if !s.mode.judges() {
+		return false, nil
+	}
+	sandboxes := make([]podstart.Sandbox, len(v.sandboxes))
+	for i := range v.sandboxes {
+		sandboxes[i] = v.sandboxes[i].Sandbox
+	}
+	want, err := s.links.follow(sandboxes)
+	if want == nil {
+		return false, err
+	}
+	judged := map[types.NamespacedName]bool{}
+	for i := range v.sandboxes {
+		sandbox := &v.sandboxes[i]
+		link, found := want[sandbox.ID]
+		if !found {
+			continue
+		}
+		link.Exempt = sandbox.exempt
+		want[sandbox.ID] = link
+		judged[sandbox.Key()] = true
+	}
+	s.unjudged = 0
+	for _, pod := range v.local {
+		if !judged[pod.Key()] && !v.exempt[pod.Namespace] {
+			s.unjudged++
+		}
+	}
+	s.behind = !maps.EqualFunc(want, s.written, samePodLink)
+	if !s.behind || s.mode == SpoofingCount && now.Sub(s.changed) < s.every && !contradicts(want, s.written) {
+		return false, err
+	}
+	s.written, s.changed, s.behind = want, now, false
+	return true, err
+}
+
+// contradicts reports whether a link is another sandbox's than was written: the new pod's own
+// packets would be taken for forged.
+func contradicts(want, written map[string]compile.PodLink) bool {
+	owners := map[string]string{}
+	for id, link := range written {
+		owners[link.Name] = id
+	}
+	for id, link := range want {
+		if owner, known := owners[link.Name]; known && (owner != id || !samePodLink(link, written[id])) {
+			return true
+		}
+	}
+	return false
+}
+
+func samePodLink(a, b compile.PodLink) bool {
+	return a.Name == b.Name && a.Bridge == b.Bridge && a.Exempt == b.Exempt && slices.Equal(a.Addrs, b.Addrs)
+}
+
+// bridged reports whether a link is a port of a bridge.
+func (s *sources) bridged() bool {
+	for _, link := range s.written {
+		if link.Bridge != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// judge returns what the rules judge.
+func (s *sources) judge() compile.Sources {
+	judged := compile.Sources{Links: slices.Collect(maps.Values(s.written)), Forged: ruleset.Return}
+	if s.mode == SpoofingDrop {
+		judged.Forged = ruleset.Drop
+	}
+	return judged
+}
+
+// followSources looks which link each pod has, where that may have changed.
+func (e *enforcer) followSources(m *model) error {
+	now := time.Now()
+	if e.outputs != nil && e.trusted && !e.sources.due(now) {
+		return nil
+	}
+	changed, err := e.sources.follow(e.view, now)
+	if changed {
+		e.outputs, e.extensions.ports = nil, e.sources.bridged()
+	}
+	if e.sources.behind {
+		time.AfterFunc(e.sources.every, m.poke)
+	}
+	return err
+}
