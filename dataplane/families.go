@@ -64,10 +64,11 @@ func (e *enforcer) readTables(ctx context.Context) {
 	e.settled = false // planSets has compared already
 	e.unread = familyErrors{}
 	for family, runner := range e.runners {
-		table, packets, err := runner.ReadCounting(ctx, compile.GuardChain, compile.ForgedChain)
+		table, counters, err := runner.ReadCounting(ctx)
 		if err == nil {
-			e.metrics.guardDrops.read(family, packets[compile.GuardChain])
-			e.metrics.spoofed.read(family, packets[compile.ForgedChain])
+			e.metrics.guardDrops.read(family, counters.Packets(compile.GuardChain))
+			e.metrics.spoofed.read(family, counters.Packets(compile.ForgedChain))
+			e.sources.spoofing.read(family, counters.ByInterface(compile.ForgedChain), e.sources.written)
 		}
 		if iptables.IsUnreadable(err) {
 			e.unread[family] = err

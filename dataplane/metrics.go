@@ -36,9 +36,9 @@ const (
 )
 
 // metrics is what the agent tells Prometheus. No label names a policy or a set, and
-// only rawSockets names pods, those of this node: how many series there are doesn't depend
-// on the cluster. Nothing here is
-// counted by walking over sets. It is safe for concurrent use.
+// only rawSockets and spoofing name pods, those of this node: how many series there are doesn't
+// depend on the cluster. Nothing here is counted by walking over sets. It is safe for
+// concurrent use.
 type metrics struct {
 	syncs        *prometheus.CounterVec
 	syncDuration prometheus.Histogram
@@ -58,6 +58,7 @@ type metrics struct {
 	guardDrops   *packetCounts
 	spoofed      *packetCounts
 	unjudged     prometheus.Gauge
+	spoofing     podGauge
 	cutFlows     prometheus.Counter
 	looks        *prometheus.CounterVec
 	lookDuration prometheus.Histogram
@@ -132,7 +133,7 @@ func newMetrics() *metrics {
 	m.gap = durations("repair_gap_seconds",
 		"For how long rules or sets that another program changed were not as Moat left them, at most: from the last moment at which they were known to be right to the end of the repair.")
 	m.addBounds()
-	m.guardDrops, m.spoofed, m.rawSockets = newGuardDrops(), newSpoofedPackets(), newRawSocketPods()
+	m.guardDrops, m.spoofed, m.rawSockets, m.spoofing = newGuardDrops(), newSpoofedPackets(), newRawSocketPods(), newSpoofingPods()
 	m.beginAtZero()
 	return m
 }
@@ -197,7 +198,7 @@ func (m *metrics) collectors() []prometheus.Collector {
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.firstSync, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
 		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded, m.gap,
-		m.refused, m.unusable, m.budgetUsed, m.missing, m.rawSockets, m.spoofed, m.unjudged,
+		m.refused, m.unusable, m.budgetUsed, m.missing, m.rawSockets, m.spoofed, m.unjudged, m.spoofing,
 	}
 }
 
@@ -306,6 +307,7 @@ func (m *metrics) show(e *enforcer, failed int) {
 	m.quarantined.Set(float64(len(e.quarantine)))
 	m.conflict.Set(gaugeOf[len(e.engines) > 0])
 	m.unjudged.Set(float64(e.sources.unjudged))
+	m.spoofing.show(e.sources.spoofing.names())
 	if e.view != nil {
 		m.rawSockets.follow(e.view.endpoints)
 	}

@@ -103,10 +103,11 @@ type sources struct {
 	changed  time.Time                  // when written changed last
 	behind   bool                       // written isn't what it should be
 	unjudged int                        // pods whose packets nobody looks at
+	spoofing spoofing
 }
 
 func newSources() sources {
-	return sources{every: sourcesEvery, links: podLinks{open: openNetNS}}
+	return sources{every: sourcesEvery, links: podLinks{open: openNetNS}, spoofing: newSpoofing()}
 }
 
 // due reports whether written is to be brought up to date although nothing else has changed.
@@ -122,6 +123,7 @@ func (s *sources) follow(v *view, now time.Time) (bool, error) {
 	for i := range v.sandboxes {
 		sandboxes[i] = v.sandboxes[i].Sandbox
 	}
+	s.spoofing.keep(sandboxes)
 	want, err := s.links.follow(sandboxes)
 	if want == nil {
 		return false, err

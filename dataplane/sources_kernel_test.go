@@ -154,6 +154,35 @@ func (s *sourceScene) sendUnaddressed(p *post) {
 	p.send("a", "b", p.macs["b"], true, datagram(netip.MustParseAddr("fe80::a"), s.hosts["b"].Addrs[1], p.payload(40)), "link-local")
 }
 
+// A pod that sends forged packets is named as long as it runs, and no other pod: not one that has
+// its link afterwards, either.
+func TestPodsThatSpoofAreNamed(t *testing.T) {
+	t.Parallel()
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := newSourceScene(t, backend)
+		s.begin(SpoofingCount)
+		s.forged()
+		require.Empty(t, s.enforcer.sources.spoofing.names())
+		s.requireJudged("a", true)
+		s.forged()
+		named := map[types.NamespacedName]bool{{Namespace: "default", Name: "a"}: true}
+		require.Equal(t, named, s.enforcer.sources.spoofing.names(), s.dump())
+		s.forged()
+		require.Equal(t, named, s.enforcer.sources.spoofing.names())
+
+		s.requireJudged("a", true) // counted by the link, which then is another pod's
+		link := s.node.Port(s.hosts["a"])
+		s.stops("a")
+		s.hosts["other"] = s.node.AddPod(t, "10.244.1.31", "fd00:10:244:1::31")
+		s.node.RenamePort(t, s.hosts["other"], link)
+		s.starts("default", "other")
+		for range 2 {
+			s.forged()
+			require.Empty(t, s.enforcer.sources.spoofing.names(), s.dump())
+		}
+	})
+}
+
 // A packet with a source that isn't its pod's own is counted, or dropped, by whatever kind of
 // link it comes. A pod's own packets are neither, nor are those of exempt pods and of other
 // nodes.

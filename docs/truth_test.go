@@ -84,7 +84,7 @@ func TestEveryConditionAndReasonHasARow(t *testing.T) {
 func TestEveryMetricHasARow(t *testing.T) {
 	prose, _ := split(read(t, operations))
 	cells := firstCells(prose)
-	source := read(t, "dataplane/metrics.go") + read(t, "dataplane/packetcounts.go") + read(t, "dataplane/words.go") + read(t, "dataplane/rawsockets.go") + read(t, "controllers/absence/metrics.go")
+	source := read(t, "dataplane/metrics.go") + read(t, "dataplane/packetcounts.go") + read(t, "dataplane/spoofing.go") + read(t, "dataplane/words.go") + read(t, "dataplane/rawsockets.go") + read(t, "controllers/absence/metrics.go")
 	names := regexp.MustCompile(`(?:counters|durations|gauges?|newPacketCounts)\(\s*"([a-z_]+)"|Name:\s*"([a-z_]+)"|BuildFQName\(metricNamespace, "", "([a-z_]+)"\)`).
 		FindAllStringSubmatch(source, -1)
 	require.GreaterOrEqual(t, len(names), 20)

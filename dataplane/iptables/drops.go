@@ -6,19 +6,17 @@ import (
 	"strings"
 )
 
-// ReadCounting is Read, and returns how many packets came to the rules of each chain that have
-// no condition, and drop or return; 0 where there is no such chain. The counters start anew
-// when the chain is rewritten.
-func (r *Runner) ReadCounting(ctx context.Context, chains ...string) (Table, map[string]uint64, error) {
+// Counters are what the rules of a table counted. The zero value counted nothing. Those of a
+// chain start anew when it is rewritten.
+type Counters struct{ saved string }
+
+// ReadCounting is Read, and returns the counters.
+func (r *Runner) ReadCounting(ctx context.Context) (Table, Counters, error) {
 	output, err := r.saved(ctx, "-c")
 	if err != nil {
-		return Table{}, nil, err
+		return Table{}, Counters{}, err
 	}
-	packets := map[string]uint64{}
-	for _, chain := range chains {
-		packets[chain] = parsePackets(output, chain)
-	}
-	return ParseSave(withoutCounters(output), r.prefix), packets, nil
+	return ParseSave(withoutCounters(output), r.prefix), Counters{output}, nil
 }
 
 // withoutCounters turns lines like "[7:420] -A CHAIN -j DROP" into rules.
@@ -33,17 +31,44 @@ func withoutCounters(output string) string {
 	return rules.String()
 }
 
-// parsePackets sums up lines like "[7:420] -A CHAIN -j DROP".
-func parsePackets(output, chain string) (packets uint64) {
-	for line := range strings.Lines(output) {
+// Packets returns how many packets came to the rules of a chain that have no condition, and
+// drop or return; 0 where there is no such chain.
+func (c Counters) Packets(chain string) (packets uint64) {
+	for line := range strings.Lines(c.saved) {
 		counters, rule, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if rule != "-A "+chain+" -j DROP" && rule != "-A "+chain+" -j RETURN" {
-			continue
-		}
-		text, _, _ := strings.Cut(strings.TrimPrefix(counters, "["), ":")
-		if count, err := strconv.ParseUint(text, 10, 64); err == nil {
-			packets += count
+		if rule == "-A "+chain+" -j DROP" || rule == "-A "+chain+" -j RETURN" {
+			packets += packetsOf(counters)
 		}
 	}
 	return packets
+}
+
+// ByInterface returns how many packets came to a chain by rules that go there by the name of an
+// interface, or of a bridge's port, and by nothing else.
+func (c Counters) ByInterface(target string) map[string]uint64 {
+	packets := map[string]uint64{}
+	for line := range strings.Lines(c.saved) {
+		rule, goes := strings.CutSuffix(strings.TrimSpace(line), " -g "+target)
+		if !goes {
+			continue
+		}
+		words := strings.Fields(rule)
+		for _, named := range []string{"-i", "-m physdev --physdev-in"} {
+			n := len(words) - 1 // [7:420] -A CHAIN, and the condition, before the name
+			if n > 3 && strings.Join(words[3:n], " ") == named {
+				packets[words[n]] += packetsOf(words[0])
+			}
+		}
+	}
+	return packets
+}
+
+// packetsOf reads counters like "[7:420]".
+func packetsOf(counters string) uint64 {
+	text, _, _ := strings.Cut(strings.TrimPrefix(counters, "["), ":")
+	count, err := strconv.ParseUint(text, 10, 64)
+	if err != nil {
+		return 0
+	}
+	return count
 }
