@@ -52,6 +52,13 @@ func TestNoNRIDirMountsNothing(t *testing.T) {
 	require.ElementsMatch(t, []string{"/run/xtables.lock", "/proc/sys/net"}, hostPaths(agent))
 }
 
+// A release that keeps an older chart's values has none for this.
+func TestAntiSpoofingWithoutAValue(t *testing.T) {
+	agent := agentOf(t, render(t, "--set-json", `agent.antiSpoofing=null`))
+	require.Contains(t, hostPaths(agent), "/run/netns")
+	require.NotContains(t, strings.Join(agent.Spec.Template.Spec.Containers[0].Args, " "), "--anti-spoofing", "the agent's own default")
+}
+
 func hostPaths(agent appsv1.DaemonSet) []string {
 	var paths []string
 	for _, volume := range agent.Spec.Template.Spec.Volumes {
