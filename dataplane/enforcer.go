@@ -401,7 +401,7 @@ func (e *enforcer) restore(ctx context.Context, apply applier) {
 		}
 		change := iptables.Diff(e.tables[family], e.desired[family])
 		if !change.Empty() {
-			e.stricter = true
+			e.stricter = e.stricter || changesPolicies(&change)
 			e.hooked = e.hooked || slices.ContainsFunc(change.Rehook, func(builtin string) bool {
 				return builtin != compile.EarlyHook && len(e.tables[family].Hooks[builtin]) == 0
 			})

@@ -1,6 +1,7 @@
 package dataplane
 
 import (
+	"fmt"
 	"net/netip"
 	"testing"
 
@@ -8,6 +9,8 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 // linkNamed is an interface with an index, a master (0: none) and the number of the namespace
@@ -73,4 +76,26 @@ func TestContradictions(t *testing.T) {
 	} {
 		require.Equal(t, c.contradicts, contradicts(c.want, written), "%v", c.want)
 	}
+}
+
+// That a pod is judged, or no more, is no reason to look for connections that policies forbid:
+// the table of connections is large. That the first one is judged moves the hooks.
+func TestSourcesChangeNoPolicies(t *testing.T) {
+	table := func(links ...compile.PodLink) iptables.Table {
+		out := compile.Compile(ruleset.IPv4, nil, compile.Links{}, compile.Guard{})
+		out.JudgeSources(compile.Sources{Links: links}, nil)
+		return iptables.Desired(&out.Ruleset)
+	}
+	var links []compile.PodLink
+	for i := range 40 {
+		addr := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
+		links = append(links, compile.PodLink{Name: fmt.Sprintf("veth%d", i), Bridge: "cni0", Addrs: []netip.Addr{addr}})
+	}
+	few, many := table(links[:2]...), table(links...)
+	for _, change := range []iptables.Change{iptables.Diff(few, many), iptables.Diff(many, few)} {
+		require.False(t, change.Empty())
+		require.False(t, changesPolicies(&change), change)
+	}
+	first := iptables.Diff(table(), few)
+	require.True(t, changesPolicies(&first))
 }

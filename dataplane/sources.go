@@ -11,6 +11,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -189,6 +190,13 @@ func (s *sources) judge() compile.Sources {
 		judged.Forged = ruleset.Drop
 	}
 	return judged
+}
+
+// changesPolicies reports whether a change is about more than sources. Otherwise what policies
+// allow is what it was, and nobody need look for connections that they forbid now.
+func changesPolicies(change *iptables.Change) bool {
+	touched := slices.Concat(change.Write, change.Delete)
+	return len(change.Rehook) > 0 || slices.ContainsFunc(touched, func(chain string) bool { return !compile.IsSourceChain(chain) })
 }
 
 // followSources looks which link each pod has, where that may have changed.

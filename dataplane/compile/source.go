@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -50,6 +51,11 @@ const (
 
 	dhcpServer = 67
 )
+
+// IsSourceChain reports whether a chain does nothing but judge sources.
+func IsSourceChain(name string) bool {
+	return name == ForgedChain || strings.HasPrefix(name, SourceChain) || strings.HasPrefix(name, OriginChain)
+}
 
 // JudgeSources adds what counts or drops forged packets, ahead of all other rules. A family
 // whose kernel can't tell ports of bridges apart does without those.
