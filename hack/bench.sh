@@ -6,7 +6,8 @@
 #
 #   hack/bench.sh
 #
-#   SCENARIO      small, 1k, 10k, 100k, or several with commas (default small,10k)
+#   SCENARIO      small, 1k, 10k, 100k, hostile, or several with commas (default small,10k)
+#   HOSTILE       policies of the hostile namespace (1000)
 #   NAMESPACES, PODS, POLICIES, LOCAL
 #                 another size: namespaces, pods and policies per namespace, and
 #                 pods of the measured node

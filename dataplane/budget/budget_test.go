@@ -113,6 +113,26 @@ func names(peers, ports int) networkingv1.NetworkPolicySpec {
 	return spec
 }
 
+// The largest admitted policies of the benchmark are at the edge: each takes nearly all of
+// one resource, or as much as an API server stores.
+func TestTheLargestPoliciesAreNearTheLimits(t *testing.T) {
+	n := newNode(1, 199, "hostile")
+	limits, nearly := budget.Defaults(), budget.Amounts{}
+	for r := range budget.Resources {
+		limits.Policy[r] /= 10 // to be quick
+	}
+	for i, spec := range budgettest.Largest(limits, 200) {
+		closed, used := n.decide(limits, parse(budgettest.Named("hostile", "p", 1, spec))...)
+		require.Empty(t, closed, i)
+		for r := range budget.Resources {
+			nearly[r] = max(nearly[r], 100*used[r]/limits.Policy[r])
+		}
+	}
+	for r := range budget.Resources {
+		require.GreaterOrEqual(t, nearly[r], 80, "per cent of the limit of %s", r)
+	}
+}
+
 // A namespace of 5,000 pods has a policy for each of its 500 applications, and a hundred
 // of its pods are on the node.
 func TestDefaultsAdmitALargeNamespace(t *testing.T) {

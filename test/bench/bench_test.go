@@ -38,6 +38,9 @@ func TestBench(t *testing.T) {
 			o.measureScenarios(t, report)
 		})
 	}
+	if o.hostile > 0 {
+		t.Run("hostile", func(t *testing.T) { o.measureHostile(t, sizes[small], report) })
+	}
 	if o.has(partTraffic) {
 		t.Run("traffic", func(t *testing.T) { report.Traffic = o.measureTraffic(t) })
 	}

@@ -15,7 +15,7 @@ import (
 // Times of one sample.
 const (
 	// changeWithin is when a change that still isn't in force fails the run.
-	changeWithin = 30 * time.Second
+	changeWithin = 2 * time.Minute
 	// quiet is how long nothing has to pass for the last datagram to be the last, and
 	// quietDatagrams how many have to be sent meanwhile: on a busy machine the sender
 	// may be the one that is quiet.

@@ -23,6 +23,24 @@ func TestOptionsComeFromTheEnvironment(t *testing.T) {
 	require.Equal(t, size{namespaces: 1000, pods: 7, policies: 20, local: 100}, o.sizes[0])
 }
 
+// The hostile scenario alone measures nothing of the others.
+func TestTheHostileScenarioIsAsked(t *testing.T) {
+	t.Setenv("SCENARIO", "hostile")
+	o, err := newOptions()
+	require.NoError(t, err)
+	require.Equal(t, 1000, o.hostile)
+	require.Empty(t, o.sizes)
+	require.False(t, o.has(partTraffic))
+
+	t.Setenv("SCENARIO", "small,hostile")
+	t.Setenv("HOSTILE", "20")
+	o, err = newOptions()
+	require.NoError(t, err)
+	require.Equal(t, 20, o.hostile)
+	require.Equal(t, []string{small}, o.scenarios)
+	require.True(t, o.has(partTraffic))
+}
+
 func TestOptionsThatCantBeAreRefused(t *testing.T) {
 	for name, value := range map[string]string{
 		"SCENARIO": "huge", "PODS": "many", "LOCAL": "200", "SAMPLES": "0", "NAMESPACES": "1", "BACKEND": "ebpf",

@@ -42,6 +42,7 @@ type options struct {
 	idle      time.Duration
 	churn     time.Duration
 	flags     []string // of the agent, further ones
+	hostile   int      // policies of the hostile namespace; 0: the scenario isn't wanted
 }
 
 // The parts of a run.
@@ -52,7 +53,9 @@ const (
 	partTraffic = "traffic"
 )
 
-func (o *options) has(part string) bool { return slices.Contains(o.parts, part) }
+// has reports whether a part is wanted of the scenarios with a size. The hostile one has no
+// parts.
+func (o *options) has(part string) bool { return len(o.sizes) > 0 && slices.Contains(o.parts, part) }
 
 func newOptions() (*options, error) {
 	e := &environment{}
@@ -73,10 +76,14 @@ func newOptions() (*options, error) {
 	default:
 		return nil, fmt.Errorf("BACKEND=%s: use nft or legacy", backend)
 	}
+	if slices.Contains(o.scenarios, results.Hostile) {
+		o.hostile = e.number("HOSTILE", 1000)
+		o.scenarios = slices.DeleteFunc(o.scenarios, func(name string) bool { return name == results.Hostile })
+	}
 	for i, name := range o.scenarios {
 		known, ok := sizes[name]
 		if !ok {
-			return nil, fmt.Errorf("SCENARIO=%s: use small, 1k, 10k or 100k, or several with commas", name)
+			return nil, fmt.Errorf("SCENARIO=%s: use small, 1k, 10k, 100k or hostile, or several with commas", name)
 		}
 		s := size{
 			namespaces: e.number("NAMESPACES", known.namespaces), pods: e.number("PODS", known.pods),

@@ -37,7 +37,7 @@ func run(path, document, picture string) error {
 	if err != nil {
 		return err
 	}
-	if picture != "" {
+	if picture != "" && report.Grows() {
 		if err := os.WriteFile(picture, []byte(report.Picture()), 0o644); err != nil {
 			return fmt.Errorf("writing the picture: %w", err)
 		}

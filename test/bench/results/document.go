@@ -3,18 +3,49 @@ package results
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
-// The lines of a document between which the report stands.
+// The lines of a document between which the report stands: the scenarios Quiet and
+// Hostile, and all others.
 const (
-	begin = "<!-- bench: begin -->\n"
-	end   = "<!-- bench: end -->\n"
+	begin        = "<!-- bench: begin -->\n"
+	end          = "<!-- bench: end -->\n"
+	hostileBegin = "<!-- bench-hostile: begin -->\n"
+	hostileEnd   = "<!-- bench-hostile: end -->\n"
 )
 
-// Insert replaces what a document has between the two lines by the report.
+// Insert replaces what a document has between the lines by the report. What the run
+// didn't measure stays.
 func (r *Report) Insert(document string) (string, error) {
-	return insert(document, begin, end, r.text())
+	hostile, others := r.split()
+	var err error
+	if len(hostile.Scenarios) > 0 {
+		document, err = insert(document, hostileBegin, hostileEnd, hostile.text())
+	}
+	if err != nil || !others.measured() {
+		return document, err
+	}
+	return insert(document, begin, end, others.text())
+}
+
+// split returns the scenarios Quiet and Hostile, and the rest.
+func (r *Report) split() (hostile, others *Report) {
+	with, without := *r, *r
+	isHostile := func(s Scenario) bool { return s.Name == Quiet || s.Name == Hostile }
+	with.Scenarios = slices.DeleteFunc(slices.Clone(r.Scenarios), func(s Scenario) bool { return !isHostile(s) })
+	without.Scenarios = slices.DeleteFunc(slices.Clone(r.Scenarios), isHostile)
+	with.Traffic = nil
+	return &with, &without
+}
+
+func (r *Report) measured() bool { return len(r.Scenarios)+len(r.Traffic) > 0 }
+
+// Grows reports whether the run has scenarios that Picture draws.
+func (r *Report) Grows() bool {
+	_, others := r.split()
+	return len(others.Scenarios) > 0
 }
 
 func insert(document, begin, end, text string) (string, error) {

@@ -34,6 +34,21 @@ const (
 	ChurnRequests  = "requests-per-churn"
 )
 
+// The kinds of figures of the scenarios Quiet and Hostile alone. Those of packets are how
+// long one takes through the node; those with More, how much longer than in Quiet.
+const (
+	ChangeInForce   = "change-in-force"
+	HostileWrites   = "hostile-writes"
+	HostileRate     = "hostile-rate"
+	ProgramsPeak    = "memory-peak-programs"
+	NewPacket       = "packet-new"
+	KnownPacket     = "packet-established"
+	OwnPacket       = "packet-own"
+	NewPacketMore   = "packet-new-more"
+	KnownPacketMore = "packet-established-more"
+	OwnPacketMore   = "packet-own-more"
+)
+
 // The kinds of traffic.
 const (
 	NewConnections = "connections"
@@ -49,6 +64,7 @@ type kind struct {
 
 // kinds are all of a scenario, in the order of the table.
 var kinds = []kind{
+	{ChangeInForce, "label or policy of another namespace changed → in force, both ways", "ms"},
 	{LabelOpens, "label change → first packet that passes", "ms"},
 	{LabelCloses, "label change → last packet that passes", "ms"},
 	{PolicyOpens, "policy created → first packet that passes", "ms"},
@@ -79,6 +95,15 @@ var kinds = []kind{
 	{PolicyRequests, "netlink requests per policy change", ""},
 	{ChurnRestores, "iptables-restores per pod change of the churn", ""},
 	{ChurnRequests, "netlink requests per pod change of the churn", ""},
+	{ProgramsPeak, "peak of memory (VmRSS) together with the programs that the agent runs", "MB"},
+	{HostileWrites, "policies that the hostile namespace wrote meanwhile", ""},
+	{HostileRate, "of these per second", ""},
+	{NewPacket, "packet of a new connection (SYN) to another namespace's pod", "µs"},
+	{KnownPacket, "packet of an established connection of another namespace's pod", "µs"},
+	{OwnPacket, "packet of a new connection (SYN) to a pod of the hostile namespace", "µs"},
+	{NewPacketMore, "new connection to another namespace's pod: more per packet", "µs"},
+	{KnownPacketMore, "established connection of another namespace's pod: more per packet", "µs"},
+	{OwnPacketMore, "new connection to a pod of the hostile namespace: more per packet", "µs"},
 }
 
 // trafficKinds are all of traffic, in the order of the table.
@@ -95,6 +120,7 @@ type stat int
 const (
 	value stat = iota // of one number, or the median
 	p90
+	p99
 )
 
 // target is an upper limit of a figure in one scenario.
@@ -108,6 +134,11 @@ type target struct {
 const (
 	Large   = "10k"
 	Largest = "100k"
+
+	// Hostile is the small cluster in which one namespace writes expensive policies, and
+	// Quiet is the same before.
+	Quiet   = "quiet"
+	Hostile = "hostile"
 )
 
 var targets = []target{
@@ -119,6 +150,10 @@ var targets = []target{
 	{Large, MemoryStart, value, 100}, {Large, MemoryChurn, value, 100},
 	{Large, CPUIdle, value, 1}, {Large, CPUChurn, value, 5},
 	{Largest, MemoryStart, value, 600}, {Largest, MemoryChurn, value, 600},
+	{Hostile, ChangeInForce, p99, 1000},
+	// The limit of the chart's agent, in MiB.
+	{Hostile, MemoryPeak, value, 512}, {Hostile, ProgramsPeak, value, 512},
+	{Hostile, NewPacketMore, value, 20}, {Hostile, KnownPacketMore, value, 20}, {Hostile, OwnPacketMore, value, 20},
 }
 
 // largestToLarge is how much longer a label change may take in the largest

@@ -39,7 +39,8 @@ var panels = []panel{
 // Picture is the growth of the agent's cost with the cluster as an SVG. The
 // scenarios are those of one run.
 func (r *Report) Picture() string {
-	scenarios := slices.SortedFunc(slices.Values(r.Scenarios), func(a, b Scenario) int { return cmp.Compare(a.TotalPods(), b.TotalPods()) })
+	_, drawn := r.split()
+	scenarios := slices.SortedFunc(slices.Values(drawn.Scenarios), func(a, b Scenario) int { return cmp.Compare(a.TotalPods(), b.TotalPods()) })
 	var b strings.Builder
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11" fill="#333">`+"\n",
 		panelWidth*len(panels), panelHeight)

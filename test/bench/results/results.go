@@ -59,6 +59,7 @@ type Figure struct {
 	// Value is the number, or the median of the samples.
 	Value float64 `json:"value"`
 	P90   float64 `json:"p90,omitempty"`
+	P99   float64 `json:"p99,omitempty"`
 	Max   float64 `json:"max,omitempty"`
 	N     int     `json:"samples,omitempty"`
 }
@@ -68,12 +69,21 @@ func Number(kind string, value float64) Figure { return Figure{Kind: kind, Value
 
 // Milliseconds makes a figure of samples, of which there must be one at least.
 func Milliseconds(kind string, samples []time.Duration) Figure {
+	return durations(time.Millisecond, kind, samples)
+}
+
+// Microseconds is Milliseconds in another unit.
+func Microseconds(kind string, samples []time.Duration) Figure {
+	return durations(time.Microsecond, kind, samples)
+}
+
+func durations(unit time.Duration, kind string, samples []time.Duration) Figure {
 	sorted := slices.Sorted(slices.Values(samples))
 	at := func(quantile float64) float64 {
 		index := int(math.Ceil(quantile*float64(len(sorted)))) - 1
-		return float64(sorted[max(0, index)]) / float64(time.Millisecond)
+		return float64(sorted[max(0, index)]) / float64(unit)
 	}
-	return Figure{Kind: kind, Value: at(0.5), P90: at(0.9), Max: at(1), N: len(sorted)}
+	return Figure{Kind: kind, Value: at(0.5), P90: at(0.9), P99: at(0.99), Max: at(1), N: len(sorted)}
 }
 
 // Traffic is how much of something passed a node per second, beside a node without

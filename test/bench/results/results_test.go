@@ -15,8 +15,8 @@ func TestMillisecondsAreOfSamples(t *testing.T) {
 	for i := range 100 {
 		samples = append(samples, time.Duration(100-i)*time.Millisecond)
 	}
-	require.Equal(t, Figure{Kind: LabelOpens, Value: 50, P90: 90, Max: 100, N: 100}, Milliseconds(LabelOpens, samples))
-	require.Equal(t, Figure{Kind: LabelOpens, Value: 7, P90: 7, Max: 7, N: 1}, Milliseconds(LabelOpens, []time.Duration{7 * time.Millisecond}))
+	require.Equal(t, Figure{Kind: LabelOpens, Value: 50, P90: 90, P99: 99, Max: 100, N: 100}, Milliseconds(LabelOpens, samples))
+	require.Equal(t, Figure{Kind: LabelOpens, Value: 7, P90: 7, P99: 7, Max: 7, N: 1}, Milliseconds(LabelOpens, []time.Duration{7 * time.Millisecond}))
 }
 
 func TestTrafficComparesRoundByRound(t *testing.T) {
@@ -108,6 +108,36 @@ func TestInsertReplacesWhatADocumentHas(t *testing.T) {
 	require.Equal(t, once, twice)
 	_, err = example().Insert("no place")
 	require.Error(t, err)
+}
+
+// A run of the hostile scenario alone leaves the other figures of a document as they are,
+// and the contrary.
+func TestTheHostileScenarioHasAPlaceOfItsOwn(t *testing.T) {
+	delays := Figure{Kind: ChangeInForce, Value: 20, P90: 100, P99: 1001, Max: 1200, N: 100}
+	report := &Report{Scenarios: []Scenario{
+		{Name: Quiet, Figures: []Figure{delays}},
+		{Name: Hostile, Figures: []Figure{delays, Number(MemoryPeak, 300)}},
+	}}
+	met := map[string]string{}
+	for _, row := range report.Rows() {
+		met[row.Scenario+" "+row.What] = row.Met
+	}
+	change := "label or policy of another namespace changed → in force, both ways"
+	require.Equal(t, "NO", met["hostile "+change], "one of a hundred is too late")
+	require.Empty(t, met["quiet "+change])
+	require.Equal(t, "yes", met["hostile peak of memory (VmHWM)"])
+
+	document := begin + "ordinary\n" + end + hostileBegin + "hostile\n" + hostileEnd
+	filled, err := report.Insert(document)
+	require.NoError(t, err)
+	require.Contains(t, filled, begin+"ordinary\n"+end)
+	require.Contains(t, filled, "p50 20, p90 100, p99 1001, max 1200 ms (n=100) | p99 ≤ 1000 | NO |")
+	require.False(t, report.Grows())
+	filled, err = example().Insert(document)
+	require.NoError(t, err)
+	require.Contains(t, filled, hostileBegin+"hostile\n"+hostileEnd)
+	require.NotContains(t, filled, "ordinary")
+	require.True(t, example().Grows())
 }
 
 func TestThePictureIsXML(t *testing.T) {

@@ -71,6 +71,8 @@ func (t *target) judge(f Figure) (string, bool) {
 	switch {
 	case t.stat == p90:
 		return "p90 ≤ " + number(t.limit), f.P90 <= t.limit
+	case t.stat == p99:
+		return "p99 ≤ " + number(t.limit), f.P99 <= t.limit
 	case f.N > 0:
 		return "p50 ≤ " + number(t.limit), f.Value <= t.limit
 	default:
@@ -78,8 +80,15 @@ func (t *target) judge(f Figure) (string, bool) {
 	}
 }
 
+// leastForP99 is how many samples it takes for the highest of a hundred to be another than
+// the highest of all, but for one.
+const leastForP99 = 100
+
 // text is the figure with its unit.
 func (f *Figure) text(unit string) string {
+	if f.N >= leastForP99 && f.P99 > 0 { // older reports have none
+		return fmt.Sprintf("p50 %s, p90 %s, p99 %s, max %s %s (n=%d)", number(f.Value), number(f.P90), number(f.P99), number(f.Max), unit, f.N)
+	}
 	if f.N > 0 {
 		return fmt.Sprintf("p50 %s, p90 %s, max %s %s (n=%d)", number(f.Value), number(f.P90), number(f.Max), unit, f.N)
 	}
