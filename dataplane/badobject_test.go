@@ -154,7 +154,7 @@ func TestExtremePolicies(t *testing.T) {
 		"1,000 peers":                     rulesFor(1, func(int) int { return 1000 }),
 		"10,000 CIDRs":                    blocksOf(10_000, 0),
 		"700 CIDRs, 100 exceptions each":  blocksOf(700, 100),
-		"100 rules with 50 peers of each": rulesFor(100, func(int) int { return 50 }),
+		"100 rules with 12 peers of each": rulesFor(100, func(int) int { return 12 }),
 	} {
 		t.Run(name, func(t *testing.T) {
 			require.False(t, s.stranger.TCP(s.server.Addrs[0], 81, silentAfter), "nobody serves it")

@@ -19,7 +19,7 @@ func TestAnAgentReportsAnExpensivePolicy(t *testing.T) {
 	s.eventually(func() bool { return s.failureOf(np.UID) != nil }, "the report names the policy")
 	failure := s.failureOf(np.UID)
 	require.Equal(t, v1alpha1.NodeReasonTooExpensive, failure.Reason)
-	require.Equal(t, "its pods are closed: 86000 rules, and 5000 are the limit of a policy; "+
+	require.Equal(t, "its pods are closed: 86000 rules, and 2000 are the limit of a policy; "+
 		"use fewer peers, ranges of ports (endPort) and fewer policies for a pod, or ask for more (agent.budgets)", failure.Message)
 	require.False(t, s.client.TCP(s.server.Addrs[0], 80, silentAfter))
 	s.requireGood("with an expensive policy")

@@ -69,13 +69,13 @@ func TestAPacketPassesItsOwnRulesAlone(t *testing.T) {
 	s.sync()
 	alone := s.chainOf("innocent")
 	for number := range 12 {
-		s.model.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("default", string(rune('a'+number)), number, budgettest.Peers(100, 150+number))))
+		s.model.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("default", string(rune('a'+number)), number, budgettest.Peers(40, 150+number))))
 	}
 	restores := s.restores()
 	s.sync()
 	require.Equal(t, 2.0, s.restores()-restores, "one pass")
 	require.Equal(t, alone, s.chainOf("innocent"))
-	require.Len(t, s.enforcer.budgets.closed, 8, "of 1,100 rules each four fit into the chain of a pod")
+	require.Len(t, s.enforcer.budgets.closed, 8, "of 440 rules each four fit into the chain of a pod")
 	s.requireTCP(true, "busybox", "tenant", 80)
 	s.requireTCP(false, "busybox", "neighbour", 80)
 }

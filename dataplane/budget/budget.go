@@ -132,14 +132,16 @@ type Limits struct {
 }
 
 // Defaults returns the limits that an agent has unless it is told otherwise. They are
-// for an agent with 512 MiB of memory, and for changes that take seconds at most.
+// for an agent with 512 MiB of memory, and for changes that take a second at most.
 func Defaults() Limits {
 	return Limits{
-		// 10,000 CIDRs, 2,000 exceptions, 5,000 selectors, or 200 with 20 port names each.
-		Policy: Amounts{Prefixes: 100_000, Rules: 5_000, Sets: 10_000, Elements: 500_000},
-		// Little more sets than for one policy: the kernel looks through all of them for each
-		// new one, so that 8,000 take some four times as long as 4,000, while others wait.
-		Namespace: Amounts{Prefixes: 150_000, Rules: 30_000, Sets: 12_000, Elements: 600_000},
+		// 10,000 CIDRs, 2,000 exceptions, 1,000 selectors, or 50 with 20 port names each. The
+		// kernel looks through all sets for each one that is made, and for each one that a
+		// restore names (find_free_id and find_set_and_id in
+		// net/netfilter/ipset/ip_set_core.c). So 5,000 in place of 5,000 others take some
+		// four times as long as 2,500, while other namespaces' changes wait.
+		Policy:    Amounts{Prefixes: 100_000, Rules: 2_000, Sets: 2_500, Elements: 500_000},
+		Namespace: Amounts{Prefixes: 150_000, Rules: 30_000, Sets: 3_000, Elements: 600_000},
 		// The kernel has room for 65,535 sets of all programs (ip_set_max in
 		// net/netfilter/ipset/ip_set_core.c).
 		Node: Amounts{Prefixes: 300_000, Rules: 60_000, Sets: 40_000, Elements: 800_000},

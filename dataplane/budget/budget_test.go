@@ -96,8 +96,8 @@ func TestDefaultsAdmit(t *testing.T) {
 		"10,000 CIDRs":                     budgettest.ManyCIDRs(10_000),
 		"0.0.0.0/0 except 2,000 /32s":      budgettest.Exceptions4(2_000),
 		"200 peers with 20 ports":          budgettest.Peers(200, 20),
-		"200 peers with 20 names":          names(200, 20),
-		"5,000 selectors":                  budgettest.Peers(5_000, 0),
+		"50 peers with 20 names":           names(50, 20),
+		"1,000 selectors":                  budgettest.Peers(1_000, 0),
 		"30 selectors that match all pods": budgettest.Everything(30),
 	} {
 		t.Run(name, func(t *testing.T) {
