@@ -233,7 +233,7 @@ func (e *enforcer) lookForCuts(m *model) {
 		e.cutter.request(m, enforced, released)
 	}
 	if e.hooked {
-		e.cutter.resume()
+		e.cutter.resume(e.begun)
 	}
 	e.stricter, e.hooked = false, false
 }

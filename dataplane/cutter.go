@@ -72,6 +72,8 @@ type cutter struct {
 	cut      map[conntrack.Class]struct{} // what of it was picked up
 	gapLooks int                          // of the looks owed, those after the hooks were missing
 	gapUntil time.Time
+	gapFrom  time.Time                    // what was picked up since then, no look has seen
+	answered map[conntrack.Class]struct{} // those of the look before
 	found    *findings
 	err      error
 }
@@ -144,10 +146,13 @@ func (c *cutter) request(m *model, v *view, released conntrack.Addresses) {
 	maps.Copy(c.released, released)
 }
 
-// resume asks for looks after the hooks were missing and are there again.
-func (c *cutter) resume() {
+// resume asks for looks after the hooks were missing and are there again, since a time.
+func (c *cutter) resume(since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.gapLooks == 0 {
+		c.gapFrom = since
+	}
 	c.owed, c.gapLooks, c.gapUntil = looksPerGap, looksPerGap, time.Now().Add(gapWatch)
 	c.signal()
 }
@@ -253,7 +258,8 @@ func (c *cutter) look(start time.Time) {
 	c.mu.Lock()
 	m, v, owed, watching := c.model, c.view, c.owed, c.watching
 	released := c.released
-	scan := conntrack.Scan{ClientPorts: c.ports, Resumed: c.gapLooks > 0, Cut: c.cut}
+	scan := conntrack.Scan{ClientPorts: c.ports, Resumed: c.gapLooks > 0, Cut: c.cut, Answered: c.answered}
+	scan.Late = scan.Resumed && start.Sub(c.gapFrom) >= conntrack.AssuredAfter
 	c.owed, c.gapLooks, c.released = max(0, owed-1), max(0, c.gapLooks-1), nil
 	c.mu.Unlock()
 
@@ -271,7 +277,7 @@ func (c *cutter) look(start time.Time) {
 		c.mu.Unlock()
 		return
 	}
-	found.at = start
+	found.at, c.gapFrom, c.answered = start, start, scan.Answers
 	news := c.watching || len(found.forbidden) > 0
 	if news {
 		c.found = found

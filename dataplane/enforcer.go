@@ -172,11 +172,7 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 		e.lookAround()
 		e.metrics.reads.WithLabelValues(readFull).Inc()
 	}
-	err := e.openSets()
-	if err != nil {
-		return err
-	}
-	if e.meanwhile(m, func() { err = e.open(ctx) }); err != nil {
+	if err := e.openAll(ctx, m); err != nil {
 		return err
 	}
 	sourcesErr := e.followSources(m)
@@ -207,6 +203,15 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 	// A set that could not go yet keeps members that nobody takes out any more.
 	e.trusted, e.settled = !busy && linksErr == nil && !e.overtaken, !e.overtaken
 	return linksErr
+}
+
+// openAll opens what a sync works with.
+func (e *enforcer) openAll(ctx context.Context, m *model) error {
+	err := e.openSets()
+	if err == nil {
+		e.meanwhile(m, func() { err = e.open(ctx) })
+	}
+	return err
 }
 
 // upToDate reports whether nothing that the rules depend on has changed since they

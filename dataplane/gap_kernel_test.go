@@ -97,6 +97,29 @@ func (s *scene) pickedUp() (n int) {
 	return n
 }
 
+// On a busy node the first look comes when the kernel calls connections of UDP assured that it
+// picked up: those that are forbidden are cut all the same, and those that are allowed go on.
+func TestConnectionsOfAGapAreCutLate(t *testing.T) {
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := guarded(t, backend)
+		s.apply("metadata: {name: guard}\nspec: {podSelector: {matchLabels: {role: db}}, policyTypes: [Ingress], ingress: [{from: [" + friends + "]}]}")
+		s.sync()
+		s.flushEverything()
+		forbidden, allowed := streams{}, streams{}
+		for i := range 8 { // the kernel sees now this end first, now that one
+			forbidden.openBoth(t, fmt.Sprint("far -> server ", i), s.hosts["far"], s.hosts["server"])
+			allowed.openBoth(t, fmt.Sprint("server -> far ", i), s.hosts["server"], s.hosts["far"])
+		}
+		forbidden.requireFlow(s)
+		allowed.requireFlow(s)
+		s.inspect()
+		s.sync()
+		time.Sleep(conntrack.AssuredAfter + 500*time.Millisecond)
+		forbidden.requireCut(s, func() { t.Cleanup(s.runAgent()) })
+		allowed.requireFlow(s)
+	})
+}
+
 // While all tables are flushed, connections come about that the kernel sees the first
 // of when they are in their middle. Those that are forbidden are cut, whichever end's
 // packet the kernel sees first; those that are allowed go on, and so do those from before.

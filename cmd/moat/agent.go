@@ -212,7 +212,11 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		BudgetMode:    dataplane.BudgetMode(options.budgets.mode),
 	})
 	if err == nil {
-		serveMetrics(ctx, mgr, options.metricsAddress, options.metricsLogin, a.log)
+		var rights *scrapeRights
+		if options.metricsLogin {
+			rights = newScrapeRights(mgr.GetClient())
+		}
+		serveMetrics(ctx, options.metricsAddress, rights, a.log)
 	}
 	if err != nil || options.pod.Namespace == "" {
 		return a, err

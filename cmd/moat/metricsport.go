@@ -13,7 +13,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/net/netutil"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
@@ -49,17 +48,12 @@ func newMetricsPort(address string, metrics prometheus.Gatherer, rights *scrapeR
 	return &metricsPort{address: address, metrics: metrics, rights: rights, log: log, again: listenAgain}
 }
 
-// serveMetrics serves a manager's metrics until the context ends, also while the API server
-// is away.
-func serveMetrics(ctx context.Context, mgr manager.Manager, address string, login bool, log logr.Logger) {
-	if address == noAddress {
-		return
+// serveMetrics serves the metrics of controller-runtime's registry until the context ends,
+// also while the API server is away. Without rights everybody may read them.
+func serveMetrics(ctx context.Context, address string, rights *scrapeRights, log logr.Logger) {
+	if address != noAddress {
+		go newMetricsPort(address, ctrlmetrics.Registry, rights, log).run(ctx)
 	}
-	var rights *scrapeRights
-	if login {
-		rights = newScrapeRights(mgr.GetClient())
-	}
-	go newMetricsPort(address, ctrlmetrics.Registry, rights, log).run(ctx)
 }
 
 // run serves until the context ends. What it can't do it logs and tries again.

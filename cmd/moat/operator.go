@@ -158,7 +158,11 @@ func newOperator(ctx context.Context, kubeconfig *rest.Config, options *operator
 	if err := addChecks(mgr); err != nil {
 		return nil, err
 	}
-	serveMetrics(ctx, mgr, options.metricsAddress, options.metricsLogin, mgr.GetLogger().WithName("operator"))
+	var rights *scrapeRights
+	if options.metricsLogin {
+		rights = newScrapeRights(mgr.GetClient())
+	}
+	serveMetrics(ctx, options.metricsAddress, rights, mgr.GetLogger().WithName("operator"))
 	return mgr, nil
 }
 

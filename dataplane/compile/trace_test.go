@@ -168,18 +168,13 @@ func (tr *tracer) packetMatcher(match ruleset.Match) func(*packet) bool {
 	case ruleset.BridgePortMatch:
 		return func(p *packet) bool { return isNamed(p.inPort, m.Name) }
 	case ruleset.OpenMatch:
-		return func(p *packet) bool {
-			of := m.NotOf.IsValid() && (m.NotOf.Contains(p.opened[0]) || m.NotOf.Contains(p.opened[1]))
-			return p.opened[0].IsValid() && !of
-		}
+		return func(p *packet) bool { return p.isOpen(m) }
 	case ruleset.GroupFrameMatch:
 		return func(p *packet) bool { return p.groupFrame }
 	case ruleset.RelatedMatch:
 		return func(p *packet) bool { return p.related }
 	case ruleset.ICMPMatch:
-		return func(p *packet) bool {
-			return m.Type == p.icmpType && (m.Code == ruleset.AnyCode || m.Code == int(p.port))
-		}
+		return func(p *packet) bool { return p.isICMP(m) }
 	case ruleset.TranslatedMatch:
 		return func(p *packet) bool { return p.translated }
 	case ruleset.EstablishedMatch:
@@ -187,6 +182,15 @@ func (tr *tracer) packetMatcher(match ruleset.Match) func(*packet) bool {
 	}
 	require.FailNow(tr.t, "unknown match", "%T", match)
 	return nil
+}
+
+func (p *packet) isOpen(m ruleset.OpenMatch) bool {
+	of := m.NotOf.IsValid() && (m.NotOf.Contains(p.opened[0]) || m.NotOf.Contains(p.opened[1]))
+	return p.opened[0].IsValid() && !of
+}
+
+func (p *packet) isICMP(m ruleset.ICMPMatch) bool {
+	return m.Type == p.icmpType && (m.Code == ruleset.AnyCode || m.Code == int(p.port))
 }
 
 func (tr *tracer) setMatcher(m ruleset.SetMatch) func(*packet) bool {

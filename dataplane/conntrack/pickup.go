@@ -5,6 +5,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/moat-dev/moat/dataplane/policy"
 )
@@ -28,6 +29,10 @@ const (
 // Ports are those that clients use: from a first one up to the last port that there is.
 // Clients of other systems go beyond the end of the node's own range.
 type Ports struct{ First uint16 }
+
+// AssuredAfter is how old an entry of UDP is at least when the kernel calls it assured
+// (nf_conntrack_udp_packet in net/netfilter/nf_conntrack_proto_udp.c).
+const AssuredAfter = 2 * time.Second
 
 // portRange is the range of ports that the kernel gives to clients, for both families
 // (ip_local_port_range in the kernel's ip-sysctl documentation).
@@ -94,8 +99,13 @@ func (s *Scan) read(e *Entry) {
 		e.Class = picked
 	case e.Protocol == policy.UDP && opener == Second:
 		_, cut := s.Cut[picked]
-		if cut || s.Resumed && !e.assured {
+		_, answered := s.Answered[picked]
+		if cut || answered || s.Resumed && (s.Late || !e.assured) {
 			e.Class = picked
+			if s.Answers == nil {
+				s.Answers = map[Class]struct{}{}
+			}
+			s.Answers[picked] = struct{}{}
 		}
 	}
 }

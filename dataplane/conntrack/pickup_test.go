@@ -71,7 +71,9 @@ func TestScanReadsPickedUpEntries(t *testing.T) {
 		entry   *Entry
 		change  func(*Entry)
 		resumed bool
+		late    bool
 		cut     bool
+		known   bool // of the scan before
 		want    Opener
 	}{
 		"TCP from a server":             {entry: picked(policy.TCP, 80, 40000), want: Second},
@@ -81,8 +83,11 @@ func TestScanReadsPickedUpEntries(t *testing.T) {
 		"TCP to a Service":              {entry: picked(policy.TCP, 80, 40000), change: func(e *Entry) { e.translated = true }, want: First},
 		"UDP from a server":             {entry: picked(policy.UDP, 53, 40000), resumed: true, want: Second},
 		"UDP, older":                    {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.assured = true }, resumed: true, want: First},
+		"UDP, a late look":              {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.assured = true }, resumed: true, late: true, want: Second},
+		"UDP, late and no gap":          {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.assured = true }, late: true, want: First},
 		"UDP, no gap":                   {entry: picked(policy.UDP, 53, 40000), want: First},
 		"UDP that is cut":               {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.assured = true }, cut: true, want: Second},
+		"UDP that was answered before":  {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.assured = true }, known: true, want: Second},
 		"UDP between two":               {entry: picked(policy.UDP, 5060, 5060), resumed: true, want: First},
 		"a protocol that is no stream":  {entry: picked(policy.SCTP, 80, 40000), resumed: true, want: First},
 		"UDP to a Service from low":     {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.translated = true }, resumed: true, want: First},
@@ -93,11 +98,14 @@ func TestScanReadsPickedUpEntries(t *testing.T) {
 			row.change(row.entry)
 		}
 		s := Scan{
-			ClientPorts: Ports{32768}, Resumed: row.resumed,
+			ClientPorts: Ports{32768}, Resumed: row.resumed, Late: row.late,
 			Isolated: [policy.Directions]Addresses{policy.Ingress: {pod: {}}},
 		}
 		if row.cut {
 			s.Cut = map[Class]struct{}{cut: {}}
+		}
+		if row.known {
+			s.Answered = map[Class]struct{}{cut: {}}
 		}
 		s.Add(row.entry)
 		if row.want == First {
@@ -107,6 +115,8 @@ func TestScanReadsPickedUpEntries(t *testing.T) {
 		require.Len(t, s.Classes, 1, name)
 		for class := range s.Classes {
 			require.Equal(t, row.want, class.Opener, name)
+			_, answers := s.Answers[class]
+			require.Equal(t, class.Protocol == policy.UDP && class.Opener == Second, answers, name)
 			require.Equal(t, row.entry.from, class.From, name)
 		}
 	}

@@ -37,11 +37,23 @@ type Scan struct {
 	// of UDP that isn't assured may have been picked up.
 	Resumed bool
 
+	// Late says of such a scan that it comes so late that what was picked up may be
+	// assured: AssuredAfter or more since the kernel began or since the scan before.
+	Late bool
+
 	// Cut are picked-up classes that are cut already.
 	Cut map[Class]struct{}
 
+	// Answered are the Answers of the scan before.
+	Answered map[Class]struct{}
+
 	// Entries counts all entries seen.
 	Entries int
+
+	// Answers are the classes of UDP of which the kernel saw an answer first, whether or not
+	// a policy has a say in them. Nothing tells them from others once they are assured, and
+	// so the next scan has to know them.
+	Answers map[Class]struct{}
 
 	// Classes counts the entries of each class that policies of the node, or its
 	// links, have a say in.
