@@ -75,7 +75,7 @@ type enforcer struct {
 	// back otherwise is another program's doing.
 	settled bool
 
-	// admitted is what the sets of known pods were last brought to; nil where nobody knows.
+	// admitted is what the sets of known pods were last brought to; nil where that is unknown.
 	admitted *view
 
 	// overtaken says that sets of known pods followed the model beside the present sync,

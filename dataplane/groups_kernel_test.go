@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"fmt"
 	"net"
 	"net/netip"
 	"testing"
@@ -35,7 +34,7 @@ func segment(from, to uint16, flags byte, data []byte) []byte {
 
 // A frame to a group of hosts also goes to the node itself, where the kernel takes what it
 // carries for a connection that was let through (Linux 62e7151ae3eb). A packet to one host
-// in such a frame opens nothing, whoever answers.
+// in such a frame opens nothing, whichever end answers.
 func TestNoFrameToAGroupOpensAConnection(t *testing.T) {
 	backends(t, func(t *testing.T, backend iptables.Backend) {
 		s := closedScene(t, backend)
@@ -183,7 +182,7 @@ func TestWhatHostsSendToGroupsPasses(t *testing.T) {
 		s.pod("default", "open too", nil, "10.244.1.13", "fd00:10:244:1::13")
 		s.sync()
 		p := newPost(s, "open", "open too")
-		box := s.datagrams(s.node.Host, groupPort)
+		box := listen(t, s.node.Host)
 		for _, own := range s.hosts["open"].Addrs {
 			for _, to := range groupsOf(own) {
 				for _, from := range []netip.Addr{own, netip.IPv4Unspecified()} {
@@ -211,31 +210,4 @@ func TestWhatHostsSendToGroupsPasses(t *testing.T) {
 		}
 		p.requireDelivery()
 	})
-}
-
-// datagrams returns what comes to a port of a host by UDP.
-func (s *scene) datagrams(host *nodetest.Host, port int) <-chan string {
-	s.t.Helper()
-	box := make(chan string, 64)
-	for _, network := range []string{"udp4", "udp6"} {
-		require.NoError(s.t, host.Do(func() error {
-			conn, err := net.ListenPacket(network, fmt.Sprintf(":%d", port))
-			if err != nil {
-				return err
-			}
-			s.t.Cleanup(func() { _ = conn.Close() })
-			go func() {
-				buffer := make([]byte, 1500)
-				for {
-					n, _, err := conn.ReadFrom(buffer)
-					if err != nil {
-						return
-					}
-					box <- string(buffer[:n])
-				}
-			}()
-			return nil
-		}))
-	}
-	return box
 }

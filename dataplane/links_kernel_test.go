@@ -129,11 +129,11 @@ func linkLocal(t *testing.T, host *nodetest.Host, name string) netip.Addr {
 	return found
 }
 
-// listen receives datagrams for any address of the host, as text. One socket for
+// listen receives datagrams for groupPort of any address of the host, as text. One socket for
 // both families would miss IPv4 multicast.
 func listen(t *testing.T, host *nodetest.Host) <-chan string {
 	t.Helper()
-	received := make(chan string, 16)
+	received := make(chan string, 64)
 	require.NoError(t, host.Do(func() error {
 		for _, network := range []string{"udp4", "udp6"} {
 			conn, err := net.ListenPacket(network, fmt.Sprintf(":%d", groupPort))

@@ -107,7 +107,7 @@ func TestTaggedFramesPass(t *testing.T) {
 		s := closedScene(t, backend)
 		s.sync()
 		p := newPost(s, "a", "b")
-		box := s.datagrams(s.hosts["b"], groupPort)
+		box := listen(t, s.hosts["b"])
 		for _, to := range s.hosts["b"].Addrs {
 			for tags := 1; tags <= 2; tags++ {
 				text := fmt.Sprintf("%d tags to %s", tags, to)

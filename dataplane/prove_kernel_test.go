@@ -14,7 +14,7 @@ import (
 )
 
 // Another program flushes a chain of Moat's in the moment after the agent wrote it, in a table
-// that iptables can't print. Nobody can read back what is there then. It doesn't pass for what
+// that iptables can't print. What is there then can't be read back. It doesn't pass for what
 // Moat wrote: the isolated pod is closed by the sync, or by the next one after it failed.
 func TestAFlushBesideAnUnreadWriteIsRepaired(t *testing.T) {
 	for _, backend := range []iptables.Backend{iptables.NFT, iptables.Legacy} {

@@ -104,7 +104,7 @@ func gatesTo(links []PodLink) []match {
 	}
 	var gates []match
 	for _, name := range slices.Sorted(maps.Keys(names)) {
-		gates = append(gates, match{ruleset.InterfaceMatch{Side: ruleset.Source, Name: name}})
+		gates = append(gates, match{byInterface(name)})
 	}
 	return gates
 }
