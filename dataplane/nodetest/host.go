@@ -115,14 +115,20 @@ func (h *Host) OpenNamespace() (*os.File, error) {
 }
 
 // onThread runs a function on a thread that ends with it: a thread that changed
-// its namespace must not serve anything else.
+// its namespace must not serve anything else. Where the function ends its goroutine, as a
+// failed requirement does, the caller's ends too: a test fails then and doesn't hang.
 func onThread(do func() error) error {
-	result := make(chan error)
+	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		defer close(result)
 		result <- do()
 	}()
-	return <-result
+	err, returned := <-result
+	if !returned {
+		runtime.Goexit()
+	}
+	return err
 }
 
 // Addr returns the host's address of the family that the other address has.

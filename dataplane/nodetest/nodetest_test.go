@@ -3,6 +3,7 @@ package nodetest_test
 import (
 	"os/exec"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -73,4 +74,26 @@ func TestConntrackKnowsSCTP(t *testing.T) {
 		require.True(t, remote.DamagedSCTP(addr, 80, time.Second))
 	}
 	require.Equal(t, "[1:52] -A FORWARD[1:72] -A FORWARD", invalid())
+}
+
+// A requirement that fails on a thread of the host's ends the test that asked for it.
+func TestAFunctionThatEndsItsGoroutine(t *testing.T) {
+	nodetest.RequireKernel(t)
+	node := nodetest.NewNode(t)
+	ended := make(chan bool)
+	go func() {
+		returned := false
+		defer func() { ended <- !returned }()
+		_ = node.Do(func() error {
+			runtime.Goexit()
+			return nil
+		})
+		returned = true
+	}()
+	select {
+	case right := <-ended:
+		require.True(t, right, "it went on")
+	case <-time.After(5 * time.Second):
+		require.Fail(t, "it hangs")
+	}
 }
