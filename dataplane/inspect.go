@@ -1,10 +1,12 @@
 package dataplane
 
 import (
+	"errors"
 	"slices"
 	"time"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -99,19 +101,19 @@ func (i *inspection) settle() {
 
 // disturbed reports whether somebody wrote other rules than were left. It reads the rules
 // of the mangle tables alone, and only if some nft table changed.
-func (i *inspection) disturbed() bool {
+func (i *inspection) disturbed() (bool, error) {
 	if i.observer == nil || !i.left.Taken() {
-		return false
+		return false, nil
 	}
 	now, err := i.observer.Rules(i.left)
 	if err != nil {
-		return true
+		return false, err
 	}
 	same := now.Same(i.left)
 	if same {
 		i.left = now // has a newer generation, maybe
 	}
-	return !same
+	return !same, nil
 }
 
 func (i *inspection) close() {
@@ -129,9 +131,14 @@ func (e *enforcer) glance(told time.Time) bool {
 	}
 	e.metrics.reads.WithLabelValues(readGlance).Inc()
 	start := time.Now()
-	disturbed := e.inspection.disturbed()
+	disturbed, err := e.inspection.disturbed()
 	e.waker.took(time.Since(start))
-	if !disturbed {
+	switch {
+	case errors.Is(err, nfnetlink.ErrChanging):
+		// Others write all the time, maybe elsewhere. Their next write is one more reason to
+		// look, and the next inspection has everything read.
+		return false
+	case err == nil && !disturbed:
 		e.right = start
 		return false
 	}

@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -14,6 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/nfnetlink"
+	"github.com/moat-dev/moat/dataplane/nlattr"
 )
 
 // wakingAgent syncs when the kernel tells of changes, as the agent does, but never by
@@ -115,6 +118,69 @@ func TestOtherWritesAreGlancedAtOnly(t *testing.T) {
 		return nil
 	}))
 	require.Equal(t, full, reads(readFull))
+}
+
+// Who writes all the time, so that no table can be read in one piece, is no damage, and
+// hides none for longer than until the next inspection.
+func TestATableThatChangesAllTheTimeIsNoDamage(t *testing.T) {
+	s := newScene(t, iptables.NFT)
+	s.namespace("default", nil)
+	largeNode(s, 20, 5)
+	s.sync()
+	s.comeToRest()
+	written := make(chan error, 1)
+	ctx, stop := context.WithCancel(t.Context())
+	var writes atomic.Int64
+	go func() { written <- s.node.Do(func() error { return writeAllTheTime(ctx, &writes) }) }()
+	defer func() {
+		stop()
+		require.NoError(t, <-written)
+	}()
+	interrupted := func() bool {
+		_, err := s.enforcer.inspection.observer.Rules(iptables.Rules{})
+		return errors.Is(err, nfnetlink.ErrChanging)
+	}
+	require.NoError(t, s.node.Do(func() error {
+		seen := 0
+		for start := time.Now(); seen < 5 && time.Since(start) < 30*time.Second; {
+			if interrupted() {
+				seen++
+			}
+			require.False(t, s.enforcer.glance(time.Now()), "after %d writes", writes.Load())
+		}
+		require.Equal(t, 5, seen, "the reading was never interrupted")
+		s.run("iptables-nft", "-t", "mangle", "-F")
+		require.Eventually(t, func() bool { return s.enforcer.glance(time.Now()) || inspected(s.enforcer) }, 5*time.Second, time.Millisecond)
+		return nil
+	}))
+}
+
+// inspected makes an inspection and reports whether it asks for a full read.
+func inspected(e *enforcer) bool {
+	e.inspect()
+	return !e.trusted
+}
+
+// writeAllTheTime makes and deletes a table of its own until the context ends, in the
+// network namespace of the calling thread.
+func writeAllTheTime(ctx context.Context, writes *atomic.Int64) error {
+	socket, err := nfnetlink.Open(nfnetlink.Short)
+	if err != nil {
+		return err
+	}
+	defer socket.Close()
+	var name []byte
+	nlattr.Append(&name, unix.NFTA_TABLE_NAME, []byte("busy\x00")...)
+	for ctx.Err() == nil {
+		for _, command := range []int{unix.NFT_MSG_NEWTABLE, unix.NFT_MSG_DELTABLE} {
+			change := nfnetlink.Request{Command: command, Family: unix.NFPROTO_IPV4, Attributes: name, New: command == unix.NFT_MSG_NEWTABLE}
+			if err := socket.Transact(unix.NFNL_SUBSYS_NFTABLES, []nfnetlink.Request{change}); err != nil {
+				return err
+			}
+			writes.Add(1)
+		}
+	}
+	return nil
 }
 
 // kube-proxy writes the rules of all Services again and again: 500, or 5,000 with

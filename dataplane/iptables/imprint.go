@@ -126,10 +126,11 @@ const prime = 1099511628211
 
 // imprintOf takes the imprint of one family's nft table.
 func imprintOf(s *nfnetlink.Socket, family uint8, table string) (Imprint, error) {
-	i := Imprint{chains: map[string]uint64{}, firsts: map[string]uint64{}}
+	var i Imprint
 	var hash maphash.Hash
 	hash.SetSeed(seed)
-	err := dump(s, unix.NFT_MSG_GETRULE, family, inTable(table), func(r nfnetlink.Reply) {
+	begin := func() { i = Imprint{chains: map[string]uint64{}, firsts: map[string]uint64{}} }
+	err := dump(s, unix.NFT_MSG_GETRULE, family, inTable(table), begin, func(r nfnetlink.Reply) {
 		hash.Reset()
 		hashRule(&hash, r.Attributes)
 		sum, chain := hash.Sum64(), textOf(r.Attributes, ruleChain)
@@ -154,12 +155,15 @@ func inTable(table string) []byte {
 // it works where iptables fails.
 func (o *Observer) Unhook(family ruleset.Family, prefix string, keep []string) error {
 	number := nftFamilies[slices.Index(ruleset.Families(), family)]
-	begun := map[string]bool{} // of which the next rule isn't one to keep
-	for _, chain := range builtins {
-		begun[chain] = !slices.Contains(keep, chain)
-	}
 	var deletions []nfnetlink.Request
-	err := dump(o.nft, unix.NFT_MSG_GETRULE, number, inTable(tableName), func(r nfnetlink.Reply) {
+	begun := map[string]bool{} // of which the next rule isn't one to keep
+	begin := func() {
+		deletions = nil
+		for _, chain := range builtins {
+			begun[chain] = !slices.Contains(keep, chain)
+		}
+	}
+	err := dump(o.nft, unix.NFT_MSG_GETRULE, number, inTable(tableName), begin, func(r nfnetlink.Reply) {
 		chain := textOf(r.Attributes, ruleChain)
 		if begun[chain] && slices.Contains(builtins, chain) && jumpsTo(r.Attributes, prefix) {
 			attributes := inTable(tableName)

@@ -43,6 +43,10 @@ func (o *Observer) Close() {
 	}
 }
 
+// attempts is how often a table is read before it counts as one that others change all the
+// time.
+const attempts = 3
+
 // Fingerprint stands for what all mangle tables of the node hold, chains and rules
 // in their order, without counters. Two are compared with Same. The zero value is
 // like no other.

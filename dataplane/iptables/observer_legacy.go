@@ -28,7 +28,6 @@ const (
 	targetHeader   = 32                     // struct xt_entry_target without its data
 	targetNameAt   = 2                      // behind its size
 	chainTarget    = "ERROR"                // of an entry that begins a chain, whose name is its data
-	legacyAttempts = 3                      // as another program may change the table in between
 )
 
 // legacyLayout is where the parts of one rule are (struct ipt_entry, ip6t_entry).
@@ -72,7 +71,7 @@ func (o *Observer) readLegacy(family ruleset.Family, table string) ([]byte, erro
 		return nil, fmt.Errorf("opening a socket: %w", unix.EAFNOSUPPORT)
 	}
 	level := legacyLayouts[family].level
-	for range legacyAttempts {
+	for range attempts {
 		info := make([]byte, infoBytes)
 		copy(info, table)
 		if err := getsockopt(socket, level, getInfo, info); err != nil {

@@ -49,7 +49,7 @@ func generation(s *nfnetlink.Socket) (uint32, error) {
 func hashChains(s *nfnetlink.Socket, family uint8, table string) (uint64, error) {
 	var hash maphash.Hash
 	hash.SetSeed(seed)
-	err := dump(s, unix.NFT_MSG_GETCHAIN, family, nil, func(r nfnetlink.Reply) {
+	err := dump(s, unix.NFT_MSG_GETCHAIN, family, nil, hash.Reset, func(r nfnetlink.Reply) {
 		if textOf(r.Attributes, chainTable) == table {
 			hashChain(&hash, r.Attributes)
 		}
@@ -57,9 +57,16 @@ func hashChains(s *nfnetlink.Socket, family uint8, table string) (uint64, error)
 	return hash.Sum64(), err
 }
 
-// dump asks for all of a kind. A kernel without nft has none.
-func dump(s *nfnetlink.Socket, command int, family uint8, attributes []byte, handle func(nfnetlink.Reply)) error {
-	err := s.Ask(nfnetlink.Request{Subsystem: unix.NFNL_SUBSYS_NFTABLES, Command: command, Dump: true, Family: family, Attributes: attributes}, handle)
+// dump asks for all of a kind, again where some table was written meanwhile: the kernel
+// counts the writes of all tables together, so that kube-proxy's interrupt it too. Each
+// attempt starts with begin. A kernel without nft has none.
+func dump(s *nfnetlink.Socket, command int, family uint8, attributes []byte, begin func(), handle func(nfnetlink.Reply)) error {
+	request := nfnetlink.Request{Subsystem: unix.NFNL_SUBSYS_NFTABLES, Command: command, Dump: true, Family: family, Attributes: attributes}
+	err := nfnetlink.ErrChanging
+	for n := 0; n < attempts && errors.Is(err, nfnetlink.ErrChanging); n++ {
+		begin()
+		err = s.Ask(request, handle)
+	}
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ENOENT) {
 		return nil
 	}
@@ -103,7 +110,8 @@ func hashAttributes(hash *maphash.Hash, content []byte, leftOut func(kind int) b
 // chains lists the chains of all families.
 func nftChains(s *nfnetlink.Socket) ([]Chain, error) {
 	var chains []Chain
-	err := dump(s, unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil, func(r nfnetlink.Reply) {
+	begin := func() { chains = nil }
+	err := dump(s, unix.NFT_MSG_GETCHAIN, unix.AF_UNSPEC, nil, begin, func(r nfnetlink.Reply) {
 		chains = append(chains, Chain{NFT, nftFamily(r.Family), textOf(r.Attributes, chainTable), textOf(r.Attributes, chainName)})
 	})
 	return chains, err
