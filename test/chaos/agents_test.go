@@ -167,8 +167,10 @@ func (s *suite) awaitReady() {
 func (s *suite) awaitRestore(node int) {
 	s.t.Helper()
 	agent, parent := s.Nodes[node].Agent, fmt.Sprintf(" %d ", s.Nodes[node].Agent.Pid())
+	changes := s.churn.count.Load()
 	for end := time.Now().Add(readyWithin); ; s.sleep(time.Millisecond) {
-		require.True(s.t, time.Now().Before(end) && agent.Running(), "the agent of %s restores nothing; its log is %s", s.Nodes[node].Name, agent.Log)
+		require.True(s.t, time.Now().Before(end) && agent.Running(), "the agent of %s restores nothing, with %d changes meanwhile, of which the last that failed did so with %v; its log is %s",
+			s.Nodes[node].Name, s.churn.count.Load()-changes, s.churn.failed.Load(), agent.Log)
 		stats, err := filepath.Glob("/proc/[0-9]*/stat")
 		require.NoError(s.t, err)
 		for _, stat := range stats {

@@ -24,6 +24,7 @@ type churn struct {
 	client client.Client
 	random *rand.Rand
 	count  atomic.Int64 // changes that were made
+	failed atomic.Value // the error of the last one that wasn't, as text
 
 	cancel context.CancelFunc
 	done   sync.WaitGroup
@@ -54,9 +55,11 @@ func (c *churn) start() {
 			case <-time.After(churnEvery):
 			}
 			// The API server may be what fails.
-			if c.change(ctx) == nil {
-				c.count.Add(1)
+			if err := c.change(ctx); err != nil {
+				c.failed.Store(err.Error())
+				continue
 			}
+			c.count.Add(1)
 		}
 	})
 }

@@ -61,6 +61,11 @@ func (n *Node) StartAgentOf(t testing.TB, binary string, env []string, backend i
 	}
 	args := append([]string{"agent", "--node-name=" + n.Name, "--iptables-backend=" + backendFlags[backend], "--pod-start-guard=Off"}, flags...)
 	agent := n.Start(t, "agent", append([]string{"KUBECONFIG=" + n.kubeconfig}, env...), binary, args...)
+	t.Cleanup(func() {
+		if t.Failed() {
+			agent.Explain()
+		}
+	})
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.Agent = agent

@@ -17,6 +17,9 @@ import (
 // period of an agent's pod.
 const stopWithin = 60 * time.Second
 
+// explainWithin is how long a program may take to say what it does.
+const explainWithin = 5 * time.Second
+
 // Process is a program that runs in a node.
 type Process struct {
 	// Log is the file that has its output. A process of the same name appends.
@@ -100,6 +103,19 @@ func (p *Process) Kill(t testing.TB) {
 // Signal sends the process a signal and returns at once.
 func (p *Process) Signal(signal syscall.Signal) {
 	_ = p.process.Signal(signal) // It may end in this moment.
+}
+
+// Explain ends a Go program that still runs, and has it write to its log what each of its
+// goroutines does.
+func (p *Process) Explain() {
+	if !p.Running() {
+		return
+	}
+	p.Signal(syscall.SIGQUIT)
+	select {
+	case <-p.ended:
+	case <-time.After(explainWithin):
+	}
 }
 
 func (p *Process) end(t testing.TB, signal syscall.Signal) {
