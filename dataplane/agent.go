@@ -18,6 +18,7 @@ import (
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/vishvananda/netlink"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -30,6 +31,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
+	"github.com/moat-dev/moat/dataplane/nfnetlink"
 )
 
 // +kubebuilder:rbac:groups="",resources=pods;namespaces;nodes,verbs=get;list;watch
@@ -160,6 +162,9 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Agent, e
 // newAgent makes an agent that watches through the manager's cache.
 func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent, error) {
 	log := mgr.GetLogger().WithName("agent").WithValues("node", options.NodeName)
+	if err := netlink.SetSocketTimeout(nfnetlink.AnswerWithin); err != nil {
+		return nil, err
+	}
 	a := &Agent{
 		options:  options,
 		log:      log,

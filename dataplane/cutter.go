@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/moat-dev/moat/dataplane/conntrack"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -96,9 +95,9 @@ func (c *cutter) open() error {
 	if c.table != nil {
 		return nil
 	}
-	routes, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	routes, err := openRoutes()
 	if err != nil {
-		return fmt.Errorf("opening a route netlink socket: %w", err)
+		return err
 	}
 	ports, err := conntrack.ClientPorts()
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -86,9 +85,9 @@ func uplinksOf(foreign, local []netip.Addr) ([]string, error) {
 	if len(foreign) == 0 {
 		return nil, nil
 	}
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := openRoutes()
 	if err != nil {
-		return nil, fmt.Errorf("opening a route netlink socket: %w", err)
+		return nil, err
 	}
 	defer handle.Close()
 	r := routes{handle: handle}

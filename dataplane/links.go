@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -31,9 +32,9 @@ var errName = errors.New("a rule can't hold that name")
 //
 // With an error it returns the links that could be found.
 func linksOf(endpoints []policy.Endpoint) (compile.Links, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := openRoutes()
 	if err != nil {
-		return compile.Links{}, fmt.Errorf("opening a route netlink socket: %w", err)
+		return compile.Links{}, err
 	}
 	defer handle.Close()
 	r := routes{handle: handle, names: map[int]string{}}
@@ -69,6 +70,20 @@ func joinLinks(a, b compile.Links) compile.Links {
 		joined[d] = slices.Compact(joined[d])
 	}
 	return joined
+}
+
+// openRoutes makes a socket for questions about links, addresses and routes, in the network
+// namespace of the calling thread. Without a limit of its own it would wait for ever for an
+// answer that doesn't come.
+func openRoutes() (*netlink.Handle, error) {
+	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err == nil {
+		err = handle.SetSocketTimeout(nfnetlink.AnswerWithin)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("opening a route netlink socket: %w", err)
+	}
+	return handle, nil
 }
 
 // routes asks the kernel for routes.

@@ -170,9 +170,9 @@ func (m *model) askNetwork() error {
 // hostLinks returns the link of each address to which the node has a route of its own,
 // without a gateway.
 func hostLinks(addrs []netip.Addr) (map[netip.Addr]int, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := openRoutes()
 	if err != nil {
-		return nil, fmt.Errorf("opening a route netlink socket: %w", err)
+		return nil, err
 	}
 	defer handle.Close()
 	links := map[netip.Addr]int{}

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/podstart"
@@ -48,9 +47,9 @@ type podLinks struct {
 // leads: nothing that a pod sends has a say. Of two links it isn't known which addresses are
 // whose. With an error it returns what it can.
 func (p *podLinks) follow(sandboxes []podstart.Sandbox) (map[string]compile.PodLink, error) {
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := openRoutes()
 	if err != nil {
-		return nil, fmt.Errorf("opening a route netlink socket: %w", err)
+		return nil, err
 	}
 	defer handle.Close()
 	all, err := listLinks(handle)

@@ -2,12 +2,8 @@ package dataplane
 
 import (
 	"errors"
-	"fmt"
 	"maps"
 	"net/netip"
-
-	"github.com/vishvananda/netlink"
-	"golang.org/x/sys/unix"
 )
 
 // ways are the interfaces by which the node reaches its own pods, isolated or not.
@@ -43,9 +39,9 @@ func lookUp(addrs []netip.Addr, known map[netip.Addr]string) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	handle, err := openRoutes()
 	if err != nil {
-		return fmt.Errorf("opening a route netlink socket: %w", err)
+		return err
 	}
 	defer handle.Close()
 	r := routes{handle: handle, names: map[int]string{}}

@@ -52,12 +52,16 @@ func (k *Kernel) open() (err error) {
 	if k.handle, err = netlink.NewHandle(unix.NETLINK_NETFILTER); err != nil {
 		return err
 	}
+	if err := k.handle.SetSocketTimeout(nfnetlink.AnswerWithin); err != nil {
+		return err
+	}
 	socket, err := nl.Subscribe(unix.NETLINK_NETFILTER)
 	if err != nil {
 		return err
 	}
 	k.sockets = map[int]*nl.SocketHandle{unix.NETLINK_NETFILTER: {Socket: socket}}
-	if err := errors.Join(socket.SetSendTimeout(&nl.SocketTimeoutTv), socket.SetReceiveTimeout(&nl.SocketTimeoutTv)); err != nil {
+	within := unix.NsecToTimeval(nfnetlink.AnswerWithin.Nanoseconds())
+	if err := errors.Join(socket.SetSendTimeout(&within), socket.SetReceiveTimeout(&within)); err != nil {
 		return err
 	}
 	if k.headers, err = nfnetlink.Open(nfnetlink.Short); err != nil {

@@ -10,6 +10,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"iter"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -17,8 +18,8 @@ import (
 // headerBytes is the length of what begins each message (struct nfgenmsg).
 const headerBytes = 4
 
-// answerWithin bounds the wait for an answer of the kernel, in seconds.
-const answerWithin = 5
+// AnswerWithin bounds the wait for an answer of the kernel.
+const AnswerWithin = 5 * time.Second
 
 // Sizes of a socket's buffer. No message of the answer may be longer.
 const (
@@ -44,7 +45,8 @@ func Open(buffer int) (*Socket, error) {
 		return nil, err
 	}
 	s := &Socket{fd: fd, buffer: make([]byte, buffer)}
-	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: answerWithin})
+	within := unix.NsecToTimeval(AnswerWithin.Nanoseconds())
+	err = unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &within)
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 	}
