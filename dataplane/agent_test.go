@@ -240,6 +240,8 @@ func TestAgentRepairsItsHook(t *testing.T) {
 		return len(table.Hooks["FORWARD"]) == 1
 	}
 	s.eventually(hooked, "the agent hooks itself in")
+	// What others do while the first sync still runs is put right and isn't told.
+	s.eventually(func() bool { return isSynced(s.report()) }, "the first sync ends")
 	runIn(t, s.node.Host, "iptables-nft", "-t", "mangle", "-D", "FORWARD", "1")
 	s.eventually(func() bool {
 		var list eventsv1.EventList

@@ -60,7 +60,8 @@ func TestTable(t *testing.T) {
 	}
 }
 
-// track makes a rule that makes the kernel track connections.
+// track makes a rule that makes the kernel track connections, and keep those that ended: it
+// forgets those of SCTP three seconds later.
 func track(t *testing.T, node *nodetest.Node) {
 	t.Helper()
 	for _, program := range []string{"iptables-nft", "ip6tables-nft"} {
@@ -68,6 +69,14 @@ func track(t *testing.T, node *nodetest.Node) {
 			return exec.Command(program, "-t", "mangle", "-A", "FORWARD", "-m", "conntrack", "--ctstate", "INVALID").Run()
 		}))
 	}
+	require.NoError(t, node.Do(func() error {
+		for _, state := range []string{"closed", "shutdown_sent", "shutdown_recd", "shutdown_ack_sent"} {
+			if err := nodetest.SetSysctl("netfilter/nf_conntrack_sctp_timeout_"+state, "60"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
 }
 
 func open(t *testing.T, node *nodetest.Node) *conntrack.Table {
