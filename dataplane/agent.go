@@ -423,7 +423,7 @@ func (a *Agent) sayWhatIsWrong() {
 	v, engines := a.enforcer.view, a.enforcer.engines
 	if v != nil {
 		for _, p := range v.selecting {
-			if err := v.refused[p.UID]; err != nil && a.said.refused[p.UID] == nil {
+			if err := v.refused[p.UID]; err != nil && a.said.refused[p.UID] == nil && !errors.Is(err, errThrottled) {
 				a.log.Error(err, "The rules of a policy can't be in the kernel, and the pods that it selects are closed",
 					"reason", refusalReason(err), "policy", p.Namespace+"/"+p.Name, "generation", p.Generation)
 			}

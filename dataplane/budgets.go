@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -68,6 +69,19 @@ func (b *budgets) closeExpensive(v *view, pods budget.Pods) {
 		v.expensive[p.UID] = excess
 	}
 	v.endpoints = closeThose(v.endpoints, func(p *policy.Policy) bool { return decision.Closed[p] != nil })
+}
+
+// work is about how long the node takes to write the rules and sets of a policy. One that
+// selects no pod of the node has none.
+func (b *budgets) work(v *view, p *policy.Policy, pods budget.Pods) time.Duration {
+	if len(policy.Selecting(v.local, []*policy.Policy{p})) == 0 {
+		return 0
+	}
+	limits := b.limits
+	if b.mode == BudgetReport {
+		limits = budget.Ceilings()
+	}
+	return budget.Work(p, limits, pods)
 }
 
 func namesOf(policies map[*policy.Policy]*budget.Excess) []string {

@@ -17,10 +17,19 @@ const (
 	debtFree = 10 * time.Second
 )
 
-// debts knows of each namespace how much time the node spent on its policies in vain. A
-// debt shrinks by one second in debtShare seconds. It is a namespace's and not a policy's,
-// since a policy can be edited each minute, or deleted and made again.
-type debts map[string]debt
+// debts knows of each namespace how much time the node spent on its policies. A debt
+// shrinks by one second in as many as share says, and as much as free says delays nobody. It is a
+// namespace's and not a policy's, since a policy can be edited each minute, or deleted and
+// made again.
+type debts struct {
+	share time.Duration
+	free  time.Duration
+	of    map[string]debt
+}
+
+func newDebts(share time.Duration, free time.Duration) debts {
+	return debts{share, free, map[string]debt{}}
+}
 
 type debt struct {
 	owed time.Duration
@@ -30,28 +39,28 @@ type debt struct {
 // charge adds to a namespace's debt, and forgets the namespaces without one.
 func (d debts) charge(namespace string, took time.Duration, now time.Time) {
 	owed := d.owed(namespace, now) + took
-	for other := range d {
+	for other := range d.of {
 		if d.owed(other, now) == 0 {
-			delete(d, other)
+			delete(d.of, other)
 		}
 	}
-	d[namespace] = debt{owed, now}
+	d.of[namespace] = debt{owed, now}
 }
 
 func (d debts) owed(namespace string, now time.Time) time.Duration {
-	return max(0, d[namespace].owed-now.Sub(d[namespace].at)/debtShare)
+	return max(0, d.of[namespace].owed-now.Sub(d.of[namespace].at)/d.share)
 }
 
-// until returns when policies of the namespace may be tried again; zero: now.
+// until returns when policies of the namespace have their turn again; zero: now.
 func (d debts) until(namespace string, now time.Time) time.Time {
-	over := d.owed(namespace, now) - debtFree
+	over := d.owed(namespace, now) - d.free
 	if over <= 0 {
 		return time.Time{}
 	}
-	return now.Add(over * debtShare)
+	return now.Add(over * d.share)
 }
 
-// owes reports whether the next try of a policy of the namespace waits.
+// owes reports whether the next policy of the namespace waits.
 func (d debts) owes(namespace string, now time.Time) bool { return !d.until(namespace, now).IsZero() }
 
 // debtError is why a policy is closed that wasn't tried.

@@ -8,7 +8,7 @@ import (
 )
 
 func TestADebtShrinksWithTime(t *testing.T) {
-	now, d := time.Unix(1000, 0), debts{}
+	now, d := time.Unix(1000, 0), newDebts(debtShare, debtFree)
 	require.False(t, d.owes("a", now))
 	d.charge("a", debtFree, now)
 	require.False(t, d.owes("a", now), "what is refused at once is free")
@@ -20,14 +20,14 @@ func TestADebtShrinksWithTime(t *testing.T) {
 
 	later := now.Add(24 * time.Hour)
 	d.charge("b", time.Second, later)
-	require.Len(t, d, 1, "who owes nothing is forgotten")
+	require.Len(t, d.of, 1, "who owes nothing is forgotten")
 }
 
 // Whoever edits a policy each minute, or makes a new one, each of which is killed after half
 // a minute, takes some 3 % of the node's time.
 func TestEditsEachMinuteTakeAShareOfTime(t *testing.T) {
 	const each = 30 * time.Second
-	start, d := time.Unix(0, 0), debts{}
+	start, d := time.Unix(0, 0), newDebts(debtShare, debtFree)
 	now, spent := start, time.Duration(0)
 	for now.Before(start.Add(24 * time.Hour)) {
 		if !d.owes("a", now) {

@@ -105,6 +105,7 @@ type enforcer struct {
 	quarantine quarantine
 	attempts
 	budgets *budgets
+	pace    pace
 	engines []string // other engines of NetworkPolicy on the node
 	strays  []stray
 
@@ -116,7 +117,7 @@ func newEnforcer(requested iptables.Backend) *enforcer {
 	return &enforcer{
 		requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {},
 		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{}, attempts: newAttempts(), families: nodeFamilies,
-		budgets: newBudgets(budget.Defaults(), BudgetEnforce), sources: newSources(),
+		budgets: newBudgets(budget.Defaults(), BudgetEnforce), sources: newSources(), pace: newPace(),
 	}
 }
 
@@ -136,6 +137,7 @@ func (e *enforcer) sync(ctx context.Context, m *model) error {
 		e.view.refused = e.quarantine.reasons()
 		maps.Copy(e.view.refused, e.clashes)
 		maps.Copy(e.view.refused, e.view.expensive)
+		maps.Copy(e.view.refused, e.pace.reasons())
 	}
 	if err == nil && e.trusted {
 		e.inspection.settle()
@@ -230,6 +232,8 @@ func (e *enforcer) look(m *model) bool {
 	}
 	v := m.view(since)
 	if v != nil {
+		e.pace.follow(v, func(p *policy.Policy) time.Duration { return e.budgets.work(v, p, m) }, e.begun)
+		e.pace.goOn(m, e.begun)
 		e.budgets.closeExpensive(v, m)
 		e.view = v
 	}

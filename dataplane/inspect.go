@@ -200,6 +200,7 @@ func (e *enforcer) linksAsLeft() bool {
 func (e *enforcer) close() {
 	e.inspection.close()
 	e.waker.close()
+	e.pace.close()
 	e.cutter.close()
 	if e.sets != nil {
 		e.sets.Close()

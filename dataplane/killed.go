@@ -26,7 +26,7 @@ type attempts struct {
 }
 
 func newAttempts() attempts {
-	return attempts{debts: debts{}, limit: iptables.RunTimeout, room: mostSets}
+	return attempts{debts: newDebts(debtShare, debtFree), limit: iptables.RunTimeout, room: mostSets}
 }
 
 // findKillers is findFaults for a pass in which iptables-restore was killed, by its time
@@ -168,7 +168,7 @@ func (f *inForce) policies() map[policyID]bool {
 // holdDebtors puts the policies into quarantine that are new or changed, of namespaces
 // whose tries have taken too much of the node's time.
 func (e *enforcer) holdDebtors(now time.Time) {
-	for namespace := range e.debts {
+	for namespace := range e.debts.of {
 		until := e.debts.until(namespace, now)
 		if until.IsZero() {
 			continue

@@ -119,7 +119,7 @@ func TestAPolicyThatKillsIptablesHoldsBackNoOtherNamespace(t *testing.T) {
 
 				// Later all are tried again, and work.
 				require.NoError(t, os.Remove(trouble))
-				clear(s.enforcer.debts)
+				clear(s.enforcer.debts.of)
 				for id := range s.enforcer.quarantine {
 					s.enforcer.quarantine[id].retry = time.Now()
 				}
@@ -178,7 +178,7 @@ func TestABusyNodeClosesNobody(t *testing.T) {
 			s.enforcer.close() // finds its programs again
 			require.ErrorContains(t, s.trySync(), "after "+testLimit.String())
 			require.Empty(t, s.quarantined())
-			require.Empty(t, s.enforcer.debts)
+			require.Empty(t, s.enforcer.debts.of)
 			s.requireTCP(true, "busybox", "neighbour", 81)
 			s.requireTCP(true, "busybox", "attacker", 81)
 			require.NoError(t, os.Remove(trouble))

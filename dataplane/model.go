@@ -239,9 +239,10 @@ func (m *model) selectsLocal(p *policy.Policy) bool {
 // view is what the rules of this node depend on, at one revision.
 type view struct {
 	revision  uint64
-	local     []*policy.Pod // the node's pods
+	local     []*policy.Pod    // the node's pods
+	policies  []*policy.Policy // of the namespaces of these pods, as they are enforced
 	endpoints []policy.Endpoint
-	selecting []*policy.Policy
+	selecting []*policy.Policy // of these policies, those that select one of the pods
 	guard     compile.Guard
 	gone      int                  // how many of the endpoints, the last ones, are orphans
 	seen      map[types.UID]string // seenPods
@@ -250,6 +251,10 @@ type view struct {
 
 	// links are those by which connections are judged; the enforcer adds them.
 	links compile.Links
+
+	// waiting are policies of which not the present version is enforced; the enforcer adds
+	// them.
+	waiting map[types.UID]*policy.Policy
 
 	// expensive says of policies that are over budget why, and the endpoints are closed
 	// that these isolate; the enforcer adds it.
@@ -313,11 +318,21 @@ func (m *model) view(since uint64) *view {
 	slices.SortFunc(policies, func(a, b *policy.Policy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	v.endpoints, v.gone = append(policy.Endpoints(local, policies), gone...), len(gone)
-	v.selecting = policy.Selecting(local, policies)
+	v.gone = len(gone)
+	v.enforce(policies, gone)
 	v.seen = seenPods(local, digests, v.selecting)
 	return v
 }
+
+// enforce takes the policies that are enforced, and the endpoints of orphans.
+func (v *view) enforce(policies []*policy.Policy, gone []policy.Endpoint) {
+	v.policies = policies
+	v.endpoints = append(policy.Endpoints(v.local, policies), gone...)
+	v.selecting = policy.Selecting(v.local, policies)
+}
+
+// renew has the rules made anew although nothing has changed that they depend on.
+func (m *model) renew() { m.change(func() { m.revision++ }) }
 
 // localPods returns the pods of this node and the policies of their namespaces.
 func (m *model) localPods() ([]*policy.Pod, []*policy.Policy) {

@@ -116,7 +116,7 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, deg
 	var selecting []*policy.Policy
 	var refused map[types.UID]error
 	if v != nil {
-		selecting, refused = v.selecting, v.refused
+		selecting, refused = v.present(), v.refused
 	}
 	r.followForce(v, generations(selecting, refused), syncErr)
 	status := statusOf(selecting, r.inForce, refused, syncErr)
@@ -215,8 +215,11 @@ type failedPolicy struct {
 // for.
 func refusalReason(err error) string {
 	var excess *budget.Excess
-	if errors.As(err, &excess) {
+	switch {
+	case errors.As(err, &excess):
 		return v1alpha1.NodeReasonTooExpensive
+	case errors.Is(err, errThrottled):
+		return v1alpha1.NodeReasonThrottled
 	}
 	return v1alpha1.NodeReasonRestoreFailed
 }

@@ -128,7 +128,7 @@ func (s *scene) apply(text string) {
 		np.Namespace = "default"
 	}
 	np.UID = types.UID(np.Namespace + "/" + np.Name)
-	np.Generation = 1
+	np.Generation = max(1, np.Generation)
 	s.policies[np.Name] = np
 	s.model.see(np)
 }

@@ -80,6 +80,7 @@ const (
 	NodeReasonOtherEngineFound        = "OtherEngineFound"
 	NodeReasonNoOtherEngine           = "NoOtherEngine"
 	NodeReasonTooExpensive            = "TooExpensive"
+	NodeReasonThrottled               = "Throttled"
 	NodeReasonAffordable              = "Affordable"
 	NodeReasonBudgetNearlyUsed        = "BudgetNearlyUsed"
 )
