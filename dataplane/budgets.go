@@ -81,7 +81,7 @@ func (b *budgets) work(v *view, p *policy.Policy, pods budget.Pods) time.Duratio
 	if b.mode == BudgetReport {
 		limits = budget.Ceilings()
 	}
-	return budget.Work(p, limits, pods)
+	return time.Duration(budget.Work(p, limits, pods)) * time.Microsecond
 }
 
 func namesOf(policies map[*policy.Policy]*budget.Excess) []string {

@@ -252,3 +252,20 @@ func BenchmarkDecide(b *testing.B) {
 		}
 	}
 }
+
+// What is large by any resource is much work, and what is closed is none.
+func TestWork(t *testing.T) {
+	n := newNode(1, 1000, "a")
+	work := func(spec networkingv1.NetworkPolicySpec) int {
+		return budget.Work(parse(budgettest.Named("a", "p", 1, spec))[0], budget.Defaults(), n.index)
+	}
+	small := work(budgettest.Peers(2, 2))
+	require.Positive(t, small)
+	for name, large := range map[string]networkingv1.NetworkPolicySpec{
+		"prefixes": budgettest.ManyCIDRs(10_000), "rules": budgettest.Peers(30, 15*30), "sets": budgettest.Peers(500, 1), "elements": budgettest.Everything(100),
+	} {
+		require.Greater(t, work(large), 10*small, name)
+	}
+	require.Zero(t, work(budgettest.NamesOfPorts(180)))
+	require.Zero(t, work(budgettest.Exceptions(10_000)))
+}
