@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -124,11 +126,10 @@ func (all streams) each(do func(name string, c *nodetest.Count)) {
 // requireCut makes a change and requires that the streams are cut in time and stay so.
 func (all streams) requireCut(s *scene, change func()) {
 	s.t.Helper()
-	changed, before := time.Now(), s.enforcer.syncing()
+	changed, before, waited := time.Now(), s.enforcer.syncing(), waitedForProcessor(s.t)
 	change()
 	var last time.Time
 	var name string
-	var starved time.Duration
 	for time.Since(changed) < cutWithin || time.Since(last) < quietFor {
 		all.each(func(stream string, c *nodetest.Count) {
 			if c.Last().After(last) {
@@ -138,16 +139,29 @@ func (all streams) requireCut(s *scene, change func()) {
 		if time.Since(changed) > 20*cutWithin {
 			require.FailNow(s.t, "not cut", "%s\n%s", name, s.dump())
 		}
-		rested := time.Now()
 		time.Sleep(time.Millisecond)
-		starved += max(0, time.Since(rested)-10*time.Millisecond)
 	}
-	// Where syncs and looks take longer than syncTakes, or a rest of a millisecond more
-	// than ten, as they do on a machine that also builds something, the cut is late by
-	// as much.
-	slow := max(0, s.enforcer.syncing()-before-syncTakes) + starved
+	// Where syncs and looks take longer than syncTakes, or this process waits for a
+	// processor, as it does on a machine that also builds something, the cut is late by as much.
+	slow := max(0, s.enforcer.syncing()-before-syncTakes) + max(0, waitedForProcessor(s.t)-waited)
 	s.t.Logf("cut after %s, excused %s", last.Sub(changed), slow)
 	require.Less(s.t, last.Sub(changed), cutWithin+slow, "%s\n%s", name, s.dump())
+}
+
+// waitedForProcessor is how long the threads of this process were ready to run and didn't, in
+// all (the second number of schedstat in the kernel's documentation). Those that have ended
+// count no more.
+func waitedForProcessor(t *testing.T) (all time.Duration) {
+	t.Helper()
+	threads, err := filepath.Glob("/proc/self/task/*/schedstat")
+	require.NoError(t, err)
+	for _, thread := range threads {
+		text, _ := os.ReadFile(thread) // it may have ended
+		var ran, waited int64
+		_, _ = fmt.Sscan(string(text), &ran, &waited)
+		all += time.Duration(waited)
+	}
+	return all
 }
 
 // requireQuiet requires that the streams, of which the answers are cut, end. What the node

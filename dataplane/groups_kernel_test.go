@@ -100,7 +100,7 @@ func TestConnectionsOfFramesToGroupsAreCut(t *testing.T) {
 		}
 		both(true)
 		s.apply(closed)
-		require.Eventually(t, func() bool { return len(s.cut()) >= 2 }, cutWithin+answerWithin, 10*time.Millisecond)
+		require.Eventually(t, func() bool { return len(s.cut()) >= 2 }, 20*cutWithin, 10*time.Millisecond)
 		both(false)
 	})
 }

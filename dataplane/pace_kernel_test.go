@@ -29,8 +29,7 @@ func TestAChangeThatWaits(t *testing.T) {
 		s.requireTCP(true, "busybox", "first", 80)
 		s.requireTCP(false, "busybox", "first", 81)
 
-		// The turn comes in two seconds.
-		s.enforcer.pace.debts.charge("busy", paceFree+2*time.Second/paceShare, time.Now())
+		s.enforcer.pace.debts.charge("busy", time.Hour, time.Now())
 		busy(2, "first, second", 81)
 		s.label("test-np", map[string]string{"role": "db"})
 		s.apply(walkThrough)
@@ -45,9 +44,12 @@ func TestAChangeThatWaits(t *testing.T) {
 		require.True(t, strings.HasPrefix(status.Failures[0].Message, "the policies of its namespace change so often"))
 
 		select {
-		case <-s.model.changed: // of the two changes
+		case <-s.model.changed: // of these changes
 		default:
 		}
+		clear(s.enforcer.pace.debts.of)
+		s.enforcer.pace.debts.charge("busy", paceFree+100*time.Millisecond/paceShare, time.Now())
+		s.enforcer.pace.goOn(s.model, time.Now())
 		select {
 		case <-s.model.changed:
 		case <-time.After(10 * time.Second):

@@ -252,15 +252,31 @@ func (h *Host) UDP(to netip.Addr, port uint16, within time.Duration) bool {
 			return err
 		}
 		defer func() { _ = conn.Close() }()
-		if err := conn.SetDeadline(time.Now().Add(within)); err != nil {
-			return err
+		// A busy kernel loses datagrams, those for example that wait for a neighbour.
+		for end := time.Now().Add(within); time.Now().Before(end); {
+			if _, err := conn.Write([]byte("moat")); err != nil {
+				return err
+			}
+			if err := conn.SetReadDeadline(earlier(end, time.Now().Add(udpAgain))); err != nil {
+				return err
+			}
+			_, err := conn.Read(make([]byte, 16))
+			if !errors.Is(err, os.ErrDeadlineExceeded) {
+				return err
+			}
 		}
-		if _, err := conn.Write([]byte("moat")); err != nil {
-			return err
-		}
-		_, err = conn.Read(make([]byte, 16))
-		return err
+		return os.ErrDeadlineExceeded
 	}) == nil
+}
+
+// udpAgain is how long an answer to a datagram may take before it is sent again.
+const udpAgain = time.Second
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }
 
 // Source ports of datagrams: those that the kernel gives to clients.
