@@ -152,7 +152,7 @@ func (m *metrics) addBounds() {
 	})
 	m.unusable = prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: metricNamespace, Name: "unusable_pod_addresses",
-		Help: "Pods of this node whose status shows an address that no pod can have, or one of the node's own.",
+		Help: "Pods of this node whose status shows an address that no pod can have, or one of a node.",
 	})
 }
 

@@ -16,8 +16,9 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// The status of a pod may show an address that no pod can have, or one of the node's own.
-// Such an address is left out: no rule and no set has it, and everything else goes on. The
+// The status of a pod may show an address that no pod can have, or one of a node. Such an
+// address is left out, and everything else goes on: no set has it, and no rule where it can't
+// be a pod's or is this node's. The
 // agent of the pod's node says so; the other agents leave it out in silence.
 
 // actionReadStatus is the action of the event about such a pod.
@@ -68,11 +69,12 @@ func (m *model) oddPods() map[types.NamespacedName]oddPod {
 	for key, pod := range m.sandboxes.seen {
 		shows := pod.Unusable
 		for _, addr := range pod.Addrs {
-			if m.addresses.Barred(addr) {
-				if shows != "" {
-					shows += ", "
-				}
-				shows += addr.String() + " (the node's own)"
+			node := m.addresses.NodeOf(addr, m.addresses.Get(key))
+			switch {
+			case m.addresses.Barred(addr):
+				shows += separated(shows, addr.String()+" (the node's own)")
+			case node != "":
+				shows += separated(shows, addr.String()+" (node "+node+"'s)")
 			}
 		}
 		if shows != "" {
@@ -80,6 +82,14 @@ func (m *model) oddPods() map[types.NamespacedName]oddPod {
 		}
 	}
 	return odd
+}
+
+// separated returns text with a comma before it, where something comes before.
+func separated(before, text string) string {
+	if before == "" {
+		return text
+	}
+	return ", " + text
 }
 
 // oddities tells people of odd pods, of each once.

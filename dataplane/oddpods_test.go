@@ -45,3 +45,26 @@ func TestOddPodsAreToldOnce(t *testing.T) {
 	require.Equal(t, 0.0, scrape(t, o.metrics)["unusable_pod_addresses"])
 	require.Empty(t, recorder.Events)
 }
+
+// A pod of this node whose status shows another node's address is told too, and allows that
+// node nothing.
+func TestAPodThatShowsAnotherNodesAddressIsTold(t *testing.T) {
+	m, recorder := newModel("node-1"), events.NewFakeRecorder(10)
+	o := newOddities(thisNode, recorder, newMetrics(), logr.Discard())
+	host := podObject("kube-proxy", "node-2", "192.0.2.2")
+	host.Spec.HostNetwork = true
+	m.setPod(parsePod(podObject("liar", "node-1", "192.0.2.2"), "node-1"))
+	o.tell(m.oddPods())
+	require.Empty(t, recorder.Events)
+
+	m.setPod(parsePod(host, "node-1"))
+	o.tell(m.oddPods())
+	require.Contains(t, <-recorder.Events, "192.0.2.2 (node node-2's)")
+	require.Nil(t, m.addresses.Owners(netip.MustParseAddr("192.0.2.2")).Peer)
+
+	host.Status.Phase = corev1.PodFailed // its address may be a pod's now
+	m.setPod(parsePod(host, "node-1"))
+	o.tell(m.oddPods())
+	require.Equal(t, 0.0, scrape(t, o.metrics)["unusable_pod_addresses"])
+	require.NotNil(t, m.addresses.Owners(netip.MustParseAddr("192.0.2.2")).Peer)
+}

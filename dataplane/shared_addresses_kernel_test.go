@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/nodetest"
 )
 
 // ranged gives the other nodes of a scene their ranges.
@@ -91,5 +92,49 @@ func TestAPodOutsideOfItsNodesRangesIsNotThePeer(t *testing.T) {
 		s.sync()
 		s.requirePings(true, s.hosts["busybox"], s.hosts["test-np"])
 		s.requirePings(false, s.hosts["stranger"], s.hosts["test-np"])
+	})
+}
+
+// A pod that shows another node's address doesn't make that node a peer. A pod that claims to
+// be on its node's network takes no pod's address, once the ranges are known.
+func TestAnotherNodesAddressIsNoPeer(t *testing.T) {
+	t.Parallel()
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		s := walkThroughScene(t, backend)
+		s.label("test-np", map[string]string{"role": "db"})
+		s.apply(walkThrough)
+		frontend := map[string]string{"role": "frontend"}
+		s.label("busybox", frontend)
+		s.pod("default", "other-node", nil, "10.244.2.13", "fd00:10:244:2::13")
+		s.model.lose(s.pods["other-node"])
+		onHost := func(name, node string, at *nodetest.Host) {
+			pod := podObject(name, node, at.Addrs[0].String(), at.Addrs[1].String())
+			pod.Spec.HostNetwork = true
+			s.update(pod)
+		}
+		db, busybox, other := s.hosts["test-np"], s.hosts["busybox"], s.hosts["other-node"]
+
+		for _, node := range []string{"elsewhere", "third", thisNode} {
+			s.show("liar", node, frontend, other)
+			s.sync()
+			s.requirePings(true, other, db) // until somebody says that it is a node
+			onHost("kube-proxy", "elsewhere", other)
+			onHost("flannel", "elsewhere", other)
+			s.sync()
+			s.requirePings(false, other, db)
+			s.model.lose(s.pods["kube-proxy"])
+			s.model.lose(s.pods["flannel"])
+		}
+		s.requirePings(true, busybox, db)
+
+		onHost("thief", "third", busybox)
+		s.sync()
+		s.requirePings(false, busybox, db)
+		s.ranged()
+		s.sync()
+		s.requirePings(true, busybox, db)
+		onHost("thief", "third", db)
+		s.sync()
+		s.requirePings(false, s.hosts["neighbour"], db)
 	})
 }

@@ -121,7 +121,7 @@ const ReleaseMarker = "moat-release"
 const EventReasonPodNotProgrammed = "PodNotProgrammed"
 
 // EventReasonUnusableAddress is the reason of the event on a pod whose status shows
-// addresses that no pod can have. They are left out.
+// addresses that no pod can have, or those of a node. They are left out.
 const EventReasonUnusableAddress = "UnusableAddress"
 
 // EventReasonRecovered is the reason of the event of a Node when a reason of

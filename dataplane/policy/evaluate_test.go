@@ -325,6 +325,9 @@ func TestOwnersOfASharedAddress(t *testing.T) {
 	pod := func(name, node string, terminating bool) *policy.Pod {
 		return &policy.Pod{Name: name, Node: node, Subject: true, Terminating: terminating, Addrs: []netip.Addr{addr}}
 	}
+	host := func(node string, terminating bool) *policy.Pod {
+		return &policy.Pod{Name: "host", Node: node, Terminating: terminating, NodeAddrs: []netip.Addr{addr}}
+	}
 	ranges := policy.Ranges{"one": {netip.MustParsePrefix("10.0.1.0/24")}, "two": {netip.MustParsePrefix("10.0.2.0/24")}, "none": nil}
 	for name, row := range map[string]struct {
 		pods []*policy.Pod
@@ -343,6 +346,11 @@ func TestOwnersOfASharedAddress(t *testing.T) {
 		"one outside, one of an unknown node":  {[]*policy.Pod{pod("a", "?", false), pod("b", "two", false)}, ""},
 		"one inside, several outside":          {[]*policy.Pod{pod("a", "two", false), pod("b", "none", leaving), pod("c", "one", false)}, "c"},
 		"one inside, one that isn't scheduled": {[]*policy.Pod{pod("a", "", false), pod("b", "one", false)}, "b"},
+		"another node's address":               {[]*policy.Pod{pod("a", "two", false), host("none", false)}, ""},
+		"its own node's address":               {[]*policy.Pod{pod("a", "two", false), host("two", false), host("two", false)}, ""},
+		"inside, though a node shows it":       {[]*policy.Pod{pod("a", "one", false), host("two", false)}, "a"},
+		"a node's, and it is going":            {[]*policy.Pod{pod("a", "two", false), host("none", leaving)}, "a"},
+		"a node's alone":                       {[]*policy.Pod{host("none", false)}, ""},
 		"nobody, as the pod shows another one": {[]*policy.Pod{{Name: "a", Node: "one", Subject: true}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -31,7 +31,7 @@ func (in *Interner) Pod(p *Pod) *Pod {
 	defer in.mu.Unlock()
 	p.Namespace, p.Node = in.text(p.Namespace), in.text(p.Node)
 	p.Labels = in.labels(p.Labels)
-	p.Addrs = slices.Clone(p.Addrs) // without what append left free
+	p.Addrs, p.NodeAddrs = slices.Clone(p.Addrs), slices.Clone(p.NodeAddrs) // without what append left free
 	if p.Ports != nil {
 		p.Ports = in.ports.share(hashPorts(p.Ports), p.Ports, slices.Equal[[]NamedPort], in.keepPorts)
 	}

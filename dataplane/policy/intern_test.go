@@ -20,8 +20,8 @@ func webPod(name string) *policy.Pod {
 	return &policy.Pod{
 		Namespace: text("default"), Name: name, Node: text("node-1"), UID: "u", Subject: true, Unusable: "::",
 		Labels: labels.Set{text("role"): text("web")},
-		Addrs:  []netip.Addr{netip.MustParseAddr("10.0.0.1")},
-		Ports:  []policy.NamedPort{{Name: text("http"), Protocol: policy.TCP, Number: 80}},
+		Addrs:  []netip.Addr{netip.MustParseAddr("10.0.0.1")}, NodeAddrs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
+		Ports: []policy.NamedPort{{Name: text("http"), Protocol: policy.TCP, Number: 80}},
 	}
 }
 

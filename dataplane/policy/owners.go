@@ -33,18 +33,27 @@ type Owners struct {
 // Then a pod that stays comes before one that is Terminating: the network hands an address
 // out again once the old pod's network is gone.
 //
+// An address that hostNetwork pods show is their node's, and these pods take part as others
+// do. No selector sees a node, so where one of them is left the address has no peer. The
+// policies of other pods that show it hold all the same: a status doesn't end isolation.
+//
 // More than one is left where a status is out of date, such as after a restart of the
 // node.
 func OwnersOf(addr netip.Addr, pods []*Pod, ranges Ranges) Owners {
 	var owners Owners
+	var candidates []*Pod
 	for _, pod := range pods {
-		if slices.Contains(pod.Addrs, addr) {
+		isPods := slices.Contains(pod.Addrs, addr)
+		if isPods {
 			owners.All = append(owners.All, pod)
 		}
+		if isPods || slices.Contains(pod.NodeAddrs, addr) {
+			candidates = append(candidates, pod)
+		}
 	}
-	candidates := preferred(owners.All, func(pod *Pod) bool { return ranges.Holds(pod.Node, addr) })
+	candidates = preferred(candidates, func(pod *Pod) bool { return ranges.Holds(pod.Node, addr) })
 	candidates = preferred(candidates, func(pod *Pod) bool { return !pod.Terminating })
-	if len(candidates) == 1 {
+	if len(candidates) == 1 && slices.Contains(candidates[0].Addrs, addr) {
 		owners.Peer = candidates[0]
 	}
 	return owners

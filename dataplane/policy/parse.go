@@ -25,6 +25,10 @@ func ParsePod(pod *corev1.Pod) *Pod {
 		Labels:    pod.Labels,
 		Subject:   !pod.Spec.HostNetwork && !ended(pod),
 	}
+	if pod.Spec.HostNetwork && !ended(pod) {
+		p.NodeAddrs, _ = podAddrs(pod)
+		p.Terminating = pod.DeletionTimestamp != nil
+	}
 	if !p.Subject {
 		return p
 	}

@@ -82,6 +82,22 @@ func TestParsePodOwnsAddresses(t *testing.T) {
 	}
 }
 
+// A hostNetwork pod shows the addresses of its node, until it has ended.
+func TestParsePodKnowsAddressesOfNodes(t *testing.T) {
+	object := &corev1.Pod{}
+	setIPs("192.0.2.2", "0.0.0.0", "fd00::2")(object)
+	require.Empty(t, policy.ParsePod(object).NodeAddrs)
+	object.Spec.HostNetwork = true
+	pod := policy.ParsePod(object)
+	require.Equal(t, []netip.Addr{netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("fd00::2")}, pod.NodeAddrs)
+	require.Empty(t, pod.Unusable)
+	require.False(t, pod.Terminating)
+	object.DeletionTimestamp = &metav1.Time{}
+	require.True(t, policy.ParsePod(object).Terminating)
+	object.Status.Phase = corev1.PodFailed
+	require.Empty(t, policy.ParsePod(object).NodeAddrs)
+}
+
 // What is left out is named, with the reason.
 func TestParsePodNamesUnusableAddresses(t *testing.T) {
 	object := &corev1.Pod{}

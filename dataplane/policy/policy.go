@@ -65,6 +65,10 @@ type Pod struct {
 	// ended own none, so they are neither selected nor peers.
 	Addrs []netip.Addr
 
+	// NodeAddrs are the addresses that a hostNetwork pod shows while it runs: those of its
+	// node. Other pods have none. See OwnersOf.
+	NodeAddrs []netip.Addr
+
 	// Unusable names the addresses of the pod's status that no pod can have, each
 	// with the reason. Empty for none. They are not in Addrs.
 	Unusable string
@@ -94,8 +98,8 @@ func (p *Pod) Key() types.NamespacedName {
 func (p *Pod) Equal(other *Pod) bool {
 	return p.Key() == other.Key() && p.Node == other.Node && p.UID == other.UID &&
 		p.Subject == other.Subject && p.Terminating == other.Terminating && p.RawSockets == other.RawSockets &&
-		p.Unusable == other.Unusable && slices.Equal(p.Addrs, other.Addrs) && slices.Equal(p.Ports, other.Ports) &&
-		maps.Equal(p.Labels, other.Labels)
+		p.Unusable == other.Unusable && slices.Equal(p.Addrs, other.Addrs) && slices.Equal(p.NodeAddrs, other.NodeAddrs) &&
+		slices.Equal(p.Ports, other.Ports) && maps.Equal(p.Labels, other.Labels)
 }
 
 // Resolve returns the number of the pod's container port of that name and

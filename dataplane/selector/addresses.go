@@ -17,13 +17,18 @@ import (
 type Addresses struct {
 	pods    map[types.NamespacedName]*policy.Pod
 	showing owners[*policy.Pod]
+	nodes   owners[*policy.Pod] // hostNetwork pods, at the addresses of their nodes
 	barred  map[netip.Addr]struct{}
 	ranges  policy.Ranges
 }
 
 // NewAddresses returns one without pods.
 func NewAddresses() *Addresses {
-	return &Addresses{pods: map[types.NamespacedName]*policy.Pod{}, showing: newOwners[*policy.Pod](), ranges: policy.Ranges{}}
+	return &Addresses{
+		pods:    map[types.NamespacedName]*policy.Pod{},
+		showing: newOwners[*policy.Pod](), nodes: newOwners[*policy.Pod](),
+		ranges: policy.Ranges{},
+	}
 }
 
 // Get returns the pod of that name as it was set last, or nil.
@@ -37,6 +42,10 @@ func (a *Addresses) Set(pod *policy.Pod) []*policy.Pod {
 	for _, addr := range pod.Addrs {
 		affected = append(affected, a.showing.all(addr)...)
 		a.showing.add(addr, pod)
+	}
+	for _, addr := range pod.NodeAddrs {
+		affected = append(affected, a.showing.all(addr)...)
+		a.nodes.add(addr, pod)
 	}
 	return affected
 }
@@ -52,6 +61,10 @@ func (a *Addresses) Delete(key types.NamespacedName) []*policy.Pod {
 	var affected []*policy.Pod
 	for _, addr := range pod.Addrs {
 		a.showing.remove(addr, pod)
+		affected = append(affected, a.showing.all(addr)...)
+	}
+	for _, addr := range pod.NodeAddrs {
+		a.nodes.remove(addr, pod)
 		affected = append(affected, a.showing.all(addr)...)
 	}
 	return affected
@@ -83,7 +96,34 @@ func (a *Addresses) Owners(addr netip.Addr) policy.Owners {
 	if a.Barred(addr) {
 		return policy.Owners{}
 	}
-	return policy.OwnersOf(addr, a.showing.all(addr), a.ranges)
+	return policy.OwnersOf(addr, a.claiming(addr), a.ranges)
+}
+
+// claiming returns the pods that show an address as theirs or as their node's.
+func (a *Addresses) claiming(addr netip.Addr) []*policy.Pod {
+	return append(a.showing.all(addr), a.nodes.all(addr)...)
+}
+
+// disputed reports whether an address that a pod shows is shown by another pod too, as its
+// own or as its node's.
+func (a *Addresses) disputed(addr netip.Addr) bool {
+	return a.showing.shared(addr) || a.nodes.has(addr)
+}
+
+// disputes returns the addresses that are disputed, each with the pods that show it.
+func (a *Addresses) disputes() iter.Seq2[netip.Addr, []*policy.Pod] {
+	return func(yield func(netip.Addr, []*policy.Pod) bool) {
+		for addr := range a.showing.more {
+			if !yield(addr, a.claiming(addr)) {
+				return
+			}
+		}
+		for addr := range a.nodes.first {
+			if a.showing.has(addr) && !a.showing.shared(addr) && !yield(addr, a.claiming(addr)) {
+				return
+			}
+		}
+	}
 }
 
 // SetRanges takes the ranges of a node, which may be none. It returns every pod whose
@@ -104,28 +144,26 @@ func (a *Addresses) ForgetRanges(node string) { delete(a.ranges, node) }
 func (a *Addresses) Ranges() policy.Ranges { return a.ranges }
 
 // Contested returns the nodes of pods that show an address which a pod of another node
-// shows too: their ranges decide which of the pods is the peer.
+// shows too, as its own or as its node's: their ranges decide which of the pods is the peer.
 func (a *Addresses) Contested() map[string]struct{} {
 	nodes := map[string]struct{}{}
-	for addr := range a.showing.more {
-		showing := a.showing.all(addr)
-		for _, pod := range showing {
-			if pod.Node != showing[0].Node {
-				nodes[showing[0].Node], nodes[pod.Node] = struct{}{}, struct{}{}
+	for _, claiming := range a.disputes() {
+		for _, pod := range claiming {
+			if pod.Node != claiming[0].Node {
+				nodes[claiming[0].Node], nodes[pod.Node] = struct{}{}, struct{}{}
 			}
 		}
 	}
 	return nodes
 }
 
-// contestedBy returns the pods that show an address that several show, one of the node
-// among them.
+// contestedBy returns the pods that show a disputed address which a pod of the node shows
+// too.
 func (a *Addresses) contestedBy(node string) []*policy.Pod {
 	var pods []*policy.Pod
-	for addr := range a.showing.more {
-		showing := a.showing.all(addr)
-		if slices.ContainsFunc(showing, func(pod *policy.Pod) bool { return pod.Node == node }) {
-			pods = append(pods, showing...)
+	for addr, claiming := range a.disputes() {
+		if slices.ContainsFunc(claiming, func(pod *policy.Pod) bool { return pod.Node == node }) {
+			pods = append(pods, a.showing.all(addr)...)
 		}
 	}
 	return pods
@@ -133,6 +171,15 @@ func (a *Addresses) contestedBy(node string) []*policy.Pod {
 
 // Showing returns the pods that show an address, whoever owns it.
 func (a *Addresses) Showing(addr netip.Addr) []*policy.Pod { return a.showing.all(addr) }
+
+// NodeOf returns the node that has an address which a pod shows as its own, where selectors
+// don't see the pod there because of it. Empty where that isn't so.
+func (a *Addresses) NodeOf(addr netip.Addr, pod *policy.Pod) string {
+	if !a.nodes.has(addr) || a.Owners(addr).Peer == pod {
+		return ""
+	}
+	return a.nodes.first[addr].Node
+}
 
 // Shown returns every address that a pod shows, in no order.
 func (a *Addresses) Shown() iter.Seq[netip.Addr] { return maps.Keys(a.showing.first) }
@@ -146,7 +193,7 @@ func (a *Addresses) Subject(pod *policy.Pod) *policy.Pod {
 // Peer returns the pod with the addresses at which the rules of others see it.
 func (a *Addresses) Peer(pod *policy.Pod) *policy.Pod {
 	return withoutAddrs(pod, func(addr netip.Addr) bool {
-		return a.Barred(addr) || a.showing.shared(addr) && a.Owners(addr).Peer != pod
+		return a.Barred(addr) || a.disputed(addr) && a.Owners(addr).Peer != pod
 	})
 }
 

@@ -46,6 +46,12 @@ func (o *owners[T]) remove(addr netip.Addr, owner T) {
 // shared reports whether several show the address.
 func (o *owners[T]) shared(addr netip.Addr) bool { return len(o.more[addr]) > 0 }
 
+// has reports whether one shows the address.
+func (o *owners[T]) has(addr netip.Addr) bool {
+	_, is := o.first[addr]
+	return is
+}
+
 // all returns a list of those that show the address, in the order in which they came.
 func (o *owners[T]) all(addr netip.Addr) []T {
 	first, taken := o.first[addr]
