@@ -12,6 +12,7 @@
 #                 number, half of them of AppIsolations), and pods per node
 #   SAMPLES, WIDE changes of policies of some nodes and of all nodes, each of an
 #                 AppIsolation and of a hand-written policy (20, 5)
+#   FALLS         pods that come, which the status has to doubt at once (100)
 #   CROWD, LARGEST
 #                 AppIsolations of one more namespace that are written while others' are
 #                 measured: of 10 KB, and of the largest size (10000 and 500; small: 1000 and 20)

@@ -23,6 +23,9 @@ import (
 type proof struct {
 	generation int64
 	at         time.Time
+
+	stands  bool      // whether the status says so now
+	changed time.Time // when that changed last
 }
 
 // proofs are those of all policies, from a watch of the two kinds of status.
@@ -75,12 +78,19 @@ func (p *proofs) take(key string, conditions []metav1.Condition, status any, now
 	defer p.mu.Unlock()
 	p.largest = max(p.largest, len(text))
 	enforced := meta.FindStatusCondition(conditions, v1alpha1.ConditionEnforced)
-	if enforced == nil || enforced.Status != metav1.ConditionTrue || enforced.Reason != v1alpha1.ReasonAllNodesEnforced {
+	stands := enforced != nil && enforced.Status == metav1.ConditionTrue && enforced.Reason == v1alpha1.ReasonAllNodesEnforced
+	before, known := p.of[key]
+	if !known && !stands {
 		return
 	}
-	if enforced.ObservedGeneration > p.of[key].generation {
-		p.of[key] = proof{generation: enforced.ObservedGeneration, at: now}
+	after := before
+	if stands != before.stands {
+		after.stands, after.changed = stands, now
 	}
+	if stands && enforced.ObservedGeneration > before.generation {
+		after.generation, after.at = enforced.ObservedGeneration, now
+	}
+	p.of[key] = after
 }
 
 // last returns the last proof of a policy.

@@ -23,6 +23,7 @@ type statusOptions struct {
 	size     fleetSize
 	samples  int // of changes that concern some nodes
 	wide     int // of changes that concern all
+	falls    int // of pods that come
 	idle     time.Duration
 	rest     time.Duration // between two changes
 	stream   time.Duration // of changes without rest
@@ -42,6 +43,7 @@ func newStatusOptions() (*statusOptions, error) {
 		scenario: e.text("SCENARIO", results.Fleet),
 		samples:  e.number("SAMPLES", 20),
 		wide:     e.number("WIDE", 5),
+		falls:    e.number("FALLS", 100),
 		idle:     time.Duration(e.number("IDLE", 30)) * time.Second,
 		stream:   time.Duration(e.number("STREAM", 30)) * time.Second,
 		rest:     restBetween,
@@ -127,6 +129,7 @@ func (o *statusOptions) measure(t testing.TB, r *results.Status) *fleet {
 		add(f.measureChanges(t, results.StatusWideKinds[string(kind)], all, o.rest, idle)...)
 	}
 	add(f.measureStream(t, o.stream, random, idle)...)
+	add(f.measureFalls(t, o.falls, random))
 	add(results.Number(results.StatusPeak, memory("VmHWM")), results.Number(results.StatusLargest, float64(f.proofs.largestStatus())))
 	if o.crowd != (crowd{}) {
 		quiet, _ := r.Figure(results.StatusKinds[string(generated)].Enforced)

@@ -32,6 +32,7 @@ const (
 	StatusLargest   = "largest-status"
 	StatusStream    = "stream-enforced"
 	StatusStreamCPU = "stream-cpu"
+	StatusFalls     = "falls"
 
 	// beside a namespace with many AppIsolations that are written all the time
 	StatusCrowd       = "crowd-enforced"
@@ -79,6 +80,7 @@ var statusKinds = func() []kind {
 	return append(kinds,
 		kind{StatusStream, "5 changes per second → Enforced", "ms"},
 		kind{StatusStreamCPU, "5 changes per second: operator's CPU per change", "ms"},
+		kind{StatusFalls, "a pod comes that is selected → Enforced falls", "ms"},
 		kind{StatusCrowd, "AppIsolation changed beside a crowded namespace → Enforced", "ms"},
 		kind{StatusCrowdTimes, "the same, times the median without", ""},
 		kind{StatusCrowdWrites, "what the crowded namespace wrote meanwhile", ""},
@@ -111,7 +113,7 @@ var statusTargets = func() []target {
 	targets := []target{
 		{kind: StatusMemory, limit: 500}, {kind: StatusPeak, limit: 500}, {kind: StatusIdle, limit: 1},
 		{kind: StatusStream, stat: p90, limit: 5000}, {kind: StatusLargest, limit: 8192},
-		{kind: StatusCrowdTimes, limit: 2},
+		{kind: StatusCrowdTimes, limit: 2}, {kind: StatusFalls, stat: p99, limit: 100},
 	}
 	for object, k := range StatusKinds {
 		writes := map[string]float64{appIsolation: 1, networkPolicy: 0}[object]
