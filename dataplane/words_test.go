@@ -1,12 +1,9 @@
 package dataplane
 
 import (
-	"context"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -16,58 +13,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/dataplane/lastword"
+	"github.com/moat-dev/moat/dataplane/nodetest"
 )
-
-// road leads to the API server. While it is cut nothing comes through, either way, and
-// both ends think that the other is silent.
-type road struct {
-	mu   sync.Mutex
-	cut  bool
-	open *sync.Cond
-}
-
-func newRoad() *road {
-	r := &road{}
-	r.open = sync.NewCond(&r.mu)
-	return r
-}
-
-func (r *road) set(cut bool) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.cut = cut
-	r.open.Broadcast()
-}
-
-func (r *road) pass() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for r.cut {
-		r.open.Wait()
-	}
-}
-
-func (r *road) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	r.pass()
-	conn, err := (&net.Dialer{}).DialContext(ctx, network, address)
-	return roadConn{conn, r}, err
-}
-
-type roadConn struct {
-	net.Conn
-	road *road
-}
-
-func (c roadConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	c.road.pass()
-	return n, err
-}
-
-func (c roadConn) Write(p []byte) (int, error) {
-	c.road.pass()
-	return c.Conn.Write(p)
-}
 
 // asks returns what the kubelet gets for an answer.
 func (s *agentScene) asks(path string) (int, string) {
@@ -84,14 +31,14 @@ func TestAnAgentThatIsCutOffIsNotReady(t *testing.T) {
 	const cutOff, renew = 3 * time.Second, time.Second
 	s := newAgentScene(t)
 	s.words = lastword.Within(cutOff, renew)
-	road := newRoad()
-	s.dial = road.dial
+	road := nodetest.NewRoad()
+	s.dial = road.Dial
 	server := s.node.AddPod(t, "10.244.1.97")
 	peer := s.node.AddPod(t, "10.244.1.98")
 	s.pod("server", map[string]string{"app": "server"}, server)
 	s.start()
 	defer s.stop()
-	defer road.set(false)
+	defer road.Mend()
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: s.namespace, Name: "server"}}
 	require.NoError(t, yaml.Unmarshal([]byte(`{podSelector: {}, policyTypes: [Ingress]}`), &np.Spec))
 	require.NoError(t, s.admin.Create(t.Context(), np))
@@ -104,7 +51,7 @@ func TestAnAgentThatIsCutOffIsNotReady(t *testing.T) {
 	require.Len(t, ages, 4, "each watch has an age")
 	require.Less(t, ages[0].Age, cutOff)
 
-	road.set(true)
+	road.Cut()
 	start := time.Now()
 	var said string
 	s.eventually(func() bool {
@@ -119,7 +66,7 @@ func TestAnAgentThatIsCutOffIsNotReady(t *testing.T) {
 	require.False(t, peer.Ping(server.Addrs[0], silentAfter), "its rules stand")
 	require.NoError(t, s.admin.Delete(t.Context(), np))
 
-	road.set(false)
+	road.Mend()
 	s.eventually(func() bool {
 		code, _ := s.asks("/readyz")
 		return code == http.StatusOK

@@ -35,3 +35,9 @@ go build -ldflags '-X main.version=upgrade' -o "$MOAT_UPGRADE" ./cmd/moat
 say "making faults on two nodes, one with each backend${QUICK:+ (QUICK=$QUICK)}; Ctrl-C ends it cleanly"
 # The test ends itself before the timeout, which would leave etcd behind.
 (cd test/chaos && "${in_userns[@]}" "$work/chaos.test" -test.timeout=30m -test.artifacts -test.outputdir="$MOAT_RESULTS")
+
+if [[ ${QUICK:-} != 1 && -z ${FAULTS:-} ]]; then
+  say "cutting an agent off from the API server, and waiting until its status doubts (four minutes)"
+  (cd test && go test -c -o "$work/status.test" ./status)
+  (cd test/status && MOAT_LONG=1 "${in_userns[@]}" "$work/status.test" -test.v -test.timeout=10m -test.run='^TestACutOffAgentVouchesForNothing$')
+fi

@@ -117,7 +117,7 @@ func (c *Cluster) AgentConfig(t testing.TB) *rest.Config {
 // newNode makes a node's Node and lets the node reach the API server.
 func (c *Cluster) newNode(t testing.TB, name string, number int, host *nodetest.Node) *Node {
 	t.Helper()
-	n := &Node{Node: host, Name: name, Underlay: nodetest.UnderlayAddrs(number), cluster: c}
+	n := &Node{Node: host, Name: name, Underlay: nodetest.UnderlayAddrs(number), road: nodetest.NewRoad(), cluster: c}
 	n.serveAPI(t)
 
 	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{corev1.LabelHostname: name, corev1.LabelOSStable: "linux"}}}

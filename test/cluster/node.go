@@ -28,6 +28,7 @@ type Node struct {
 	// Agent is the process of the last StartAgent.
 	Agent *Process
 
+	road       *nodetest.Road // to the API server
 	cluster    *Cluster
 	kubeconfig string // of its agents
 	mu         sync.Mutex
@@ -77,15 +78,22 @@ func (n *Node) serveAPI(t testing.TB) {
 			if err != nil {
 				return
 			}
-			go forward(from, server.Host)
+			go n.forward(from, server.Host)
 		}
 	}()
 }
 
+// CutOff cuts the node's programs off from the API server, without a sign, until mend is
+// called. The node's pods and whoever asks its programs still reach them.
+func (n *Node) CutOff() (mend func()) {
+	n.road.Cut()
+	return n.road.Mend
+}
+
 // forward copies both ways until either end closes.
-func forward(from net.Conn, address string) {
+func (n *Node) forward(from net.Conn, address string) {
 	defer func() { _ = from.Close() }()
-	to, err := (&net.Dialer{}).DialContext(context.Background(), "tcp", address)
+	to, err := n.road.Dial(context.Background(), "tcp", address)
 	if err != nil {
 		return
 	}
