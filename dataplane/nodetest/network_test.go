@@ -26,13 +26,13 @@ func TestNodesRouteToEachOther(t *testing.T) {
 		for _, to := range hosts {
 			for _, addr := range to.Addrs {
 				if from.Addr(addr).IsValid() {
-					require.True(t, from.Ping(addr, time.Second), "ping %s to %s", from.Addrs, addr)
+					require.True(t, from.Ping(addr, answerWithin), "ping %s to %s", from.Addrs, addr)
 				}
 			}
 		}
 		for _, addr := range nodetest.UnderlayAddrs(2) {
 			if from.Addr(addr).IsValid() {
-				require.True(t, from.Ping(addr, time.Second), "ping %s to node %s", from.Addrs, addr)
+				require.True(t, from.Ping(addr, answerWithin), "ping %s to node %s", from.Addrs, addr)
 			}
 		}
 	}
@@ -40,7 +40,7 @@ func TestNodesRouteToEachOther(t *testing.T) {
 	network.Nodes[1].RemovePod(t, hosts[3])
 	require.False(t, world.Ping(hosts[3].Addrs[0], 50*time.Millisecond), "a removed pod is gone")
 	network.Nodes[1].AddPod(t, "10.244.2.10")
-	require.True(t, world.Ping(hosts[3].Addrs[0], time.Second), "its address can have a new owner")
+	require.True(t, world.Ping(hosts[3].Addrs[0], answerWithin), "its address can have a new owner")
 }
 
 // A pod that comes doesn't take the others' gateway away from them.
