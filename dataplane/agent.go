@@ -333,6 +333,7 @@ func (a *Agent) holdStarts(ctx context.Context) (end func()) {
 		if a.enforcer.findsGuard() {
 			a.starts.keepGuard()
 		}
+	case GuardOff:
 	}
 	return func() {
 		cancel()

@@ -13,6 +13,8 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 // A match that is missing makes no restore fail. The rules do without it and the node says
@@ -94,4 +96,27 @@ func TestALockThatIsHeldWeakensNoRule(t *testing.T) {
 func (s *scene) mangle6() string {
 	program := strings.Replace(string(s.enforcer.backend), "iptables", "ip6tables", 1)
 	return s.run(program+"-save", "-t", "mangle")
+}
+
+// The word for a match that the renderer doesn't know is one that iptables doesn't know
+// either: a rule with a condition less is never made.
+func TestNoProgramTakesAnUnknownMatch(t *testing.T) {
+	t.Parallel()
+	type unknown struct{ ruleset.Match }
+	backends(t, func(t *testing.T, backend iptables.Backend) {
+		node := nodetest.NewNode(t)
+		for _, family := range ruleset.Families() {
+			require.NoError(t, node.Do(func() error {
+				runner, err := iptables.NewRunner(backend, family, "MOAT-")
+				require.NoError(t, err)
+				known, err := runner.Accepts(t.Context(), ruleset.EstablishedMatch{})
+				require.NoError(t, err)
+				require.True(t, known)
+				accepts, err := runner.Accepts(t.Context(), ruleset.EstablishedMatch{}, unknown{})
+				require.NoError(t, err)
+				require.False(t, accepts)
+				return nil
+			}))
+		}
+	})
 }

@@ -35,6 +35,7 @@ func (c *compiler) entity(entity v1alpha1.Entity) []grant {
 		return peersOnly(networkingv1.NetworkPolicyPeer{NamespaceSelector: &metav1.LabelSelector{}})
 	case v1alpha1.EntityKubeAPIServer:
 		return c.apiServer()
+	default: // those that a config says
 	}
 	if c.world.config == nil {
 		return c.notConfigured(entity, "there is no IsolationConfig named "+v1alpha1.IsolationConfigName)
@@ -50,8 +51,9 @@ func (c *compiler) entity(entity v1alpha1.Entity) []grant {
 		return c.configured(entity, config.IngressControllers)
 	case v1alpha1.EntityMonitoring:
 		return c.configured(entity, config.Monitoring)
+	default:
+		return c.notConfigured(entity, "this version of Moat doesn't know it")
 	}
-	return c.notConfigured(entity, "this version of Moat doesn't know it")
 }
 
 func (c *compiler) notConfigured(entity v1alpha1.Entity, why string) []grant {

@@ -117,6 +117,7 @@ func meaning(config *v1alpha1.IsolationConfigSpec, entity v1alpha1.Entity) any {
 		return config.IngressControllers
 	case v1alpha1.EntityMonitoring:
 		return config.Monitoring
+	case v1alpha1.EntityAnywhere, v1alpha1.EntitySameNamespace, v1alpha1.EntityAllNamespaces, v1alpha1.EntityKubeAPIServer:
 	}
 	return nil
 }

@@ -310,10 +310,10 @@ func (c *compiler) makeProfile(d policy.Direction, policies []ruleKey, pod *poli
 func cost(rule *ruleset.Rule) int {
 	cost := 0
 	for _, match := range rule.Match {
-		switch m := match.(type) {
-		case ruleset.ProtocolMatch:
+		if _, ok := match.(ruleset.ProtocolMatch); ok {
 			cost--
-		case ruleset.SetMatch:
+		}
+		if m, ok := match.(ruleset.SetMatch); ok {
 			cost += 2
 			if m.Type == ruleset.HashNet {
 				cost += 2

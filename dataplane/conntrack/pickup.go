@@ -81,6 +81,7 @@ func (c *Class) Readings() []Class {
 		return []Class{answered}
 	case Either:
 		return []Class{seen, answered}
+	case First:
 	}
 	return []Class{seen}
 }

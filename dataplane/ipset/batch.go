@@ -123,6 +123,7 @@ func encodeElement(b *[]byte, change *Change) {
 	element := nlattr.Begin(b, nl.IPSET_ATTR_DATA|unix.NLA_F_NESTED)
 	encodeAddr(b, nl.IPSET_ATTR_IP, change.Member.Prefix.Addr())
 	switch change.Type {
+	case ruleset.HashIP:
 	case ruleset.HashNet:
 		nlattr.Append(b, nl.IPSET_ATTR_CIDR, byte(change.Member.Prefix.Bits()))
 	case ruleset.HashIPPort, ruleset.HashIPPortIP:

@@ -1,7 +1,12 @@
 package iptables_test
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
 	"net/netip"
+	"path/filepath"
+	"reflect"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -26,11 +31,13 @@ func render(rule ruleset.Rule) string {
 	return iptables.Desired(rs).Chains["MOAT-X"][0]
 }
 
-// The texts are what iptables-save 1.8.9 prints: rules are read back and compared.
+// The texts are what iptables-save 1.8.9 prints: rules are read back and compared. Each kind
+// of match has a row.
 func TestRenderMatches(t *testing.T) {
 	set := func(kind ruleset.SetType, side ruleset.Side) ruleset.SetMatch {
 		return ruleset.SetMatch{Set: "moat-4-s", Type: kind, Side: side}
 	}
+	seen := map[string]bool{}
 	one, many := ruleset.PortRange{First: 80, Last: 80}, ruleset.PortRange{First: 100, Last: 200}
 	for want, m := range map[string]matches{
 		"-j RETURN":                                              nil,
@@ -73,11 +80,49 @@ func TestRenderMatches(t *testing.T) {
 		"-m set --match-set moat-4-s src -j RETURN":                                                      {set(ruleset.HashIP, ruleset.Source)},
 		"-m set --match-set moat-4-s dst -j RETURN":                                                      {set(ruleset.HashNet, ruleset.Destination)},
 		"-m set --match-set moat-4-s dst,dst -j RETURN":                                                  {set(ruleset.HashIPPort, ruleset.Destination)},
+		"-m set --match-set moat-4-s src,dst,dst -j RETURN":                                              {set(ruleset.HashIPPortIP, ruleset.Source)},
+		"-m set --match-set moat-4-s dst,src,src -j RETURN":                                              {set(ruleset.HashIPPortIP, ruleset.Destination)},
+		"-m conntrack --ctstate ESTABLISHED --ctdir ORIGINAL -j RETURN":                                  {ruleset.ConnectionMatch{Opener: ruleset.Source}},
+		"-m conntrack --ctstate ESTABLISHED --ctdir REPLY -j RETURN":                                     {ruleset.ConnectionMatch{Opener: ruleset.Destination}},
+		"-p tcp -m tcp ! --tcp-flags SYN,ACK SYN -m conntrack --ctstate INVALID,NEW -j RETURN":           {protocol(6), ruleset.MidStreamMatch{}},
+		"-m physdev --physdev-in veth0 -j RETURN":                                                        {ruleset.BridgePortMatch{Name: "veth0"}},
 		"-p tcp -m set --match-set moat-4-s src -m tcp --dport 80 -j RETURN":                             {set(ruleset.HashIP, ruleset.Source), protocol(6), ports(one)},
 		"-d 10.0.0.0/8 -m set --match-set moat-4-s dst,dst -j RETURN":                                    {set(ruleset.HashIPPort, ruleset.Destination), ruleset.PrefixMatch(ruleset.Destination, netip.MustParsePrefix("10.0.0.0/8"))},
 	} {
 		require.Equal(t, want, render(ruleset.Rule{Match: m, Action: ruleset.Return}))
+		for _, match := range m {
+			seen[reflect.TypeOf(match).Name()] = true
+		}
 	}
+	for _, name := range matchTypes(t) {
+		require.True(t, seen[name], "no row has a %s", name)
+	}
+}
+
+// A match that nobody taught the renderer must not make a rule that matches more.
+func TestAnUnknownMatchIsRefused(t *testing.T) {
+	type stranger struct{ ruleset.Match }
+	rule := ruleset.Rule{Match: matches{protocol(6), stranger{}}, Action: ruleset.Return}
+	require.Equal(t, "-p tcp -m moat-unknown -j RETURN", render(rule))
+}
+
+// matchTypes returns the names of the types that implement ruleset.Match, from its source.
+func matchTypes(t *testing.T) []string {
+	t.Helper()
+	files, err := filepath.Glob("../ruleset/*.go")
+	require.NoError(t, err)
+	var names []string
+	for _, path := range files {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, 0)
+		require.NoError(t, err)
+		for _, decl := range file.Decls {
+			if f, ok := decl.(*ast.FuncDecl); ok && f.Name.Name == "isMatch" {
+				names = append(names, f.Recv.List[0].Type.(*ast.Ident).Name)
+			}
+		}
+	}
+	require.NotEmpty(t, names)
+	return names
 }
 
 func TestRenderActions(t *testing.T) {

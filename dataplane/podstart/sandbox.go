@@ -107,6 +107,7 @@ func living(pods []*api.PodSandbox, containers []*api.Container) []*api.PodSandb
 		switch c.GetState() {
 		case api.ContainerState_CONTAINER_CREATED, api.ContainerState_CONTAINER_RUNNING, api.ContainerState_CONTAINER_PAUSED:
 			inhabited[c.GetPodSandboxId()] = true
+		case api.ContainerState_CONTAINER_STOPPED, api.ContainerState_CONTAINER_UNKNOWN:
 		}
 	}
 	ofPod := map[string]int{}

@@ -113,6 +113,7 @@ func (r PeerMismatch) text(peer *Peer, addr fmt.Stringer) string {
 		return fmt.Sprintf("%s is not in %s", addr, peer.Block.CIDR)
 	case Excepted:
 		return fmt.Sprintf("%s is excepted from %s", addr, peer.Block.CIDR)
+	case peerMatches:
 	}
 	return "matches"
 }
@@ -130,6 +131,7 @@ func (r PortMismatch) text(port *Port, flow Flow) string {
 		return fmt.Sprintf("%s serves no port named %q over %s", flow.Destination, port.Name, port.Protocol)
 	case NameElsewhere:
 		return fmt.Sprintf("the port named %q of %s is another one", port.Name, flow.Destination)
+	case portMatches:
 	}
 	return "matches"
 }

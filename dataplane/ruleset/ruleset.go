@@ -115,6 +115,8 @@ const (
 // Match is a condition on a packet: AddressMatch, SetMatch, AbsentMatch,
 // InterfaceMatch, ProtocolMatch, PortMatch, ICMPv6TypeMatch, GroupMatch, EstablishedMatch,
 // UnestablishedMatch, ConnectionMatch, MidStreamMatch or one of match.go.
+//
+//sumtype:decl
 type Match interface{ isMatch() }
 
 // AddressMatch compares the bits of an address that are set in Mask.
