@@ -16,7 +16,7 @@ import (
 // node's report at most, on average, whether it concerns some nodes or all; and no
 // status grows with the nodes.
 func TestACostOfAStatusIsConstant(t *testing.T) {
-	o := &statusOptions{scenario: custom, size: fleetSizes[small], samples: 3, wide: 3, idle: time.Second, rest: restBetween, stream: time.Second}
+	o := &statusOptions{scenario: custom, size: fleetSizes[small], samples: 3, wide: 3, falls: 3, idle: time.Second, rest: restBetween, stream: time.Second}
 	r := o.newReport(t)
 	f := o.measure(t, r)
 	figure := func(kind string) float64 {
