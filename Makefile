@@ -24,6 +24,10 @@ demo: ## Build everything, start a cluster of three nodes, install Moat with Hel
 demo-down: ## Remove the demo's cluster and all that belongs to it
 	@$(CLUSTER) down
 
+.PHONY: unit
+unit: ## Run the tests that need neither root nor an API server nor installed programs
+	@go test -short ./...
+
 .PHONY: test
 test: ## Install what the tests need and run them all
 	@hack/test.sh
@@ -87,7 +91,8 @@ tidy: ## Tidy the go.mod of every module
 
 .PHONY: verify
 verify: tidy generate lint ## Check that generated files, modules and code style are as committed
-	@git diff --exit-code || { echo 'verify: the files above differ from what is committed: commit them'; exit 1; }
+	@git diff --exit-code && test -z "$$(git status --porcelain)" || \
+		{ git status --short; echo 'verify: these files differ from what is committed: commit them'; exit 1; }
 
 .PHONY: tutorial
 tutorial: ## Run every command of README and the tutorial on the demo's cluster, and compare what it prints

@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -69,8 +68,7 @@ func TestALockThatIsHeldWeakensNoRule(t *testing.T) {
 			dir := t.TempDir()
 			for _, command := range []string{"iptables", "ip6tables"} {
 				name := strings.Replace(string(backend), "iptables", command, 1) + "-restore"
-				program, err := exec.LookPath(name)
-				require.NoError(t, err)
+				program := findProgram(t, name)
 				// The other program is done when the restore comes.
 				script := "#!/bin/sh\nscript=$(cat)\n" +
 					"case $script in *PROBE*) echo 'Another app is currently holding the xtables lock.' >&2; exit 4;; esac\n" +
@@ -101,6 +99,7 @@ func (s *scene) mangle6() string {
 // The word for a match that the renderer doesn't know is one that iptables doesn't know
 // either: a rule with a condition less is never made.
 func TestNoProgramTakesAnUnknownMatch(t *testing.T) {
+	nodetest.RequireKernel(t)
 	t.Parallel()
 	type unknown struct{ ruleset.Match }
 	backends(t, func(t *testing.T, backend iptables.Backend) {

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -26,8 +25,7 @@ func troubled(t *testing.T, commands string) (file string) {
 	file = filepath.Join(dir, "trouble")
 	require.NoError(t, os.WriteFile(file, nil, 0o600))
 	for _, name := range []string{"iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore", "ip6tables-legacy-restore"} {
-		program, err := exec.LookPath(name)
-		require.NoError(t, err)
+		program := findProgram(t, name)
 		script := fmt.Sprintf("#!/bin/sh\nscript=$(cat)\nif [ -e %s ]; then %s\nfi\nprintf '%%s\\n' \"$script\" | %s \"$@\"\n", file, commands, program)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -83,8 +82,7 @@ func TestAScrapeRunsNoProgram(t *testing.T) {
 	log := filepath.Join(t.TempDir(), "log")
 	dir := t.TempDir()
 	for _, name := range []string{"iptables-nft-save", "ip6tables-nft-save", "iptables-nft-restore", "ip6tables-nft-restore"} {
-		program, err := exec.LookPath(name)
-		require.NoError(t, err)
+		program := findProgram(t, name)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), fmt.Appendf(nil, "#!/bin/sh\necho %s >> %s\nexec %s \"$@\"\n", name, log, program), 0o755))
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
@@ -108,8 +106,7 @@ func breakableRestore(t *testing.T) string {
 	dir := t.TempDir()
 	broken := filepath.Join(dir, "broken")
 	for _, name := range []string{"iptables-nft-restore", "ip6tables-nft-restore"} {
-		program, err := exec.LookPath(name)
-		require.NoError(t, err)
+		program := findProgram(t, name)
 		script := fmt.Sprintf("#!/bin/sh\n[ ! -e %s ] || { echo broken >&2; exit 1; }\nexec %s \"$@\"\n", broken, program)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
 	}

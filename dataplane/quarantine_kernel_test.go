@@ -3,7 +3,6 @@ package dataplane
 import (
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,8 +26,7 @@ func refuseRestore(t *testing.T, text string) string {
 	refusing := filepath.Join(dir, "refusing")
 	require.NoError(t, os.WriteFile(refusing, nil, 0o600))
 	for _, name := range []string{"iptables-nft-restore", "ip6tables-nft-restore", "iptables-legacy-restore", "ip6tables-legacy-restore"} {
-		program, err := exec.LookPath(name)
-		require.NoError(t, err)
+		program := findProgram(t, name)
 		script := fmt.Sprintf("#!/bin/sh\nscript=$(cat)\nif [ -e %s ]; then case $script in *%q*) echo \"line 7: I don't like %s\" >&2; exit 2;; esac; fi\n"+
 			"printf '%%s\\n' \"$script\" | %s \"$@\"\n", refusing, text, text, program)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))
@@ -185,8 +183,7 @@ func TestAFailureThatPassesClosesNobody(t *testing.T) {
 	broken, scripts := filepath.Join(dir, "broken"), filepath.Join(dir, "scripts")
 	require.NoError(t, os.WriteFile(broken, nil, 0o600))
 	for _, name := range []string{"iptables-nft-restore", "ip6tables-nft-restore"} {
-		program, err := exec.LookPath(name)
-		require.NoError(t, err)
+		program := findProgram(t, name)
 		script := fmt.Sprintf("#!/bin/sh\nscript=$(cat)\ncase $script in *6666*) if rm %s 2>/dev/null; then exit 1; fi;; esac\n"+
 			"printf '%%s\\n' \"$script\" | tee -a %s | %s \"$@\"\n", broken, scripts, program)
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(script), 0o755))

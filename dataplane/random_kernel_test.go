@@ -40,6 +40,7 @@ var localPods = []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24"), netip.Mus
 // TestRandomClusters puts random clusters with random policies on a node. Every
 // packet to and from its pods meets the fate that policy.Evaluate says.
 func TestRandomClusters(t *testing.T) {
+	nodetest.RequireKernel(t)
 	t.Parallel()
 	seeds := kernelSeeds
 	if text := os.Getenv(kernelSeedsVariable); text != "" {

@@ -153,6 +153,15 @@ func (s *scene) run(program string, args ...string) string {
 	return runIn(s.t, s.node.Host, program, args...)
 }
 
+// findProgram returns the path of a program that is installed wherever the kernel is tested.
+func findProgram(t *testing.T, name string) string {
+	t.Helper()
+	nodetest.RequireKernel(t)
+	path, err := exec.LookPath(name)
+	require.NoError(t, err)
+	return path
+}
+
 // runIn runs a program on a host and returns its output.
 func runIn(t *testing.T, host *nodetest.Host, program string, args ...string) string {
 	t.Helper()
