@@ -11,13 +11,15 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation/isolationtest"
 )
 
 // TestThousandPeersAndALongName: twenty rules of fifty peers.
 func TestThousandPeersAndALongName(t *testing.T) {
 	f := newFixture(t)
 	f.key.Name = strings.Repeat("x", 63)
-	app := readApp(t, "testdata/walk-through.in.yaml")
+	app := isolationtest.App(t, "isolation/testdata/walk-through.in.yaml")
 	app.Namespace, app.Name = f.key.Namespace, f.key.Name
 	app.Spec.Ingress = nil
 	for i := range 20 {
@@ -30,7 +32,7 @@ func TestThousandPeersAndALongName(t *testing.T) {
 	}
 	require.NoError(t, f.admin.Create(t.Context(), app))
 	f.condition(v1alpha1.ConditionProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed)
-	require.Equal(t, policyNamePrefix+f.key.Name, f.app().Status.Policy.Name)
+	require.Equal(t, isolation.NamePrefix+f.key.Name, f.app().Status.Policy.Name)
 	count := 0
 	for _, rule := range f.policy().Spec.Ingress {
 		count += len(rule.From)
@@ -46,7 +48,7 @@ func TestNamespaceThatIsBeingDeleted(t *testing.T) {
 	f.condition(v1alpha1.ConditionProgrammed, metav1.ConditionTrue, v1alpha1.ReasonProgrammed)
 	require.NoError(t, f.admin.Delete(t.Context(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: f.key.Namespace}}))
 	require.NoError(t, f.admin.Delete(t.Context(), &networkingv1.NetworkPolicy{
-		ObjectMeta: metav1.ObjectMeta{Namespace: f.key.Namespace, Name: policyNamePrefix + f.key.Name},
+		ObjectMeta: metav1.ObjectMeta{Namespace: f.key.Namespace, Name: isolation.NamePrefix + f.key.Name},
 	}))
 	failed := f.condition(v1alpha1.ConditionProgrammed, metav1.ConditionFalse, v1alpha1.ReasonApplyFailed)
 	require.Contains(t, failed.Message, "being terminated")

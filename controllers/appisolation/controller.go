@@ -31,6 +31,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
 	"github.com/moat-dev/moat/controllers/fairqueue"
 	"github.com/moat-dev/moat/controllers/pace"
 )
@@ -102,11 +103,11 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if app.DeletionTimestamp != nil {
 		return reconcile.Result{}, nil
 	}
-	w, err := readWorld(ctx, r.client, referencesOf(app))
+	w, err := readWorld(ctx, r.client, isolation.ReferencesOf(app))
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	desired, problems := desiredPolicy(app, w)
+	desired, problems := isolation.Policy(app, w)
 	result, err := r.program(ctx, app, desired)
 	if isStale(err) {
 		return reconcile.Result{RequeueAfter: staleRetry}, nil

@@ -17,6 +17,8 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/apiservertest"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation/isolationtest"
 )
 
 // fixture is one AppIsolation in a namespace of its own.
@@ -36,7 +38,7 @@ func newFixture(t *testing.T) *fixture {
 
 func (f *fixture) createApp() *v1alpha1.AppIsolation {
 	f.t.Helper()
-	app := readApp(f.t, "testdata/walk-through.in.yaml")
+	app := isolationtest.App(f.t, "isolation/testdata/walk-through.in.yaml")
 	app.Namespace, app.Name = f.key.Namespace, f.key.Name
 	require.NoError(f.t, f.admin.Create(f.t.Context(), app))
 	return app
@@ -95,7 +97,7 @@ func (f *fixture) condition(name string, status metav1.ConditionStatus, reason s
 
 // compiled is for an AppIsolation that refers to nothing.
 func compiled(app *v1alpha1.AppIsolation) networkingv1.NetworkPolicySpec {
-	policy, _ := compile(app, world{})
+	policy, _ := isolation.Compile(app, isolation.World{})
 	return policy
 }
 
@@ -196,7 +198,7 @@ func (f *fixture) isAsBefore(before *networkingv1.NetworkPolicy) bool {
 	policy, reference := f.policy(), f.app().Status.Policy
 	return policy != nil && reference != nil &&
 		equality.Semantic.DeepEqual(before.Spec, policy.Spec) &&
-		policy.Labels[managedByLabel] == managedBy &&
+		policy.Labels[isolation.ManagedByLabel] == isolation.ManagedBy &&
 		*reference == v1alpha1.PolicyReference{Name: policy.Name, UID: policy.UID, Generation: policy.Generation}
 }
 
@@ -233,7 +235,7 @@ func TestForeignPolicyIsLeftAlone(t *testing.T) {
 			f := newFixture(t)
 			foreign := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{
 				Namespace: f.key.Namespace, Name: "appiso-" + f.key.Name, OwnerReferences: owners,
-				Labels: map[string]string{managedByLabel: managedBy}, // a label proves nothing
+				Labels: map[string]string{isolation.ManagedByLabel: isolation.ManagedBy}, // a label proves nothing
 			}}
 			require.NoError(t, f.admin.Create(t.Context(), foreign))
 			f.createApp()

@@ -11,6 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 
 	"github.com/moat-dev/moat/controllers/apiservertest"
+
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
 )
 
 var server = apiservertest.Server{Admission: true}
@@ -30,6 +32,6 @@ func startControllerOf(t *testing.T, namespace string, options Options) {
 	t.Helper()
 	byObject, err := CacheByObject()
 	require.NoError(t, err)
-	held := cache.Options{ByObject: byObject, DefaultNamespaces: map[string]cache.Config{namespace: {}, apiServerSlice.Namespace: {}}}
+	held := cache.Options{ByObject: byObject, DefaultNamespaces: map[string]cache.Config{namespace: {}, isolation.APIServerSlice.Namespace: {}}}
 	server.StartManager(t, held, func(ctx context.Context, mgr manager.Manager) error { return Setup(ctx, mgr, options) })
 }

@@ -13,20 +13,11 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
 )
 
-const (
-	// policyNamePrefix makes the name of an AppIsolation's policy.
-	policyNamePrefix = "appiso-"
-
-	// managedByLabel tells people and other tools whose the policy is. It proves
-	// nothing: ownership is the controller reference alone.
-	managedByLabel = "app.kubernetes.io/managed-by"
-	managedBy      = "moat"
-
-	// fieldManager is the one name under which Moat writes policies.
-	fieldManager = client.FieldOwner("moat")
-)
+// fieldManager is the one name under which Moat writes policies.
+const fieldManager = client.FieldOwner("moat")
 
 // owns says whether policy is the one that Moat made for app. The uid tells an
 // AppIsolation from an earlier one of the same name.
@@ -34,34 +25,10 @@ func owns(app *v1alpha1.AppIsolation, policy *networkingv1.NetworkPolicy) bool {
 	return metav1.IsControlledBy(policy, app)
 }
 
-// desiredPolicy returns the policy that app asks for in w, and what app names that
-// w doesn't have.
-func desiredPolicy(app *v1alpha1.AppIsolation, w world) (*networkingv1.NetworkPolicy, []problem) {
-	spec, problems := compile(app, w)
-	controller := true
-	return &networkingv1.NetworkPolicy{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: app.Namespace,
-			Name:      policyNamePrefix + app.Name,
-			Labels:    map[string]string{managedByLabel: managedBy},
-			// Not blockOwnerDeletion: it would need the right to set finalizers
-			// where OwnerReferencesPermissionEnforcement is on, and buys nothing.
-			OwnerReferences: []metav1.OwnerReference{{
-				APIVersion: v1alpha1.GroupVersion.String(),
-				Kind:       "AppIsolation",
-				Name:       app.Name,
-				UID:        app.UID,
-				Controller: &controller,
-			}},
-		},
-		Spec: spec,
-	}, problems
-}
-
 // upToDate says whether live holds all that desired asks for and nothing that
 // would change what is enforced. Labels and annotations of others may stay.
 func upToDate(live, desired *networkingv1.NetworkPolicy) bool {
-	return live.Labels[managedByLabel] == managedBy &&
+	return live.Labels[isolation.ManagedByLabel] == isolation.ManagedBy &&
 		equality.Semantic.DeepEqual(live.Spec, desired.Spec)
 }
 

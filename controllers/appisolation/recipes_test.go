@@ -13,6 +13,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation/isolationtest"
 )
 
 const recipes = "../../config/samples/recipes/"
@@ -29,7 +31,7 @@ func recipeFiles(t *testing.T) []string {
 // for, which is written by hand.
 func handWrittenRecipe(t *testing.T, file string) networkingv1.NetworkPolicySpec {
 	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", "recipes", filepath.Base(file)))
+	text, err := os.ReadFile(filepath.Join("isolation", "testdata", "recipes", filepath.Base(file)))
 	require.NoError(t, err)
 	var spec networkingv1.NetworkPolicySpec
 	require.NoError(t, yaml.UnmarshalStrict(text, &spec))
@@ -40,7 +42,7 @@ func handWrittenRecipe(t *testing.T, file string) networkingv1.NetworkPolicySpec
 func TestRecipesMeanTheSame(t *testing.T) {
 	for _, file := range recipeFiles(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-			compiled, problems := compile(readApp(t, file), world{})
+			compiled, problems := isolation.Compile(isolationtest.App(t, file), isolation.World{})
 			require.Empty(t, problems, "it needs no IsolationConfig")
 			require.Empty(t, cmp.Diff(handWrittenRecipe(t, file), compiled))
 		})
@@ -51,15 +53,15 @@ func TestRecipesMeanTheSame(t *testing.T) {
 func TestRecipesAreAccepted(t *testing.T) {
 	f := newFixture(t)
 	for _, file := range recipeFiles(t) {
-		app := readApp(t, file)
+		app := isolationtest.App(t, file)
 		app.Namespace = f.key.Namespace
 		require.NoError(t, f.admin.Create(t.Context(), app, client.FieldValidation("Strict")), file)
 	}
 	for _, file := range recipeFiles(t) {
-		name := readApp(t, file).Name
+		name := isolationtest.App(t, file).Name
 		policy := &networkingv1.NetworkPolicy{}
 		f.eventually(func() bool {
-			return f.admin.Get(t.Context(), client.ObjectKey{Namespace: f.key.Namespace, Name: policyNamePrefix + name}, policy) == nil
+			return f.admin.Get(t.Context(), client.ObjectKey{Namespace: f.key.Namespace, Name: isolation.NamePrefix + name}, policy) == nil
 		}, "the policy of "+name)
 		require.Empty(t, cmp.Diff(handWrittenRecipe(t, file), policy.Spec), name)
 	}
@@ -72,7 +74,7 @@ func TestRecipesAreListed(t *testing.T) {
 	names := map[string]bool{}
 	for _, file := range recipeFiles(t) {
 		require.Contains(t, string(text), "]("+filepath.Base(file)+")")
-		app := readApp(t, file)
+		app := isolationtest.App(t, file)
 		require.False(t, names[app.Name], "%s: two of that name", app.Name)
 		names[app.Name] = true
 		require.Equal(t, v1alpha1.GroupVersion.String(), app.APIVersion)

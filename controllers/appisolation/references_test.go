@@ -16,6 +16,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation/isolationtest"
 )
 
 // closeTo stores an AppIsolation that closes egress but to the peers, and ingress.
@@ -147,7 +149,7 @@ func TestKubeAPIServer(t *testing.T) {
 	f.closeTo(v1alpha1.Peer{Entity: v1alpha1.EntityKubeAPIServer})
 	own := &discoveryv1.EndpointSlice{}
 	f.eventually(func() bool {
-		return f.admin.Get(t.Context(), apiServerSlice, own) == nil
+		return f.admin.Get(t.Context(), isolation.APIServerSlice, own) == nil
 	}, "the API server names itself")
 	server := fmt.Sprintf("%s/32 %d/TCP", own.Endpoints[0].Addresses[0], *own.Ports[0].Port)
 	f.egress(server)
@@ -155,7 +157,7 @@ func TestKubeAPIServer(t *testing.T) {
 
 	// Another slice of that Service isn't the API server's.
 	forged := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Namespace: apiServerSlice.Namespace, Name: "kubernetes-too", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
+		ObjectMeta:  metav1.ObjectMeta{Namespace: isolation.APIServerSlice.Namespace, Name: "kubernetes-too", Labels: map[string]string{discoveryv1.LabelServiceName: "kubernetes"}},
 		AddressType: discoveryv1.AddressTypeIPv4,
 		Endpoints:   []discoveryv1.Endpoint{{Addresses: []string{"203.0.113.9"}}},
 		Ports:       []discoveryv1.EndpointPort{{Name: new("https"), Port: new(int32(443))}},
@@ -209,44 +211,19 @@ func TestConfigIsFollowed(t *testing.T) {
 }
 
 func TestReferenceKeys(t *testing.T) {
-	app := readApp(t, "testdata/services.in.yaml")
+	app := isolationtest.App(t, "isolation/testdata/services.in.yaml")
 	require.Equal(t, []string{
 		"Service backend/api", "Service default/headless", "Service default/headless-any-port", "Service default/headless-by-hand",
 		"Service default/legacy", "Service default/no-endpoints", "Service default/redis",
-	}, referencesOf(app).keys())
+	}, referenceKeys(isolation.ReferencesOf(app)))
 	app.Spec.Implicit.DNS = ""
-	require.Contains(t, referencesOf(app).keys(), "Entity DNS", "absent is Allow")
+	require.Contains(t, referenceKeys(isolation.ReferencesOf(app)), "Entity DNS", "absent is Allow")
 	app.Spec.Directions = []v1alpha1.Direction{v1alpha1.DirectionIngress}
-	require.NotContains(t, referencesOf(app).keys(), "Entity DNS", "nothing is closed that DNS would need")
-}
-
-// TestChangedEntities: a change of the config recompiles its dependents only.
-func TestChangedEntities(t *testing.T) {
-	full := testWorld(t).config
-	for name, test := range map[string]struct {
-		change func(*v1alpha1.IsolationConfigSpec)
-		want   []v1alpha1.Entity
-	}{
-		"nothing":      {func(*v1alpha1.IsolationConfigSpec) {}, nil},
-		"DNS":          {func(c *v1alpha1.IsolationConfigSpec) { c.DNS.Ports = defaultDNSPorts[:1] }, []v1alpha1.Entity{"DNS"}},
-		"clusterCIDRs": {func(c *v1alpha1.IsolationConfigSpec) { c.ClusterCIDRs = nil }, []v1alpha1.Entity{"Internet"}},
-		"monitoring":   {func(c *v1alpha1.IsolationConfigSpec) { c.Monitoring = c.IngressControllers }, []v1alpha1.Entity{"Monitoring"}},
-		"nodeCIDRs, of which ingress controllers are made": {
-			func(c *v1alpha1.IsolationConfigSpec) { c.NodeCIDRs = []string{"10.0.0.0/8"} },
-			[]v1alpha1.Entity{"Nodes", "IngressControllers"}},
-	} {
-		t.Run(name, func(t *testing.T) {
-			changed := full.DeepCopy()
-			test.change(changed)
-			require.Equal(t, test.want, changedEntities(full, changed))
-		})
-	}
-	require.Equal(t, configuredEntities, changedEntities(nil, full))
-	require.Equal(t, configuredEntities, changedEntities(full, nil))
+	require.NotContains(t, referenceKeys(isolation.ReferencesOf(app)), "Entity DNS", "nothing is closed that DNS would need")
 }
 
 func TestOnlyAddressesOfNodesMatter(t *testing.T) {
-	node := testWorld(t).nodes[0]
+	node := isolationtest.World(t, "isolation/testdata/world.yaml").Nodes[0]
 	heartbeat := *node.DeepCopy()
 	heartbeat.ResourceVersion = "2"
 	heartbeat.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, LastHeartbeatTime: metav1.Now()}}
@@ -257,6 +234,13 @@ func TestOnlyAddressesOfNodesMatter(t *testing.T) {
 
 	trimmed, err := trimNode(&node)
 	require.NoError(t, err)
-	require.Equal(t, nodeAddresses(node), nodeAddresses(*trimmed.(*corev1.Node)))
-	require.Equal(t, tunnelAddresses(node), tunnelAddresses(*trimmed.(*corev1.Node)))
+	nodes := func(node *corev1.Node) []networkingv1.NetworkPolicyIngressRule {
+		app := isolationtest.App(t, "isolation/testdata/walk-through.in.yaml")
+		app.Spec.Directions = []v1alpha1.Direction{v1alpha1.DirectionIngress}
+		app.Spec.Ingress = []v1alpha1.IngressRule{{Name: "nodes", From: []v1alpha1.Peer{{Entity: v1alpha1.EntityNodes}}}}
+		spec, problems := isolation.Compile(app, isolation.World{Config: &v1alpha1.IsolationConfigSpec{}, Nodes: []corev1.Node{*node}})
+		require.Empty(t, problems)
+		return spec.Ingress
+	}
+	require.Equal(t, nodes(&node), nodes(trimmed.(*corev1.Node)))
 }

@@ -11,6 +11,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation/isolationtest"
 )
 
 const refusal = "egress to 10.0.0.0/24 is not for you"
@@ -94,9 +96,9 @@ func TestRefusedEditNamesTheOldPolicy(t *testing.T) {
 // stored object is no longer the one that was read.
 func TestWritesRefuseWhatChanged(t *testing.T) {
 	admin, namespace := server.Admin(t), server.Namespace(t)
-	app := readApp(t, "testdata/walk-through.in.yaml")
+	app := isolationtest.App(t, "isolation/testdata/walk-through.in.yaml")
 	app.Namespace, app.UID = namespace, "app"
-	desired, _ := desiredPolicy(app, world{})
+	desired, _ := isolation.Policy(app, isolation.World{})
 	require.NoError(t, create(t.Context(), admin, desired.DeepCopy()))
 
 	err := create(t.Context(), admin, desired.DeepCopy())

@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
 )
 
 // outcome is what became of an AppIsolation's policy.
@@ -61,7 +62,7 @@ func invalid(policy *networkingv1.NetworkPolicy, err error) outcome {
 const maxProblems = 5
 
 // resolvedRefs has the reason of the first problem.
-func resolvedRefs(problems []problem) metav1.Condition {
+func resolvedRefs(problems []isolation.Problem) metav1.Condition {
 	if len(problems) == 0 {
 		return metav1.Condition{
 			Type:    v1alpha1.ConditionResolvedRefs,
@@ -72,7 +73,7 @@ func resolvedRefs(problems []problem) metav1.Condition {
 	}
 	var messages []string
 	for _, p := range problems[:min(len(problems), maxProblems)] {
-		messages = append(messages, p.message)
+		messages = append(messages, p.Message)
 	}
 	text := strings.Join(messages, "; ")
 	if more := len(problems) - maxProblems; more > 0 {
@@ -81,7 +82,7 @@ func resolvedRefs(problems []problem) metav1.Condition {
 	return metav1.Condition{
 		Type:    v1alpha1.ConditionResolvedRefs,
 		Status:  metav1.ConditionFalse,
-		Reason:  problems[0].reason,
+		Reason:  problems[0].Reason,
 		Message: text + "; until then such a peer allows nothing",
 	}
 }

@@ -3,6 +3,7 @@ package appisolation
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,6 +23,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
 )
 
 // referenceIndex finds the AppIsolations that refer to something.
@@ -70,7 +72,7 @@ func trimNode(object any) (any, error) {
 
 func addIndex(ctx context.Context, indexer client.FieldIndexer) error {
 	err := indexer.IndexField(ctx, &v1alpha1.AppIsolation{}, referenceIndex, func(object client.Object) []string {
-		return referencesOf(object.(*v1alpha1.AppIsolation)).keys()
+		return referenceKeys(isolation.ReferencesOf(object.(*v1alpha1.AppIsolation)))
 	})
 	if err != nil {
 		return fmt.Errorf("indexing AppIsolations by what they refer to: %w", err)
@@ -88,7 +90,7 @@ type dependents struct {
 // policyToApp goes by name and not by owner, so that the end of a foreign policy
 // lets the AppIsolation have the name.
 func policyToApp(_ context.Context, policy client.Object) []reconcile.Request {
-	name, found := strings.CutPrefix(policy.GetName(), policyNamePrefix)
+	name, found := strings.CutPrefix(policy.GetName(), isolation.NamePrefix)
 	if !found {
 		return nil
 	}
@@ -102,7 +104,7 @@ func (d dependents) ofService(ctx context.Context, object client.Object) []recon
 func (d dependents) ofSlice(ctx context.Context, slice client.Object) []reconcile.Request {
 	key := types.NamespacedName{Namespace: slice.GetNamespace(), Name: slice.GetLabels()[discoveryv1.LabelServiceName]}
 	requests := d.of(ctx, serviceIndexKey(key))
-	if client.ObjectKeyFromObject(slice) == apiServerSlice {
+	if client.ObjectKeyFromObject(slice) == isolation.APIServerSlice {
 		requests = append(requests, d.of(ctx, entityIndexKey(v1alpha1.EntityKubeAPIServer))...)
 	}
 	return requests
@@ -113,7 +115,7 @@ func (d dependents) ofSlice(ctx context.Context, slice client.Object) []reconcil
 func (d dependents) configHandler() handler.EventHandler {
 	changed := func(ctx context.Context, q queue, name string, before, after *v1alpha1.IsolationConfigSpec) {
 		if name == v1alpha1.IsolationConfigName {
-			d.enqueue(ctx, q, changedEntities(before, after)...)
+			d.enqueue(ctx, q, isolation.ChangedEntities(before, after)...)
 		}
 	}
 	spec := func(object client.Object) *v1alpha1.IsolationConfigSpec {
@@ -161,8 +163,8 @@ func (d dependents) ofNodes(ctx context.Context, q queue) {
 		log.FromContext(ctx).Error(err, "reading from the cache")
 	}
 	entities := []v1alpha1.Entity{v1alpha1.EntityKubeAPIServer}
-	for _, entity := range configuredEntities {
-		if dependsOnNodes(config, entity) {
+	for _, entity := range isolation.ConfiguredEntities {
+		if isolation.DependsOnNodes(config, entity) {
 			entities = append(entities, entity)
 		}
 	}
@@ -190,3 +192,19 @@ func (d dependents) of(ctx context.Context, key string) []reconcile.Request {
 	}
 	return requests
 }
+
+// referenceKeys returns the values under which the cache's index finds the AppIsolation.
+func referenceKeys(refs isolation.References) []string {
+	var keys []string
+	for key := range maps.Keys(refs.Services) {
+		keys = append(keys, serviceIndexKey(key))
+	}
+	for entity := range maps.Keys(refs.Entities) {
+		keys = append(keys, entityIndexKey(entity))
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func serviceIndexKey(key types.NamespacedName) string { return "Service " + key.String() }
+func entityIndexKey(entity v1alpha1.Entity) string    { return "Entity " + string(entity) }

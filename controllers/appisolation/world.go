@@ -11,6 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
 )
 
 // get, list, watch: informers of what AppIsolations refer to.
@@ -19,46 +20,37 @@ import (
 // +kubebuilder:rbac:groups=isolation.moat.dev,resources=isolationconfigs,verbs=get;list;watch
 
 // readWorld reads what refs names, from the cache.
-func readWorld(ctx context.Context, reader client.Reader, refs references) (world, error) {
-	w := world{services: map[types.NamespacedName]service{}}
-	for key := range refs.services {
+func readWorld(ctx context.Context, reader client.Reader, refs isolation.References) (isolation.World, error) {
+	w := isolation.World{Services: map[types.NamespacedName]isolation.Service{}}
+	for key := range refs.Services {
 		found, err := readService(ctx, reader, key)
 		if err != nil {
-			return world{}, err
+			return isolation.World{}, err
 		}
 		if found != nil {
-			w.services[key] = *found
+			w.Services[key] = *found
 		}
 	}
 	var err error
-	if len(refs.entities) == 0 {
+	if len(refs.Entities) == 0 {
 		return w, nil
 	}
-	if w.config, err = readConfig(ctx, reader); err != nil {
-		return world{}, err
+	if w.Config, err = readConfig(ctx, reader); err != nil {
+		return isolation.World{}, err
 	}
-	if refs.has(v1alpha1.EntityKubeAPIServer) {
-		if w.apiServer, err = readAPIServer(ctx, reader); err != nil {
-			return world{}, err
+	if refs.Has(v1alpha1.EntityKubeAPIServer) {
+		if w.APIServer, err = readAPIServer(ctx, reader); err != nil {
+			return isolation.World{}, err
 		}
 	}
-	if refs.needNodes(w.config) {
+	if refs.NeedNodes(w.Config) {
 		var nodes corev1.NodeList
 		if err := reader.List(ctx, &nodes, client.UnsafeDisableDeepCopy); err != nil {
-			return world{}, fmt.Errorf("listing nodes: %w", err)
+			return isolation.World{}, fmt.Errorf("listing nodes: %w", err)
 		}
-		w.nodes = nodes.Items
+		w.Nodes = nodes.Items
 	}
 	return w, nil
-}
-
-func (r references) needNodes(config *v1alpha1.IsolationConfigSpec) bool {
-	for entity := range r.entities {
-		if dependsOnNodes(config, entity) {
-			return true
-		}
-	}
-	return false
 }
 
 // readConfig returns nil where there is no IsolationConfig.
@@ -75,16 +67,16 @@ func readConfig(ctx context.Context, reader client.Reader) (*v1alpha1.IsolationC
 }
 
 // readService returns nil where there is no such Service.
-func readService(ctx context.Context, reader client.Reader, key types.NamespacedName) (*service, error) {
-	found := &service{object: &corev1.Service{}}
-	err := reader.Get(ctx, key, found.object)
+func readService(ctx context.Context, reader client.Reader, key types.NamespacedName) (*isolation.Service, error) {
+	found := &isolation.Service{Object: &corev1.Service{}}
+	err := reader.Get(ctx, key, found.Object)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("reading Service %s: %w", key, err)
-	case len(found.object.Spec.Selector) == 0:
-		found.slices, err = readSlices(ctx, reader, key)
+	case len(found.Object.Spec.Selector) == 0:
+		found.Slices, err = readSlices(ctx, reader, key)
 	}
 	return found, err
 }
@@ -104,12 +96,12 @@ func readSlices(ctx context.Context, reader client.Reader, key types.NamespacedN
 // its namespace can label one.
 func readAPIServer(ctx context.Context, reader client.Reader) ([]discoveryv1.EndpointSlice, error) {
 	slice := &discoveryv1.EndpointSlice{}
-	err := reader.Get(ctx, apiServerSlice, slice)
+	err := reader.Get(ctx, isolation.APIServerSlice, slice)
 	switch {
 	case apierrors.IsNotFound(err):
 		return nil, nil
 	case err != nil:
-		return nil, fmt.Errorf("reading EndpointSlice %s: %w", apiServerSlice, err)
+		return nil, fmt.Errorf("reading EndpointSlice %s: %w", isolation.APIServerSlice, err)
 	}
 	return []discoveryv1.EndpointSlice{*slice}, nil
 }

@@ -1,4 +1,4 @@
-package appisolation
+package isolation
 
 import (
 	"net/netip"
@@ -13,9 +13,9 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// apiServerSlice is the EndpointSlice that the API servers write: the one of the name of
+// APIServerSlice is the EndpointSlice that the API servers write: the one of the name of
 // their Service (pkg/controlplane/reconcilers/endpointsadapter.go of Kubernetes).
-var apiServerSlice = types.NamespacedName{Namespace: metav1.NamespaceDefault, Name: "kubernetes"}
+var APIServerSlice = types.NamespacedName{Namespace: metav1.NamespaceDefault, Name: "kubernetes"}
 
 // defaultDNSPorts is the default of the CRD.
 var defaultDNSPorts = []v1alpha1.Port{
@@ -37,10 +37,10 @@ func (c *compiler) entity(entity v1alpha1.Entity) []grant {
 		return c.apiServer()
 	default: // those that a config says
 	}
-	if c.world.config == nil {
+	if c.world.Config == nil {
 		return c.notConfigured(entity, "there is no IsolationConfig named "+v1alpha1.IsolationConfigName)
 	}
-	switch config := c.world.config; entity {
+	switch config := c.world.Config; entity {
 	case v1alpha1.EntityInternet:
 		return peersOnly(internet(config.ClusterCIDRs)...)
 	case v1alpha1.EntityNodes:
@@ -62,10 +62,10 @@ func (c *compiler) notConfigured(entity v1alpha1.Entity, why string) []grant {
 
 // dns is a grant with the ports of DNS.
 func (c *compiler) dns() []grant {
-	if c.world.config == nil {
+	if c.world.Config == nil {
 		return c.notConfigured(v1alpha1.EntityDNS, "there is no IsolationConfig named "+v1alpha1.IsolationConfigName)
 	}
-	config := c.world.config.DNS
+	config := c.world.Config.DNS
 	if config == nil {
 		return c.configured(v1alpha1.EntityDNS, nil)
 	}
@@ -98,9 +98,9 @@ func (c *compiler) configured(entity v1alpha1.Entity, config *v1alpha1.EntityCon
 
 // apiServer is a grant with the ports of the API servers.
 func (c *compiler) apiServer() []grant {
-	grants := endpointGrants(c.world.apiServer, nil)
+	grants := endpointGrants(c.world.APIServer, nil)
 	if len(grants) == 0 {
-		return c.notConfigured(v1alpha1.EntityKubeAPIServer, "there is no EndpointSlice "+apiServerSlice.String()+" with a port")
+		return c.notConfigured(v1alpha1.EntityKubeAPIServer, "there is no EndpointSlice "+APIServerSlice.String()+" with a port")
 	}
 	return grants
 }
@@ -111,14 +111,14 @@ func (c *compiler) apiServer() []grant {
 // which of them runs it, and the claim counts for none.
 func (c *compiler) apiServerTunnels() []networkingv1.NetworkPolicyPeer {
 	claims := map[netip.Addr][]*corev1.Node{}
-	for i := range c.world.nodes {
-		node := &c.world.nodes[i]
+	for i := range c.world.Nodes {
+		node := &c.world.Nodes[i]
 		for _, address := range unique(nodeAddresses(*node)) {
 			claims[address] = append(claims[address], node)
 		}
 	}
 	var tunnels []netip.Addr
-	for _, server := range unique(addressesOf(c.world.apiServer)) {
+	for _, server := range unique(addressesOf(c.world.APIServer)) {
 		switch nodes := claims[server]; len(nodes) {
 		case 0:
 		case 1:
@@ -149,7 +149,7 @@ func unique(addresses []netip.Addr) []netip.Addr {
 // nodes returns the ranges that the IsolationConfig gives, and else what each Node
 // says of itself.
 func (c *compiler) nodes(entity v1alpha1.Entity) []grant {
-	if ranges := c.world.config.NodeCIDRs; len(ranges) > 0 {
+	if ranges := c.world.Config.NodeCIDRs; len(ranges) > 0 {
 		var peers []networkingv1.NetworkPolicyPeer
 		for _, cidr := range slices.Sorted(slices.Values(ranges)) {
 			peers = append(peers, compileCIDR(&v1alpha1.CIDRPeer{CIDR: cidr}))
@@ -157,7 +157,7 @@ func (c *compiler) nodes(entity v1alpha1.Entity) []grant {
 		return peersOnly(peers...)
 	}
 	var addresses []netip.Addr
-	for _, node := range c.world.nodes {
+	for _, node := range c.world.Nodes {
 		addresses = append(addresses, nodeAddresses(node)...)
 		addresses = append(addresses, tunnelAddresses(node)...)
 	}

@@ -1,4 +1,4 @@
-package appisolation
+package isolation_test
 
 import (
 	"flag"
@@ -15,9 +15,13 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation"
+	"github.com/moat-dev/moat/controllers/appisolation/isolation/isolationtest"
 )
 
 var update = flag.Bool("update", false, "write the golden files of this package")
+
+func testWorld(t *testing.T) isolation.World { return isolationtest.World(t, "testdata/world.yaml") }
 
 // TestCompileGolden holds what each AppIsolation of testdata becomes in the world
 // of testdata/world.yaml, and what it names that isn't there.
@@ -27,7 +31,7 @@ func TestCompileGolden(t *testing.T) {
 	require.NotEmpty(t, inputs)
 	for _, input := range inputs {
 		t.Run(strings.TrimSuffix(filepath.Base(input), ".in.yaml"), func(t *testing.T) {
-			compiled := compiledText(t, readApp(t, input), testWorld(t))
+			compiled := compiledText(t, isolationtest.App(t, input), testWorld(t))
 
 			golden := strings.TrimSuffix(input, ".in.yaml") + ".out.yaml"
 			if *update {
@@ -35,21 +39,21 @@ func TestCompileGolden(t *testing.T) {
 			}
 			expected, err := os.ReadFile(golden)
 			require.NoError(t, err)
-			require.Empty(t, cmp.Diff(string(expected), compiled), "go test ./controllers/appisolation -update accepts this")
+			require.Empty(t, cmp.Diff(string(expected), compiled), "go test ./controllers/appisolation/isolation -update accepts this")
 		})
 	}
 }
 
 // compiledText returns the policy as YAML, below a line for each problem.
-func compiledText(t *testing.T, app *v1alpha1.AppIsolation, w world) string {
+func compiledText(t *testing.T, app *v1alpha1.AppIsolation, w isolation.World) string {
 	t.Helper()
-	policy, problems := desiredPolicy(app, w)
+	policy, problems := isolation.Policy(app, w)
 	policy.SetGroupVersionKind(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"))
 	compiled, err := yaml.Marshal(policy)
 	require.NoError(t, err)
 	var text strings.Builder
 	for _, p := range problems {
-		text.WriteString("# " + p.reason + ": " + p.message + "\n")
+		text.WriteString("# " + p.Reason + ": " + p.Message + "\n")
 	}
 	return text.String() + string(compiled)
 }
@@ -57,12 +61,12 @@ func compiledText(t *testing.T, app *v1alpha1.AppIsolation, w world) string {
 // TestWalkThroughMeansTheSame compares the sample AppIsolation with the
 // hand-written policy beside it.
 func TestWalkThroughMeansTheSame(t *testing.T) {
-	text, err := os.ReadFile("../../config/samples/networkpolicy.yaml")
+	text, err := os.ReadFile("../../../config/samples/networkpolicy.yaml")
 	require.NoError(t, err)
 	var handWritten networkingv1.NetworkPolicy
 	require.NoError(t, yaml.UnmarshalStrict(text, &handWritten))
 
-	compiled, problems := compile(readApp(t, "../../config/samples/appisolation.yaml"), world{})
+	compiled, problems := isolation.Compile(isolationtest.App(t, "../../../config/samples/appisolation.yaml"), isolation.World{})
 	require.Empty(t, problems, "it needs no IsolationConfig")
 	// A peer that names namespaces alone is written with an empty podSelector.
 	compiled.Ingress[0].From[1].PodSelector = nil
@@ -71,27 +75,27 @@ func TestWalkThroughMeansTheSame(t *testing.T) {
 
 // TestReadmeShowsWhatItApplies keeps the README's example what the file is.
 func TestReadmeShowsWhatItApplies(t *testing.T) {
-	text, err := os.ReadFile("../../README.md")
+	text, err := os.ReadFile("../../../README.md")
 	require.NoError(t, err)
 	_, rest, found := strings.Cut(string(text), "```yaml\n")
 	require.True(t, found)
 	example, _, _ := strings.Cut(rest, "```")
 	app := &v1alpha1.AppIsolation{}
 	require.NoError(t, yaml.UnmarshalStrict([]byte(example), app))
-	require.Empty(t, cmp.Diff(readApp(t, "../../config/samples/tutorial/db.yaml"), app))
+	require.Empty(t, cmp.Diff(isolationtest.App(t, "../../../config/samples/tutorial/db.yaml"), app))
 }
 
 // TestUnknownPeerIsNotWider: a newer CRD may know more peers than this compiler.
 func TestUnknownPeerIsNotWider(t *testing.T) {
 	for name, peer := range map[string]v1alpha1.Peer{"entity": {Entity: "Friends"}, "member": {}} {
 		t.Run(name, func(t *testing.T) {
-			app := readApp(t, "testdata/walk-through.in.yaml")
+			app := isolationtest.App(t, "testdata/walk-through.in.yaml")
 			app.Spec.Ingress[0].From, app.Spec.Egress[0].To = []v1alpha1.Peer{peer}, []v1alpha1.Peer{peer}
-			policy, problems := compile(app, testWorld(t))
+			policy, problems := isolation.Compile(app, testWorld(t))
 			require.Len(t, policy.Ingress, 1, "the rule is left out: without peers it would allow everyone")
 			require.Len(t, policy.Egress, 1, "DNS alone")
 			require.Len(t, problems, 2)
-			require.Equal(t, v1alpha1.ReasonEntityNotConfigured, problems[0].reason)
+			require.Equal(t, v1alpha1.ReasonEntityNotConfigured, problems[0].Reason)
 		})
 	}
 }
@@ -100,13 +104,13 @@ func TestUnknownPeerIsNotWider(t *testing.T) {
 // the others what they always do.
 func TestWithoutConfig(t *testing.T) {
 	w := testWorld(t)
-	w.config = nil
-	policy, problems := compile(readApp(t, "testdata/cluster-entities.in.yaml"), w)
+	w.Config = nil
+	policy, problems := isolation.Compile(isolationtest.App(t, "testdata/cluster-entities.in.yaml"), w)
 	require.Len(t, policy.Ingress, 1, "KubeAPIServer")
 	require.Len(t, policy.Egress, 1, "KubeAPIServer")
 	require.Len(t, problems, 8)
-	w.apiServer = nil
-	policy, problems = compile(readApp(t, "testdata/cluster-entities.in.yaml"), w)
+	w.APIServer = nil
+	policy, problems = isolation.Compile(isolationtest.App(t, "testdata/cluster-entities.in.yaml"), w)
 	require.Empty(t, policy.Ingress)
 	require.Empty(t, policy.Egress)
 	require.Len(t, problems, 10)
@@ -115,30 +119,30 @@ func TestWithoutConfig(t *testing.T) {
 // TestAnAPIServersAddressThatTwoNodesClaim: it is unknown which of them runs it, so the
 // tunnel of neither counts, and the AppIsolation says so. One Node may claim it twice.
 func TestAnAPIServersAddressThatTwoNodesClaim(t *testing.T) {
-	app := readApp(t, "testdata/cluster-entities.in.yaml")
-	tunnels := func(w world) (string, []problem) {
-		policy, problems := compile(app, w)
+	app := isolationtest.App(t, "testdata/cluster-entities.in.yaml")
+	tunnels := func(w isolation.World) (string, []isolation.Problem) {
+		policy, problems := isolation.Compile(app, w)
 		text, err := yaml.Marshal(policy.Ingress)
 		require.NoError(t, err)
 		return string(text), problems
 	}
 	w := testWorld(t)
-	w.config = nil // or the tunnels come with other entities too
-	server := w.nodes[1].Status.Addresses[0]
+	w.Config = nil // or the tunnels come with other entities too
+	server := w.Nodes[1].Status.Addresses[0]
 	require.Equal(t, "192.168.7.11", server.Address)
-	w.nodes[1].Status.Addresses = append(w.nodes[1].Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: server.Address})
+	w.Nodes[1].Status.Addresses = append(w.Nodes[1].Status.Addresses, corev1.NodeAddress{Type: corev1.NodeExternalIP, Address: server.Address})
 	text, before := tunnels(w)
 	require.Contains(t, text, "10.244.0.0/32")
 	require.NotContains(t, text, "10.244.1.0/32")
 
-	w.nodes[0].Status.Addresses = append(w.nodes[0].Status.Addresses, server)
+	w.Nodes[0].Status.Addresses = append(w.Nodes[0].Status.Addresses, server)
 	text, problems := tunnels(w)
 	require.NotContains(t, text, "10.244.0.0/32")
 	require.NotContains(t, text, "10.244.1.0/32")
 	require.Contains(t, text, "192.168.7.11/32", "the API server's own address stays")
 	require.Len(t, problems, len(before)+1)
-	require.True(t, slices.ContainsFunc(problems, func(p problem) bool {
-		return strings.Contains(p.message, "Nodes node-1 and node-2 both have the API server's address 192.168.7.11")
+	require.True(t, slices.ContainsFunc(problems, func(p isolation.Problem) bool {
+		return strings.Contains(p.Message, "Nodes node-1 and node-2 both have the API server's address 192.168.7.11")
 	}), problems)
 }
 
@@ -148,34 +152,25 @@ func TestOrderOfTheWorldDoesNotMatter(t *testing.T) {
 	require.NoError(t, err)
 	for _, input := range inputs {
 		w, reversed := testWorld(t), testWorld(t)
-		slices.Reverse(reversed.nodes)
-		slices.Reverse(reversed.apiServer)
-		for _, found := range reversed.services {
-			slices.Reverse(found.slices)
-			for i := range found.slices {
-				slices.Reverse(found.slices[i].Endpoints)
-				slices.Reverse(found.slices[i].Ports)
+		slices.Reverse(reversed.Nodes)
+		slices.Reverse(reversed.APIServer)
+		for _, found := range reversed.Services {
+			slices.Reverse(found.Slices)
+			for i := range found.Slices {
+				slices.Reverse(found.Slices[i].Endpoints)
+				slices.Reverse(found.Slices[i].Ports)
 			}
 		}
-		app := readApp(t, input)
+		app := isolationtest.App(t, input)
 		require.Empty(t, cmp.Diff(compiledText(t, app, w), compiledText(t, app, reversed)), input)
 	}
 }
 
 func TestCompileSharesNothing(t *testing.T) {
-	app := readApp(t, "testdata/walk-through.in.yaml")
+	app := isolationtest.App(t, "testdata/walk-through.in.yaml")
 	before := app.DeepCopy()
-	policy, _ := desiredPolicy(app, testWorld(t))
+	policy, _ := isolation.Policy(app, testWorld(t))
 	policy.Spec.PodSelector.MatchLabels["role"] = "other"
 	policy.Spec.Ingress[0].From[0].IPBlock.Except[0] = "0.0.0.0/0"
 	require.Empty(t, cmp.Diff(before, app))
-}
-
-func readApp(t *testing.T, path string) *v1alpha1.AppIsolation {
-	t.Helper()
-	text, err := os.ReadFile(path)
-	require.NoError(t, err)
-	app := &v1alpha1.AppIsolation{}
-	require.NoError(t, yaml.UnmarshalStrict(text, app))
-	return app
 }

@@ -1,4 +1,4 @@
-package appisolation
+package isolation
 
 import (
 	"cmp"
@@ -22,19 +22,19 @@ import (
 // count, and not the Service's address and port.
 func (c *compiler) service(peer *v1alpha1.ServicePeer) []grant {
 	key := serviceKey(peer, c.namespace)
-	found, exists := c.world.services[key]
+	found, exists := c.world.Services[key]
 	switch {
 	case !exists:
 		return c.unresolved(v1alpha1.ReasonServiceNotFound, "Service %s doesn't exist", key)
-	case found.object.Spec.Type == corev1.ServiceTypeExternalName:
+	case found.Object.Spec.Type == corev1.ServiceTypeExternalName:
 		return c.unresolved(v1alpha1.ReasonServiceUnsupported, "Service %s is of type ExternalName, which leads to a name and not to addresses", key)
-	case len(found.object.Spec.Selector) > 0:
-		return []grant{c.selectedBy(found.object)}
-	case len(found.object.Spec.Ports) == 0:
+	case len(found.Object.Spec.Selector) > 0:
+		return []grant{c.selectedBy(found.Object)}
+	case len(found.Object.Spec.Ports) == 0:
 		// Headless: what its name resolves to, at any port.
-		return []grant{{peers: ipBlocks(addressesOf(found.slices)), ownPorts: true}}
+		return []grant{{peers: ipBlocks(addressesOf(found.Slices)), ownPorts: true}}
 	}
-	return endpointGrants(found.slices, portNames(found.object))
+	return endpointGrants(found.Slices, portNames(found.Object))
 }
 
 func serviceKey(peer *v1alpha1.ServicePeer, namespace string) types.NamespacedName {

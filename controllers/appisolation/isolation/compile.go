@@ -1,4 +1,4 @@
-package appisolation
+package isolation
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// compile translates an AppIsolation to the spec of its NetworkPolicy, and says
+// Compile translates an AppIsolation to the spec of its NetworkPolicy, and says
 // what it names that w doesn't have. It is pure: the same AppIsolation in the same
 // world gives the same policy, in the order of the user's rules, and they share no
 // memory. The selector is not nil: the CRD requires it. mode is none of its
@@ -19,7 +19,7 @@ import (
 //
 // It fails closed. To NetworkPolicy, a rule without peers allows anyone; so a rule
 // none of whose peers can be resolved is left out.
-func compile(app *v1alpha1.AppIsolation, w world) (networkingv1.NetworkPolicySpec, []problem) {
+func Compile(app *v1alpha1.AppIsolation, w World) (networkingv1.NetworkPolicySpec, []Problem) {
 	spec := app.Spec.DeepCopy()
 	c := &compiler{namespace: app.Namespace, world: w}
 	policy := networkingv1.NetworkPolicySpec{PodSelector: *spec.Selector.ToMeta()}
@@ -46,23 +46,24 @@ func allowsDNS(spec *v1alpha1.AppIsolationSpec) bool {
 	return slices.Contains(spec.Directions, v1alpha1.DirectionEgress) && spec.Implicit.DNS != v1alpha1.ImplicitDeny
 }
 
-// problem is a reference that can't be resolved.
-type problem struct {
-	reason, message string
+// Problem is a reference that can't be resolved. Reason is that of the condition
+// ResolvedRefs.
+type Problem struct {
+	Reason, Message string
 }
 
 // compiler compiles one AppIsolation.
 type compiler struct {
 	namespace string
-	world     world
+	world     World
 	// field is what is being compiled, for the messages of problems.
 	field    string
-	problems []problem
+	problems []Problem
 }
 
 // unresolved notes a problem once. It returns no grants: nobody is allowed.
 func (c *compiler) unresolved(reason, format string, args ...any) []grant {
-	found := problem{reason: reason, message: c.field + ": " + fmt.Sprintf(format, args...)}
+	found := Problem{Reason: reason, Message: c.field + ": " + fmt.Sprintf(format, args...)}
 	if !slices.Contains(c.problems, found) {
 		c.problems = append(c.problems, found)
 	}

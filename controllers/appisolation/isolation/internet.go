@@ -1,4 +1,4 @@
-package appisolation
+package isolation
 
 import (
 	"net/netip"
