@@ -97,7 +97,7 @@ func (f *fixture) condition(name string, status metav1.ConditionStatus, reason s
 
 // compiled is for an AppIsolation that refers to nothing.
 func compiled(app *v1alpha1.AppIsolation) networkingv1.NetworkPolicySpec {
-	policy, _ := isolation.Compile(app, isolation.World{})
+	policy, _, _ := isolation.Compile(app, isolation.World{})
 	return policy
 }
 
@@ -138,15 +138,36 @@ func TestCreateAndEdit(t *testing.T) {
 	require.Equal(t, &v1alpha1.PolicyReference{Name: policy.Name, UID: policy.UID, Generation: 2}, f.app().Status.Policy)
 }
 
-// TestEditWithoutConsequence: a rule's name is not in the policy, so that the
+// TestEditWithoutConsequence: the order of names is not in the policy, so that the
 // status has to follow the generation without any write to the policy.
 func TestEditWithoutConsequence(t *testing.T) {
 	f := newFixture(t)
 	f.createApp()
+	from := func(names ...string) func(*v1alpha1.AppIsolation) {
+		return func(app *v1alpha1.AppIsolation) {
+			app.Spec.Ingress[0].From = []v1alpha1.Peer{{App: &v1alpha1.AppPeer{Namespaces: &v1alpha1.NamespacePeer{Names: names}}}}
+		}
+	}
+	f.edit(from("a", "b"))
+	before := f.programmed()
+	f.edit(from("b", "a"))
+	require.Equal(t, before.ResourceVersion, f.programmed().ResourceVersion)
+	require.EqualValues(t, 3, f.app().Status.ObservedGeneration)
+}
+
+// TestARenamedRuleChangesTheProvenance, which is metadata: what is enforced stays, and its
+// generation.
+func TestARenamedRuleChangesTheProvenance(t *testing.T) {
+	f := newFixture(t)
+	f.createApp()
 	before := f.programmed()
 	f.edit(func(app *v1alpha1.AppIsolation) { app.Spec.Ingress[0].Name = "renamed" })
-	require.Equal(t, before.ResourceVersion, f.programmed().ResourceVersion)
-	require.EqualValues(t, 2, f.app().Status.ObservedGeneration)
+	after := f.programmed()
+	require.Equal(t, before.Generation, after.Generation)
+	from, err := v1alpha1.ParseProvenance(after.Annotations[v1alpha1.ProvenanceAnnotation])
+	require.NoError(t, err)
+	require.Len(t, from.Ingress, len(after.Spec.Ingress))
+	require.Equal(t, "renamed", from.Ingress[0])
 }
 
 func TestNoWriteLoop(t *testing.T) {
@@ -175,6 +196,10 @@ func TestDriftIsRepaired(t *testing.T) {
 			policy.Spec.PolicyTypes = []networkingv1.PolicyType{networkingv1.PolicyTypeEgress}
 		},
 		"our label removed": func(policy *networkingv1.NetworkPolicy) { policy.Labels = nil },
+		"provenance changed": func(policy *networkingv1.NetworkPolicy) {
+			policy.Annotations[v1alpha1.ProvenanceAnnotation] = `{"v":1,"ingress":["other"]}`
+		},
+		"provenance removed": func(policy *networkingv1.NetworkPolicy) { policy.Annotations = nil },
 	}
 	f := newFixture(t)
 	f.createApp()
@@ -199,6 +224,7 @@ func (f *fixture) isAsBefore(before *networkingv1.NetworkPolicy) bool {
 	return policy != nil && reference != nil &&
 		equality.Semantic.DeepEqual(before.Spec, policy.Spec) &&
 		policy.Labels[isolation.ManagedByLabel] == isolation.ManagedBy &&
+		policy.Annotations[v1alpha1.ProvenanceAnnotation] == before.Annotations[v1alpha1.ProvenanceAnnotation] &&
 		*reference == v1alpha1.PolicyReference{Name: policy.Name, UID: policy.UID, Generation: policy.Generation}
 }
 

@@ -26,9 +26,10 @@ func owns(app *v1alpha1.AppIsolation, policy *networkingv1.NetworkPolicy) bool {
 }
 
 // upToDate says whether live holds all that desired asks for and nothing that
-// would change what is enforced. Labels and annotations of others may stay.
+// would change what is enforced or said of it. Labels and annotations of others may stay.
 func upToDate(live, desired *networkingv1.NetworkPolicy) bool {
 	return live.Labels[isolation.ManagedByLabel] == isolation.ManagedBy &&
+		live.Annotations[v1alpha1.ProvenanceAnnotation] == desired.Annotations[v1alpha1.ProvenanceAnnotation] &&
 		equality.Semantic.DeepEqual(live.Spec, desired.Spec)
 }
 

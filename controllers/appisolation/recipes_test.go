@@ -42,7 +42,7 @@ func handWrittenRecipe(t *testing.T, file string) networkingv1.NetworkPolicySpec
 func TestRecipesMeanTheSame(t *testing.T) {
 	for _, file := range recipeFiles(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(file), ".yaml"), func(t *testing.T) {
-			compiled, problems := isolation.Compile(isolationtest.App(t, file), isolation.World{})
+			compiled, _, problems := isolation.Compile(isolationtest.App(t, file), isolation.World{})
 			require.Empty(t, problems, "it needs no IsolationConfig")
 			require.Empty(t, cmp.Diff(handWrittenRecipe(t, file), compiled))
 		})

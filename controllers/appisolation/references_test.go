@@ -238,7 +238,7 @@ func TestOnlyAddressesOfNodesMatter(t *testing.T) {
 		app := isolationtest.App(t, "isolation/testdata/walk-through.in.yaml")
 		app.Spec.Directions = []v1alpha1.Direction{v1alpha1.DirectionIngress}
 		app.Spec.Ingress = []v1alpha1.IngressRule{{Name: "nodes", From: []v1alpha1.Peer{{Entity: v1alpha1.EntityNodes}}}}
-		spec, problems := isolation.Compile(app, isolation.World{Config: &v1alpha1.IsolationConfigSpec{}, Nodes: []corev1.Node{*node}})
+		spec, _, problems := isolation.Compile(app, isolation.World{Config: &v1alpha1.IsolationConfigSpec{}, Nodes: []corev1.Node{*node}})
 		require.Empty(t, problems)
 		return spec.Ingress
 	}

@@ -12,16 +12,17 @@ import (
 )
 
 // Compile translates an AppIsolation to the spec of its NetworkPolicy, and says
-// what it names that w doesn't have. It is pure: the same AppIsolation in the same
+// which rule each comes from and what it names that w doesn't have. It is pure: the same AppIsolation in the same
 // world gives the same policy, in the order of the user's rules, and they share no
 // memory. The selector is not nil: the CRD requires it. mode is none of its
 // business: a disabled AppIsolation has no policy.
 //
 // It fails closed. To NetworkPolicy, a rule without peers allows anyone; so a rule
 // none of whose peers can be resolved is left out.
-func Compile(app *v1alpha1.AppIsolation, w World) (networkingv1.NetworkPolicySpec, []Problem) {
+func Compile(app *v1alpha1.AppIsolation, w World) (networkingv1.NetworkPolicySpec, v1alpha1.Provenance, []Problem) {
 	spec := app.Spec.DeepCopy()
 	c := &compiler{namespace: app.Namespace, world: w}
+	var from v1alpha1.Provenance
 	policy := networkingv1.NetworkPolicySpec{PodSelector: *spec.Selector.ToMeta()}
 	for _, direction := range spec.Directions {
 		policy.PolicyTypes = append(policy.PolicyTypes, networkingv1.PolicyType(direction))
@@ -29,16 +30,27 @@ func Compile(app *v1alpha1.AppIsolation, w World) (networkingv1.NetworkPolicySpe
 	for _, rule := range spec.Ingress {
 		c.field = "ingress rule " + rule.Name
 		policy.Ingress = append(policy.Ingress, c.ingress(rule)...)
+		from.Ingress = upTo(from.Ingress, len(policy.Ingress), rule.Name)
 	}
 	for _, rule := range spec.Egress {
 		c.field = "egress rule " + rule.Name
 		policy.Egress = append(policy.Egress, c.egress(rule)...)
+		from.Egress = upTo(from.Egress, len(policy.Egress), rule.Name)
 	}
 	if allowsDNS(spec) {
 		c.field = "implicit.dns"
 		policy.Egress = append(policy.Egress, egressRules(c.dns())...)
+		from.Egress = upTo(from.Egress, len(policy.Egress), v1alpha1.ProvenanceImplicitDNS)
 	}
-	return policy, c.problems
+	return policy, from, c.problems
+}
+
+// upTo appends a name until there are n.
+func upTo(names []string, n int, name string) []string {
+	for len(names) < n {
+		names = append(names, name)
+	}
+	return names
 }
 
 // allowsDNS reads an absent value as Allow, which is the CRD's default.

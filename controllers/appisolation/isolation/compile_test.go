@@ -66,7 +66,7 @@ func TestWalkThroughMeansTheSame(t *testing.T) {
 	var handWritten networkingv1.NetworkPolicy
 	require.NoError(t, yaml.UnmarshalStrict(text, &handWritten))
 
-	compiled, problems := isolation.Compile(isolationtest.App(t, "../../../config/samples/appisolation.yaml"), isolation.World{})
+	compiled, _, problems := isolation.Compile(isolationtest.App(t, "../../../config/samples/appisolation.yaml"), isolation.World{})
 	require.Empty(t, problems, "it needs no IsolationConfig")
 	// A peer that names namespaces alone is written with an empty podSelector.
 	compiled.Ingress[0].From[1].PodSelector = nil
@@ -91,7 +91,7 @@ func TestUnknownPeerIsNotWider(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			app := isolationtest.App(t, "testdata/walk-through.in.yaml")
 			app.Spec.Ingress[0].From, app.Spec.Egress[0].To = []v1alpha1.Peer{peer}, []v1alpha1.Peer{peer}
-			policy, problems := isolation.Compile(app, testWorld(t))
+			policy, _, problems := isolation.Compile(app, testWorld(t))
 			require.Len(t, policy.Ingress, 1, "the rule is left out: without peers it would allow everyone")
 			require.Len(t, policy.Egress, 1, "DNS alone")
 			require.Len(t, problems, 2)
@@ -105,12 +105,12 @@ func TestUnknownPeerIsNotWider(t *testing.T) {
 func TestWithoutConfig(t *testing.T) {
 	w := testWorld(t)
 	w.Config = nil
-	policy, problems := isolation.Compile(isolationtest.App(t, "testdata/cluster-entities.in.yaml"), w)
+	policy, _, problems := isolation.Compile(isolationtest.App(t, "testdata/cluster-entities.in.yaml"), w)
 	require.Len(t, policy.Ingress, 1, "KubeAPIServer")
 	require.Len(t, policy.Egress, 1, "KubeAPIServer")
 	require.Len(t, problems, 8)
 	w.APIServer = nil
-	policy, problems = isolation.Compile(isolationtest.App(t, "testdata/cluster-entities.in.yaml"), w)
+	policy, _, problems = isolation.Compile(isolationtest.App(t, "testdata/cluster-entities.in.yaml"), w)
 	require.Empty(t, policy.Ingress)
 	require.Empty(t, policy.Egress)
 	require.Len(t, problems, 10)
@@ -121,7 +121,7 @@ func TestWithoutConfig(t *testing.T) {
 func TestAnAPIServersAddressThatTwoNodesClaim(t *testing.T) {
 	app := isolationtest.App(t, "testdata/cluster-entities.in.yaml")
 	tunnels := func(w isolation.World) (string, []isolation.Problem) {
-		policy, problems := isolation.Compile(app, w)
+		policy, _, problems := isolation.Compile(app, w)
 		text, err := yaml.Marshal(policy.Ingress)
 		require.NoError(t, err)
 		return string(text), problems

@@ -21,13 +21,14 @@ const (
 // Policy returns the whole policy that app asks for in w, and what app names that
 // w doesn't have.
 func Policy(app *v1alpha1.AppIsolation, w World) (*networkingv1.NetworkPolicy, []Problem) {
-	spec, problems := Compile(app, w)
+	spec, from, problems := Compile(app, w)
 	controller := true
 	return &networkingv1.NetworkPolicy{
 		ObjectMeta: metav1.ObjectMeta{
-			Namespace: app.Namespace,
-			Name:      NamePrefix + app.Name,
-			Labels:    map[string]string{ManagedByLabel: ManagedBy},
+			Namespace:   app.Namespace,
+			Name:        NamePrefix + app.Name,
+			Labels:      map[string]string{ManagedByLabel: ManagedBy},
+			Annotations: map[string]string{v1alpha1.ProvenanceAnnotation: from.String()},
 			// Not blockOwnerDeletion: it would need the right to set finalizers
 			// where OwnerReferencesPermissionEnforcement is on, and buys nothing.
 			OwnerReferences: []metav1.OwnerReference{{
