@@ -49,6 +49,7 @@ func TestACostOfAChangeIsConstant(t *testing.T) {
 		// The first connection that a label forbids brings the rules that cut.
 		require.LessOrEqual(t, restores.Value, 0.2, "a label is a matter of sets alone")
 		restores, _ = s.Figure(results.PolicyRestores)
-		require.InDelta(t, 1, restores.Value, 0.5, "a policy of IPv4 pods is one restore")
+		require.Positive(t, restores.Value)
+		require.LessOrEqual(t, restores.Value, 1.5, "a policy of IPv4 pods is one restore")
 	}
 }
