@@ -51,9 +51,9 @@ func constants(t *testing.T, folder string, name *regexp.Regexp) map[string]stri
 }
 
 // firstCells returns what the first cells of a document's tables name: words in
-// CamelCase, and words in code.
+// CamelCase.
 func firstCells(prose string) map[string]bool {
-	words := regexp.MustCompile("[A-Z][A-Za-z]+|moat_[a-z_]+")
+	words := regexp.MustCompile("[A-Z][A-Za-z]+")
 	cells := map[string]bool{}
 	for line := range strings.Lines(prose) {
 		row, isRow := strings.CutPrefix(line, "| ")
@@ -77,24 +77,6 @@ func TestEveryConditionAndReasonHasARow(t *testing.T) {
 		require.GreaterOrEqual(t, len(found), least, folder)
 		for name, value := range found {
 			require.Truef(t, cells[value], "%s has no table row for %s, the value of %s", operations, value, name)
-		}
-	}
-}
-
-func TestEveryMetricHasARow(t *testing.T) {
-	prose, _ := split(read(t, operations))
-	cells := firstCells(prose)
-	source := read(t, "dataplane/metrics.go") + read(t, "dataplane/packetcounts.go") + read(t, "dataplane/spoofing.go") + read(t, "dataplane/words.go") + read(t, "dataplane/rawsockets.go") + read(t, "controllers/absence/metrics.go")
-	names := regexp.MustCompile(`(?:counters|durations|gauges?|newPacketCounts)\(\s*"([a-z_]+)"|Name:\s*"([a-z_]+)"|BuildFQName\(metricNamespace, "", "([a-z_]+)"\)`).
-		FindAllStringSubmatch(source, -1)
-	require.GreaterOrEqual(t, len(names), 20)
-	for _, name := range names {
-		metric := "moat_" + name[1] + name[2] + name[3]
-		require.Truef(t, cells[metric], "%s has no table row for %s", operations, metric)
-	}
-	for cell := range cells {
-		if metric, isMetric := strings.CutPrefix(cell, "moat_"); isMetric {
-			require.Containsf(t, source, `"`+metric+`"`, "%s explains moat_%s, which there is not", operations, metric)
 		}
 	}
 }
