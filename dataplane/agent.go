@@ -112,6 +112,7 @@ type Agent struct {
 	home     home
 	repairs  *repairs
 	oddities *oddities
+	raw      rawSockets
 	informed []informer
 
 	// event is when the first event came that is not in the kernel yet.
@@ -181,7 +182,8 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	}
 	a.health = &health{unsynced: a.unsynced, cutOff: options.Words.CutOff}
 	a.enforcer.progress = a.health.begin
-	a.enforcer.metrics.rawSockets.ask(a.model.withRawSockets)
+	a.raw.pods = a.model.withRawSockets
+	a.enforcer.metrics.AskForRawSockets(a.raw.names)
 	recorder := mgr.GetEventRecorder("moat-agent")
 	a.starts = newStarts(options.PodStartGuard, a.model, recorder, log)
 	a.news = newNodeNews(options.NodeName, recorder, a.enforcer.metrics, log)
@@ -399,19 +401,22 @@ func (a *Agent) sync(ctx context.Context) error {
 	}
 	// Where only elements of sets moved, the report and the sizes are what they were.
 	podStart := a.starts.condition()
-	a.enforcer.metrics.podStart(&podStart)
+	a.enforcer.metrics.Unguarded(isUnguarded(&podStart))
 	newBudget := a.tellBudget()
 	if newStart := a.reporter.setPodStart(podStart); a.news.tell(degraded) || newBudget || newStart || !a.enforcer.same || err != nil {
 		a.sayWhatIsWrong()
 		a.oddities.tell(a.model.oddPods())
 		a.reporter.found(a.enforcer.surroundings())
 		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
-		a.enforcer.metrics.show(a.enforcer, failed)
+		a.enforcer.metrics.Show(a.enforcer.snapshot(failed))
+		if a.enforcer.view != nil {
+			a.raw.follow(a.enforcer.view.endpoints)
+		}
 	}
 	a.sayRefused()
-	a.enforcer.metrics.synced(start, a.event, err)
+	a.enforcer.metrics.Synced(start, a.event, err)
 	if err == nil {
-		a.enforcer.metrics.syncedFirst(a.complete)
+		a.enforcer.metrics.SyncedFirst(a.complete)
 		a.event, a.complete = time.Time{}, time.Time{}
 	}
 	a.log.V(1).Info("Synced", "duration", time.Since(start).String(), "error", err != nil)

@@ -33,7 +33,7 @@ func (e *enforcer) openSets() error {
 	if err != nil {
 		return err
 	}
-	sets.OnRequest, sets.OnRefused = e.metrics.requests.Inc, e.leaveOut
+	sets.OnRequest, sets.OnRefused = e.metrics.Requested, e.leaveOut
 	e.sets = sets
 	return nil
 }
@@ -73,7 +73,10 @@ func (e *enforcer) use(ctx context.Context, detect func(context.Context) iptable
 // restored notes a run of iptables-restore.
 func (e *enforcer) restored(err error) {
 	e.inspection.wrote()
-	e.metrics.restored(err)
+	e.metrics.Restored(err)
+	if iptables.IsLock(err) {
+		e.metrics.LockFailed()
+	}
 }
 
 // leaveOther takes a family's rules of Moat's out of the other backend.

@@ -160,7 +160,9 @@ func (b *budgets) condition() metav1.Condition {
 // whether the condition changed.
 func (a *Agent) tellBudget() (changed bool) {
 	budgets := a.enforcer.budgets
-	a.enforcer.metrics.budget(budgets.ratios())
+	for resource, ratio := range budgets.ratios() {
+		a.enforcer.metrics.BudgetUsed(budget.Resource(resource).String(), ratio)
+	}
 	condition, before := budgets.condition(), a.reporter.takeBudget()
 	if condition == before {
 		return false

@@ -77,7 +77,7 @@ func TestElementsMoveAlone(t *testing.T) {
 	s.sync()
 	require.False(t, s.enforcer.same)
 	s.settle()
-	s.enforcer.metrics.show(s.enforcer, 0)
+	s.enforcer.metrics.Show(s.enforcer.snapshot(0))
 	members := func() float64 { return scrape(t, s.enforcer.metrics)["ipset_members IPv4"] }
 	before := members()
 
@@ -86,7 +86,7 @@ func TestElementsMoveAlone(t *testing.T) {
 	require.True(t, s.enforcer.same)
 	moved := members()
 	require.Greater(t, moved, before)
-	s.enforcer.metrics.show(s.enforcer, 0)
+	s.enforcer.metrics.Show(s.enforcer.snapshot(0))
 	require.Equal(t, members(), moved, "as a walk over the sets counts them")
 
 	s.label("test-np", nil)

@@ -196,7 +196,7 @@ func (e *enforcer) followCuts(m *model) (bool, error) {
 		e.cuts = adopt(have, e.cutter.clientPorts(), time.Now())
 	}
 	now := time.Now()
-	e.metrics.cutFlows.Add(float64(e.cuts.follow(e.cutter.take(), m, e.enforced(), now)))
+	e.metrics.Cut(e.cuts.follow(e.cutter.take(), m, e.enforced(), now))
 	changed := false
 	for i := range e.outputs {
 		output := &e.outputs[i]

@@ -12,6 +12,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/moat-dev/moat/dataplane/conntrack"
+	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -56,7 +57,7 @@ const (
 // beside the sync loop, since a look at a full table takes longer than a sync: the
 // loop asks for looks, and judges once more what they found.
 type cutter struct {
-	metrics *metrics
+	metrics *metrics.Metrics
 	wake    chan struct{} // holds one signal
 
 	mu       sync.Mutex
@@ -84,7 +85,7 @@ type findings struct {
 	own       nodeAddresses           // none where there was nothing to judge
 }
 
-func newCutter(m *metrics) *cutter {
+func newCutter(m *metrics.Metrics) *cutter {
 	return &cutter{metrics: m, wake: make(chan struct{}, 1)}
 }
 
@@ -267,7 +268,7 @@ func (c *cutter) look(start time.Time) {
 	if err == nil && watching && found.own.all == nil { // the sync loop judges by them
 		found.own, err = c.ownAddresses(v.links[policy.Egress])
 	}
-	c.metrics.looked(start, err)
+	c.metrics.Scanned(start, err)
 	c.mu.Lock()
 	c.err = err
 	if err != nil {

@@ -11,14 +11,16 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/go-logr/logr"
+
+	"github.com/moat-dev/moat/dataplane/metrics"
 )
 
-// damage counts what others changed, by the kind of metrics.repairs.
+// damage counts what others changed, by the kind of repair.
 type damage map[string]int
 
-func (d damage) add(more damage, m *metrics) {
+func (d damage) add(more damage, m *metrics.Metrics) {
 	for kind, n := range more {
-		m.repaired(kind, n)
+		m.Repaired(kind, n)
 		if n > 0 {
 			d[kind] += n
 		}
@@ -26,7 +28,7 @@ func (d damage) add(more damage, m *metrics) {
 }
 
 func (d damage) String() string {
-	return fmt.Sprintf("%d chains, %d hooks, %d sets", d[repairChain], d[repairHook], d[repairSet])
+	return fmt.Sprintf("%d chains, %d hooks, %d sets", d[metrics.RepairChain], d[metrics.RepairHook], d[metrics.RepairSet])
 }
 
 // repaired returns what others changed and the sync that just ended repaired, and how
@@ -38,7 +40,7 @@ func (e *enforcer) repaired(now time.Time) (damage, time.Duration) {
 	if len(repaired) == 0 {
 		return nil, 0
 	}
-	e.metrics.gap.Observe(gap.Seconds())
+	e.metrics.RepairedAfter(gap)
 	return repaired, gap
 }
 
@@ -65,7 +67,7 @@ func newRepairs(node string, recorder events.EventRecorder, log logr.Logger) *re
 func (r *repairs) tell(what damage, gap time.Duration) {
 	gap = gap.Round(time.Millisecond)
 	r.log.Info("Another program changed Moat's rules or sets, and they are repaired",
-		"chains", what[repairChain], "hooks", what[repairHook], "sets", what[repairSet], "atMost", gap.String())
+		"chains", what[metrics.RepairChain], "hooks", what[metrics.RepairHook], "sets", what[metrics.RepairSet], "atMost", gap.String())
 	if !r.limit.TryAccept() {
 		return
 	}

@@ -16,6 +16,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/metrics"
 )
 
 // degradation is something that the node can't enforce although its agent works. Its
@@ -102,13 +103,13 @@ type nodeNews struct {
 	log     logr.Logger
 	events  events.EventRecorder // nil: no events
 	limit   flowcontrol.RateLimiter
-	metrics *metrics
+	metrics *metrics.Metrics
 
 	mu   sync.Mutex
 	told []degradation
 }
 
-func newNodeNews(node string, recorder events.EventRecorder, metrics *metrics, log logr.Logger) *nodeNews {
+func newNodeNews(node string, recorder events.EventRecorder, m *metrics.Metrics, log logr.Logger) *nodeNews {
 	return &nodeNews{
 		// kubectl describe finds events by the Node's name as its uid, as the kubelet
 		// writes them (pkg/kubelet/kubelet.go: nodeRef).
@@ -116,7 +117,7 @@ func newNodeNews(node string, recorder events.EventRecorder, metrics *metrics, l
 			TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
 			ObjectMeta: metav1.ObjectMeta{Name: node, UID: types.UID(node)},
 		},
-		log: log, events: recorder, metrics: metrics,
+		log: log, events: recorder, metrics: m,
 		limit: flowcontrol.NewTokenBucketRateLimiter(eventsPerSecond, eventBurst),
 	}
 }
@@ -141,7 +142,7 @@ func (n *nodeNews) tell(found []degradation) (changed bool) {
 			n.event(corev1.EventTypeNormal, v1alpha1.EventReasonRecovered, d.reason, d.reason+" is over")
 		}
 	}
-	n.metrics.degradedBy(is)
+	n.metrics.DegradedBy(is)
 	return degradedCondition(before) != degradedCondition(found)
 }
 

@@ -110,7 +110,7 @@ func TestUnguardedPodStartsHaveAMetric(t *testing.T) {
 		{metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs, 1},
 		{metav1.ConditionFalse, v1alpha1.NodeReasonOff, 0},
 	} {
-		m.podStart(&metav1.Condition{Status: row.status, Reason: row.reason})
+		m.Unguarded(isUnguarded(&metav1.Condition{Status: row.status, Reason: row.reason}))
 		require.Equal(t, row.want, scrape(t, m)["pod_starts_unguarded"], row.reason)
 	}
 }

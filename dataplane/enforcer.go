@@ -15,6 +15,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -45,7 +46,7 @@ type enforcer struct {
 	runners   map[ruleset.Family]*iptables.Runner
 	others    map[ruleset.Family]*iptables.Runner // of the other backend, which Moat has yet to leave
 	sets      *ipset.Kernel
-	metrics   *metrics
+	metrics   *metrics.Metrics
 
 	view       *view
 	links      compile.Links
@@ -172,7 +173,7 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 	if !e.trusted {
 		e.inspection.begin()
 		e.lookAround()
-		e.metrics.reads.WithLabelValues(readFull).Inc()
+		e.metrics.Read(metrics.ReadFull)
 	}
 	if err := e.openAll(ctx, m); err != nil {
 		return err
@@ -316,7 +317,7 @@ func (e *enforcer) planSets(m *model) (ipset.Plan, error) {
 	if e.settled {
 		expected := incrementalPlan(e.known, declaredSets(e.outputs), m.index)
 		found := foreignSets(e.refusals.outOfPlan(&plan), e.refusals.outOfPlan(&expected), isolated, e.isolated)
-		e.damage.add(damage{repairSet: found}, e.metrics)
+		e.damage.add(damage{metrics.RepairSet: found}, e.metrics)
 	} else {
 		m.index.Changes(func(string, policy.Element, bool) {}) // in the plan already
 	}
@@ -384,7 +385,7 @@ func (e *enforcer) writeMembers(plan *ipset.Plan) error {
 	followed := e.refusals.outOfPlan(plan)
 	e.sizes.follow(followed, nil)
 	e.budgets.elements += len(followed.Add) - len(followed.Delete)
-	e.metrics.membersMoved(followed)
+	countMoves(e.metrics, followed)
 	e.refusals.forget(plan)
 	return nil
 }

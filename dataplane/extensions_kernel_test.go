@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 
@@ -23,10 +22,8 @@ func TestRulesDoWithoutAMissingMatch(t *testing.T) {
 		t.Run(string(backend), func(t *testing.T) {
 			s := closedScene(t, backend)
 			metric := func() float64 {
-				s.enforcer.metrics.show(s.enforcer, 0)
-				var m dto.Metric
-				require.NoError(t, s.enforcer.metrics.missing.WithLabelValues("IPv6").Write(&m))
-				return m.GetGauge().GetValue()
+				s.enforcer.metrics.Show(s.enforcer.snapshot(0))
+				return scrape(t, s.enforcer.metrics)["missing_matches IPv6"]
 			}
 			t.Run("missing", func(t *testing.T) {
 				withoutExtension(t, "hl", "pkttype")

@@ -66,8 +66,8 @@ func (e *enforcer) readTables(ctx context.Context) {
 	for family, runner := range e.runners {
 		table, counters, err := runner.ReadCounting(ctx)
 		if err == nil {
-			e.metrics.guardDrops.read(family, counters.Packets(compile.GuardChain))
-			e.metrics.spoofed.read(family, counters.Packets(compile.ForgedChain))
+			e.metrics.GuardDropped(family.String(), counters.Packets(compile.GuardChain))
+			e.metrics.Spoofed(family.String(), counters.Packets(compile.ForgedChain))
 			e.sources.spoofing.read(family, counters.ByInterface(compile.ForgedChain), e.sources.written)
 		}
 		if iptables.IsUnreadable(err) {

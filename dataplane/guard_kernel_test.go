@@ -40,7 +40,7 @@ func (s *scene) guardDropped() map[ruleset.Family]uint64 {
 	s.t.Helper()
 	s.enforcer.distrust()
 	s.sync()
-	return s.enforcer.metrics.guardDrops.count()
+	return countedPackets(s.t, s.enforcer.metrics, "guard_dropped_packets_total")
 }
 
 // A new pod's addresses are closed in both directions until the pod is programmed,

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -129,7 +130,7 @@ func (e *enforcer) glance(told time.Time) bool {
 	if !e.settled { // the last sync failed, and the next one reads everything
 		return false
 	}
-	e.metrics.reads.WithLabelValues(readGlance).Inc()
+	e.metrics.Read(metrics.ReadGlance)
 	start := time.Now()
 	disturbed, err := e.inspection.disturbed()
 	e.waker.took(time.Since(start))
@@ -155,7 +156,7 @@ func (e *enforcer) inspect() {
 	if !e.trusted {
 		return
 	}
-	e.metrics.reads.WithLabelValues(readInspection).Inc()
+	e.metrics.Read(metrics.ReadInspection)
 	start := time.Now()
 	if time.Since(e.inspection.readAt) >= readEvery || !e.writes(e.families()) || !e.asLeft() {
 		e.distrust()

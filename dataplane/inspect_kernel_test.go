@@ -245,7 +245,7 @@ func TestWhatAnIdleNodeCosts(t *testing.T) {
 		s.sync()
 		s.comeToRest()
 		series := func() map[string]float64 {
-			s.enforcer.metrics.show(s.enforcer, 0)
+			s.enforcer.metrics.Show(s.enforcer.snapshot(0))
 			return scrape(t, s.enforcer.metrics)
 		}()
 		t.Logf("%s: %.0f and %.0f rules, %.0f and %.0f sets", backend, series["iptables_rules IPv4"], series["iptables_rules IPv6"], series["ipset_sets IPv4"], series["ipset_sets IPv6"])

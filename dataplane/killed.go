@@ -70,16 +70,27 @@ func (e *enforcer) byWeight() []policyID {
 	weights, inForce := e.weights(), e.last.policies()
 	ids := e.suspects()
 	slices.SortStableFunc(ids, func(a, b policyID) int {
-		return cmp.Or(cmp.Compare(weights[b], weights[a]), cmp.Compare(gaugeOf[inForce[a]], gaugeOf[inForce[b]]))
+		return cmp.Or(cmp.Compare(weights[b], weights[a]), compareBools(inForce[a], inForce[b]))
 	})
 	return ids
+}
+
+// compareBools is cmp.Compare with false before true.
+func compareBools(a, b bool) int {
+	switch {
+	case a == b:
+		return 0
+	case b:
+		return -1
+	}
+	return 1
 }
 
 // oldestFirst sorts policies that were in force to the front: of several that isolate the
 // same pods, all but the last to be let go pass.
 func (e *enforcer) oldestFirst(ids []policyID) {
 	inForce := e.last.policies()
-	slices.SortStableFunc(ids, func(a, b policyID) int { return cmp.Compare(gaugeOf[inForce[b]], gaugeOf[inForce[a]]) })
+	slices.SortStableFunc(ids, func(a, b policyID) int { return compareBools(inForce[b], inForce[a]) })
 }
 
 // weights counts for each policy outside of quarantine the rules of the chains that hold

@@ -102,6 +102,6 @@ func TestAnotherEngineIsReported(t *testing.T) {
 	require.True(t, apimeta.IsStatusConditionTrue(conditions, v1alpha1.NodeConditionDataplaneSynced), "Moat's rules are in force all the same")
 	r.found(surroundings{})
 	require.True(t, apimeta.IsStatusConditionFalse(observed(r, s.enforcer.view, nil).Conditions, v1alpha1.NodeConditionPolicyEngineConflict))
-	s.enforcer.metrics.show(s.enforcer, 0)
+	s.enforcer.metrics.Show(s.enforcer.snapshot(0))
 	require.EqualValues(t, 1, scrape(t, s.enforcer.metrics)["policy_engine_conflict"])
 }

@@ -19,12 +19,14 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 // scrape returns the series of metrics by name and label value, those of
 // histograms as their counts.
-func scrape(t *testing.T, m *metrics) map[string]float64 {
+func scrape(t *testing.T, m *metrics.Metrics) map[string]float64 {
 	t.Helper()
 	registry := prometheus.NewPedanticRegistry()
 	registry.MustRegister(m)
@@ -51,6 +53,16 @@ func valueOf(metric *dto.Metric) float64 {
 		return float64(metric.Histogram.GetSampleCount())
 	}
 	return metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
+}
+
+// countedPackets returns the packets of a series of each family.
+func countedPackets(t *testing.T, m *metrics.Metrics, name string) map[ruleset.Family]uint64 {
+	t.Helper()
+	series, packets := scrape(t, m), map[ruleset.Family]uint64{}
+	for _, family := range ruleset.Families() {
+		packets[family] = uint64(series[name+" "+family.String()])
+	}
+	return packets
 }
 
 // requireKernelNumbers compares the metrics of what is programmed with the
@@ -192,7 +204,7 @@ func TestRepairsAreCounted(t *testing.T) {
 		do()
 		s.enforcer.distrust()
 		s.sync()
-		s.enforcer.metrics.show(s.enforcer, 0)
+		s.enforcer.metrics.Show(s.enforcer.snapshot(0))
 		after := scrape(t, s.enforcer.metrics)
 		requireKernelNumbers(t, s.node.Host, after)
 		diff := func(kind string) float64 { return after["repairs_total "+kind] - before["repairs_total "+kind] }

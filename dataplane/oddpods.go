@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/metrics"
 )
 
 // The status of a pod may show an address that no pod can have, or one of a node. Such an
@@ -98,13 +99,13 @@ type oddities struct {
 	log     logr.Logger
 	events  events.EventRecorder // nil: no events
 	limit   flowcontrol.RateLimiter
-	metrics *metrics
+	metrics *metrics.Metrics
 	told    map[types.NamespacedName]oddPod
 }
 
-func newOddities(node string, recorder events.EventRecorder, metrics *metrics, log logr.Logger) *oddities {
+func newOddities(node string, recorder events.EventRecorder, m *metrics.Metrics, log logr.Logger) *oddities {
 	return &oddities{
-		node: node, log: log, events: recorder, metrics: metrics,
+		node: node, log: log, events: recorder, metrics: m,
 		limit: flowcontrol.NewTokenBucketRateLimiter(eventsPerSecond, eventBurst),
 	}
 }
@@ -118,7 +119,7 @@ func (o *oddities) tell(now map[types.NamespacedName]oddPod) {
 		}
 	}
 	o.told = now
-	o.metrics.unusable.Set(float64(len(now)))
+	o.metrics.Unusable(len(now))
 }
 
 func (o *oddities) event(key types.NamespacedName, odd oddPod) {

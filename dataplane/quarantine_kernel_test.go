@@ -82,7 +82,7 @@ func TestARefusedRuleClosesItsOwnPods(t *testing.T) {
 			status := observed(newTestReporter(), s.enforcer.view, nil)
 			require.EqualValues(t, 32, status.PolicyCount)
 			require.Equal(t, "default/refused!RestoreFailed", lists(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
-			s.enforcer.metrics.show(s.enforcer, 1)
+			s.enforcer.metrics.Show(s.enforcer.snapshot(1))
 			require.EqualValues(t, 1, scrape(t, s.enforcer.metrics)["quarantined_policies"])
 
 			// What others change goes on, without a try of what is refused.

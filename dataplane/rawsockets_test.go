@@ -14,7 +14,8 @@ import (
 // other.
 func TestPodsWithRawSocketsAreNamed(t *testing.T) {
 	m, e := newModel(thisNode), newMetrics()
-	e.rawSockets.ask(m.withRawSockets)
+	raws := &rawSockets{pods: m.withRawSockets}
+	e.AskForRawSockets(raws.names)
 	raw := func(namespace, name, node string, drop ...corev1.Capability) {
 		pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
 		pod.Spec.NodeName = node
@@ -27,7 +28,7 @@ func TestPodsWithRawSocketsAreNamed(t *testing.T) {
 	raw("open", "c", thisNode)
 	raw("isolated", "d", "elsewhere")
 	series := func() []string {
-		e.rawSockets.follow(m.view(0).endpoints)
+		raws.follow(m.view(0).endpoints)
 		var found []string
 		for name := range scrape(t, e) {
 			if strings.HasPrefix(name, "raw_socket_pod") {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/ipset"
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -121,5 +122,5 @@ func foreignSets(read, expected *ipset.Plan, readIsolated, leftIsolated ipset.St
 // foreignRules counts what in a table is not as it was left.
 func foreignRules(read, left iptables.Table) damage {
 	change := iptables.Diff(read, left)
-	return damage{repairChain: len(change.Write) + len(change.Delete), repairHook: len(change.Rehook)}
+	return damage{metrics.RepairChain: len(change.Write) + len(change.Delete), metrics.RepairHook: len(change.Rehook)}
 }

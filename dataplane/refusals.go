@@ -68,5 +68,5 @@ func (a *Agent) sayRefused() {
 		}
 	}
 	a.said.elements = maps.Clone(now)
-	a.enforcer.metrics.refused.Set(float64(len(now)))
+	a.enforcer.metrics.Refused(len(now))
 }

@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -88,7 +87,7 @@ func (s *sourceScene) forged() map[ruleset.Family]uint64 {
 	s.t.Helper()
 	s.enforcer.distrust()
 	s.sync()
-	return s.enforcer.metrics.spoofed.count()
+	return countedPackets(s.t, s.enforcer.metrics, "spoofed_packets_total")
 }
 
 // counts adds what the same number of packets in each family add.
@@ -283,9 +282,7 @@ func TestSourcesWithoutBridgePorts(t *testing.T) {
 // restores returns how often rules were written.
 func (s *sourceScene) restores() float64 {
 	s.t.Helper()
-	var metric dto.Metric
-	require.NoError(s.t, s.enforcer.metrics.restores.WithLabelValues(resultSuccess).Write(&metric))
-	return metric.GetCounter().GetValue()
+	return scrape(s.t, s.enforcer.metrics)["iptables_restores_total success"]
 }
 
 // Where forged packets are only counted, pods that nothing isolates start and end without a

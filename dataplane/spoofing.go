@@ -1,7 +1,6 @@
 package dataplane
 
 import (
-	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/compile"
@@ -65,30 +64,4 @@ func (s *spoofing) names() map[types.NamespacedName]bool {
 		names[s.pods[id]] = true
 	}
 	return names
-}
-
-// podGauge is a metric that is 1 for each pod of a list. Only the sync loop sets it.
-type podGauge struct {
-	*prometheus.GaugeVec
-	shown map[types.NamespacedName]bool
-}
-
-func newSpoofingPods() podGauge {
-	return podGauge{GaugeVec: prometheus.NewGaugeVec(prometheus.GaugeOpts{
-		Namespace: metricNamespace, Name: "spoofing_pod",
-		Help: "1 for each running pod of this node that was seen to send packets with a source address that isn't its own.",
-	}, []string{"namespace", "pod"})}
-}
-
-// show names these pods and no others.
-func (g *podGauge) show(pods map[types.NamespacedName]bool) {
-	for pod := range g.shown {
-		if !pods[pod] {
-			g.DeleteLabelValues(pod.Namespace, pod.Name)
-		}
-	}
-	for pod := range pods {
-		g.WithLabelValues(pod.Namespace, pod.Name).Set(1)
-	}
-	g.shown = pods
 }

@@ -252,6 +252,12 @@ func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
 			"its addresses stay closed until they are.", held.Round(time.Millisecond))
 }
 
+// isUnguarded reports whether new pods are open although they shouldn't be, by the condition
+// PodStartGuarded.
+func isUnguarded(c *metav1.Condition) bool {
+	return c.Status == metav1.ConditionFalse && c.Reason != v1alpha1.NodeReasonOff
+}
+
 // speaker is the node whose agent says something of a pod: the admission policy of events
 // asks for it.
 func speaker(node string) *corev1.Node {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/nlattr"
 )
@@ -100,15 +101,15 @@ func TestOtherWritesAreGlancedAtOnly(t *testing.T) {
 	s.sync()
 	s.comeToRest()
 	reads := func(kind string) float64 { return scrape(t, s.enforcer.metrics)["kernel_reads_total "+kind] }
-	full := reads(readFull)
+	full := reads(metrics.ReadFull)
 	_, stop := s.wakingAgent()
 	for range 20 {
 		s.run("iptables-nft", "-t", "nat", "-A", "PREROUTING", "-p", "tcp", "--dport", "80", "-j", "RETURN")
 	}
 	require.Eventually(t, func() bool { return len(s.enforcer.waker.woken) == 0 }, 10*time.Second, time.Millisecond)
 	stop()
-	require.Positive(t, reads(readGlance))
-	require.Equal(t, full, reads(readFull))
+	require.Positive(t, reads(metrics.ReadGlance))
+	require.Equal(t, full, reads(metrics.ReadFull))
 
 	s.apply(strings.Replace(walkThrough, "port: 80", "port: 81", 1))
 	s.sync() // writes rules
@@ -117,7 +118,7 @@ func TestOtherWritesAreGlancedAtOnly(t *testing.T) {
 		require.False(t, s.enforcer.glance(<-s.enforcer.waker.woken), "and it is no damage")
 		return nil
 	}))
-	require.Equal(t, full, reads(readFull))
+	require.Equal(t, full, reads(metrics.ReadFull))
 }
 
 // Who writes all the time, so that no table can be read in one piece, is no damage, and

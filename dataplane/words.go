@@ -10,6 +10,7 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/moat-dev/moat/dataplane/lastword"
+	"github.com/moat-dev/moat/dataplane/metrics"
 )
 
 // newInformer returns what makes informers whose watches note in words what they hear.
@@ -55,7 +56,7 @@ type wordAges struct {
 
 func newWordAges(words *lastword.Words) *wordAges {
 	return &wordAges{words: words, desc: prometheus.NewDesc(
-		prometheus.BuildFQName(metricNamespace, "", "watch_age_seconds"),
+		prometheus.BuildFQName(metrics.Namespace, "", "watch_age_seconds"),
 		"How long ago the API server said something to the agent's watch of a resource: an event, or a bookmark, which comes each minute. From 180 on the agent isn't Ready.",
 		[]string{"resource"}, nil,
 	)}

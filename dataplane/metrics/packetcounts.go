@@ -1,12 +1,10 @@
-package dataplane
+package metrics
 
 import (
 	"maps"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
-
-	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 // packetCounts is a metric of packets that the rules of one chain counted. The kernel counts
@@ -16,13 +14,13 @@ type packetCounts struct {
 	desc *prometheus.Desc
 
 	mu     sync.Mutex
-	counts map[ruleset.Family]uint64
+	counts map[string]uint64
 }
 
 func newPacketCounts(name, help string) *packetCounts {
 	return &packetCounts{
-		desc:   prometheus.NewDesc(prometheus.BuildFQName(metricNamespace, "", name), help, []string{"family"}, nil),
-		counts: map[ruleset.Family]uint64{ruleset.IPv4: 0, ruleset.IPv6: 0},
+		desc:   prometheus.NewDesc(prometheus.BuildFQName(Namespace, "", name), help, []string{"family"}, nil),
+		counts: map[string]uint64{},
 	}
 }
 
@@ -37,14 +35,14 @@ func newSpoofedPackets() *packetCounts {
 }
 
 // read takes what the counters of a family's table show.
-func (p *packetCounts) read(family ruleset.Family, packets uint64) {
+func (p *packetCounts) read(family string, packets uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.counts[family] = packets
 }
 
 // count returns the packets of each family.
-func (p *packetCounts) count() map[ruleset.Family]uint64 {
+func (p *packetCounts) count() map[string]uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.counts)
@@ -56,6 +54,6 @@ func (p *packetCounts) Describe(out chan<- *prometheus.Desc) { out <- p.desc }
 // Collect implements prometheus.Collector.
 func (p *packetCounts) Collect(out chan<- prometheus.Metric) {
 	for family, count := range p.count() {
-		out <- prometheus.MustNewConstMetric(p.desc, prometheus.CounterValue, float64(count), family.String())
+		out <- prometheus.MustNewConstMetric(p.desc, prometheus.CounterValue, float64(count), family)
 	}
 }
