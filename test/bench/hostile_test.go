@@ -6,6 +6,7 @@ import (
 	"math"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -13,9 +14,11 @@ import (
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/test/bench/results"
@@ -58,22 +61,20 @@ func (o *options) measureHostile(t *testing.T, s size, report *results.Report) {
 	during("making hostile policies", nil, func() { w = newTenant(sc.api, o.hostile, s.namespaces*s.pods) })
 	peak := watchMemory(t, sc.node.Agent.Pid())
 	stop := w.run(t)
-	figures := sc.measureChanges(t, w.done)
-	rate := stop()
+	scenario.Figures = sc.measureChanges(t, w.done)
+	scenario.Figures = append(scenario.Figures, results.Number(results.HostileRate, stop()), results.Number(results.HostileWrites, float64(w.written.Load())))
+	// What was measured is kept, whatever comes after it.
+	report.Scenarios = append(report.Scenarios, scenario)
+	packets, metrics := sc.measurePackets(t, pods[1]), sc.node.Metrics(t)
 	sc.layLongestChain(t, w)
-	packets := sc.measurePackets(t, pods[1])
-	figures = append(figures, packets.figures()...)
-	figures = append(figures, packets.more(quiet)...)
-	metrics := sc.node.Metrics(t)
-	scenario.Figures = append(figures,
+	packets.own = sc.measurePackets(t, pods[1]).own
+	last := &report.Scenarios[len(report.Scenarios)-1]
+	last.Figures = slices.Concat(last.Figures, packets.figures(), packets.more(quiet), []results.Figure{
 		results.Number(results.Rules, metrics.Sum("moat_iptables_rules")),
 		results.Number(results.Sets, metrics.Sum("moat_ipset_sets")),
 		results.Number(results.MemoryPeak, sc.memory(t, "VmHWM")),
 		results.Number(results.ProgramsPeak, peak()),
-		results.Number(results.HostileWrites, float64(w.written.Load())),
-		results.Number(results.HostileRate, rate),
-	)
-	report.Scenarios = append(report.Scenarios, scenario)
+	})
 }
 
 // addHostilePods makes the pods of the hostile namespace on the node.
@@ -119,14 +120,28 @@ func (s *scene) measureChanges(t testing.TB, enough func() bool) []results.Figur
 	return append(figures, results.Milliseconds(results.ChangeInForce, all), results.Number(results.MemoryStalls, 100*results.Quantile(s.stalls, 0.5)))
 }
 
+// chainWithin is long enough for a policy that waits since its namespace wrote much before.
+const chainWithin = 3 * time.Minute
+
 // layLongestChain gives one hostile pod the most rules that a packet may be compared with
-// which look up a set each, and waits until they are in force.
+// which look up a set each, and waits until they are in force. The namespace's other policies
+// go, or this one would wait behind all of them.
 func (s *scene) layLongestChain(t testing.TB, w *tenant) {
 	t.Helper()
 	np := tenantPolicy("largest-1", 1, &w.largest[0])
 	during("laying the longest chain", nil, func() {
+		policies := s.api.NetworkingV1().NetworkPolicies(np.Namespace)
+		require.NoError(t, policies.DeleteCollection(t.Context(), metav1.DeleteOptions{}, metav1.ListOptions{}))
+		clear(w.created)
 		require.NoError(t, w.write(t.Context(), np))
-		s.cluster.AwaitEnforced(t, types.NamespacedName{Namespace: np.Namespace, Name: np.Name})
+		stored := &networkingv1.NetworkPolicy{}
+		require.NoError(t, s.cluster.Client.Get(t.Context(), types.NamespacedName{Namespace: np.Namespace, Name: np.Name}, stored))
+		want := v1alpha1.EnforcedPolicy{UID: stored.UID, Generation: stored.Generation}
+		require.Eventually(t, func() bool {
+			report := &v1alpha1.NodeEnforcement{}
+			err := s.cluster.Client.Get(t.Context(), types.NamespacedName{Name: localNode}, report)
+			return err == nil && slices.Contains(report.Status.Policies, want)
+		}, chainWithin, time.Second, "%s doesn't report policy %s", localNode, np.Name)
 	})
 }
 
