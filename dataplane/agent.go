@@ -32,6 +32,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/nfnetlink"
+	"github.com/moat-dev/moat/dataplane/policystore"
 )
 
 // +kubebuilder:rbac:groups="",resources=pods;namespaces;nodes,verbs=get;list;watch
@@ -87,8 +88,10 @@ type Options struct {
 	// Namespace is the one that Moat is installed in; empty where it isn't known.
 	Namespace string
 
-	// Words are those that the watches of the agent's manager note: ManagerOptions.
-	Words *lastword.Words
+	// Words are those that the watches of the agent's manager note, and Policies holds the
+	// policies that they bring: ManagerOptions.
+	Words    *lastword.Words
+	Policies *policystore.Store
 
 	// Budgets say how much policies may take of the node; zero: the defaults.
 	Budgets budget.Limits
@@ -176,6 +179,8 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	}
 	a.home.name = options.Namespace
 	a.enforcer.budgets = newBudgets(limitsOr(options.Budgets), options.BudgetMode)
+	a.enforcer.budgets.memory = options.Policies.Used
+	options.Policies.Changed = a.model.holdOtherwise
 	a.enforcer.sources.mode = options.AntiSpoofing
 	if options.AntiSpoofing.judges() {
 		a.model.judgesSources()
@@ -202,7 +207,7 @@ func (a *Agent) watch(ctx context.Context, informers cache.Cache) error {
 	}{
 		{"pods", &slimPod{}, handlerOf(a.model.setPod, a.model.deletePod)},
 		{"namespaces", &corev1.Namespace{}, handlerOf(a.setNamespace, a.deleteNamespace)},
-		{"networkpolicies", &networkingv1.NetworkPolicy{}, handlerOf(a.model.setPolicy, a.model.deletePolicy)},
+		{"networkpolicies", &networkingv1.NetworkPolicy{}, a.policyHandler()},
 		{"nodes", &corev1.Node{}, a.model.nodeHandler(a.reporter.SawNode)},
 	}
 	for _, w := range watches {
@@ -239,6 +244,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	a.settleBudgets(ctx)
 	defer a.enforcer.cutter.start(ctx)()
 	go newRangeReader(a.model, a.reporter.live, a.log).run(ctx)
+	go a.readOmitted(ctx)
 	a.complete = time.Now()
 	defer a.holdStarts(ctx)()
 	resync := time.NewTicker(resyncEvery)

@@ -30,6 +30,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/policystore"
 )
 
 var apiServer = apiservertest.Server{Admission: true}
@@ -64,6 +65,7 @@ type agentScene struct {
 	backend   iptables.Backend
 	node      *nodetest.Node
 	words     *lastword.Words
+	policies  *policystore.Store
 	dial      func(ctx context.Context, network, address string) (net.Conn, error) // nil: as usual
 	agent     *Agent
 	stop      func()
@@ -72,7 +74,7 @@ type agentScene struct {
 func newAgentScene(t *testing.T) *agentScene {
 	t.Helper()
 	nodetest.RequireKernel(t)
-	s := &agentScene{t: t, admin: apiServer.Admin(t), namespace: apiServer.Namespace(t), backend: iptables.NFT, node: nodetest.NewNode(t), words: lastword.New()}
+	s := &agentScene{t: t, admin: apiServer.Admin(t), namespace: apiServer.Namespace(t), backend: iptables.NFT, node: nodetest.NewNode(t), words: lastword.New(), policies: policystore.New(0)}
 	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{GenerateName: "node-"}}
 	require.NoError(t, s.admin.Create(t.Context(), object))
 	s.nodeName = object.Name
@@ -88,7 +90,7 @@ func (s *agentScene) start() {
 	config.Dial = s.dial
 	mgr := s.manager(config)
 	var err error
-	s.agent, err = newAgent(ctx, mgr, Options{NodeName: s.nodeName, Backend: s.backend, SysctlDir: "/proc/sys/net", Words: s.words})
+	s.agent, err = newAgent(ctx, mgr, Options{NodeName: s.nodeName, Backend: s.backend, SysctlDir: "/proc/sys/net", Words: s.words, Policies: s.policies})
 	require.NoError(s.t, err)
 	s.agent.storage.every = time.Second
 	require.NoError(s.t, mgr.Add(s.agent.reporter))
@@ -107,7 +109,7 @@ func (s *agentScene) start() {
 
 func (s *agentScene) manager(config *rest.Config) manager.Manager {
 	s.t.Helper()
-	options := ManagerOptions(apiservertest.NewScheme(), s.nodeName, s.words)
+	options := ManagerOptions(apiservertest.NewScheme(), s.nodeName, s.words, s.policies)
 	options.Metrics = server.Options{BindAddress: "0"}
 	mgr, err := manager.New(config, options)
 	require.NoError(s.t, err)
@@ -262,7 +264,7 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 	config.Host = "https://127.0.0.1:1"
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	agent, err := newAgent(ctx, s.manager(config), Options{NodeName: s.nodeName, Backend: iptables.NFT, Words: s.words})
+	agent, err := newAgent(ctx, s.manager(config), Options{NodeName: s.nodeName, Backend: iptables.NFT, Words: s.words, Policies: s.policies})
 	require.NoError(t, err)
 	ended := make(chan error)
 	go func() { ended <- s.node.Do(func() error { return agent.Start(ctx) }) }()

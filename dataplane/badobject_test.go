@@ -30,7 +30,14 @@ type badObjects struct {
 
 func newBadObjects(t *testing.T) *badObjects {
 	t.Helper()
+	return newBadObjectsOf(t, func(*agentScene) {})
+}
+
+// newBadObjectsOf sets up the scene before it starts.
+func newBadObjectsOf(t *testing.T, setUp func(*agentScene)) *badObjects {
+	t.Helper()
 	s := &badObjects{agentScene: newAgentScene(t)}
+	setUp(s.agentScene)
 	s.server, s.bystander = s.node.AddPod(t, "10.244.1.10"), s.node.AddPod(t, "10.244.1.11")
 	s.client, s.stranger = s.node.AddPod(t, "10.244.1.12"), s.node.AddPod(t, "10.244.1.13")
 	s.server.ServeTCP(t, 80)

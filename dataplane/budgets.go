@@ -10,7 +10,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/budget"
@@ -30,6 +29,10 @@ const (
 	BudgetReport BudgetMode = "Report"
 )
 
+// memoryOfNamespace is the resource that policystore bounds: the agent's memory that the
+// policies of one namespace take.
+const memoryOfNamespace = "memory of a namespace"
+
 // nearlyUsed is the part of a budget of the node from which the node warns.
 const nearlyUsed = 0.8
 
@@ -39,6 +42,7 @@ type budgets struct {
 	mode   BudgetMode
 	ledger *budget.Ledger
 
+	memory   func() float64 // which part of its share of the memory the largest namespace takes
 	used     budget.Amounts
 	closed   []string // policies, as namespace/name
 	over     []string // that are over a budget and enforced all the same
@@ -47,7 +51,7 @@ type budgets struct {
 }
 
 func newBudgets(limits budget.Limits, mode BudgetMode) *budgets {
-	return &budgets{limits: limits, mode: mode, ledger: budget.NewLedger()}
+	return &budgets{limits: limits, mode: mode, ledger: budget.NewLedger(), memory: func() float64 { return 0 }}
 }
 
 // closeExpensive closes the pods of the view that policies isolate which are over
@@ -59,16 +63,17 @@ func (b *budgets) closeExpensive(v *view, pods budget.Pods) {
 	}
 	decision := b.ledger.Decide(limits, v.endpoints, pods)
 	b.used, b.closed, b.over = decision.Used, namesOf(decision.Closed), nil
+	b.closed = append(b.closed, omittedNames(v.selecting)...)
 	if b.mode == BudgetReport {
 		would := b.ledger.Decide(b.limits, v.endpoints, pods)
 		maps.DeleteFunc(would.Closed, func(p *policy.Policy, _ *budget.Excess) bool { return decision.Closed[p] != nil })
 		b.over = namesOf(would.Closed)
 	}
-	v.expensive = make(map[types.UID]error, len(decision.Closed))
+	v.expensive = omitted(v.policies)
 	for p, excess := range decision.Closed {
 		v.expensive[p.UID] = excess
 	}
-	v.endpoints = closeThose(v.endpoints, func(p *policy.Policy) bool { return decision.Closed[p] != nil })
+	v.endpoints = closeThose(v.endpoints, func(p *policy.Policy) bool { return p.Omitted || decision.Closed[p] != nil })
 }
 
 // work is about how long the node takes to write the rules and sets of a policy. One that
@@ -141,6 +146,9 @@ func (b *budgets) condition() metav1.Condition {
 			nearly = append(nearly, budget.Resource(r).String())
 		}
 	}
+	if b.memory() >= nearlyUsed {
+		nearly = append(nearly, memoryOfNamespace)
+	}
 	switch {
 	case len(b.closed) > 0:
 		condition.Status, condition.Reason = metav1.ConditionFalse, v1alpha1.NodeReasonTooExpensive
@@ -163,6 +171,7 @@ func (a *Agent) tellBudget() (changed bool) {
 	for resource, ratio := range budgets.ratios() {
 		a.enforcer.metrics.BudgetUsed(budget.Resource(resource).String(), ratio)
 	}
+	a.enforcer.metrics.BudgetUsed(memoryOfNamespace, budgets.memory())
 	condition, before := budgets.condition(), a.reporter.takeBudget()
 	if condition == before {
 		return false

@@ -21,12 +21,13 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policystore"
 )
 
 // ManagerOptions returns the options of an agent's manager, without addresses. Its watches
-// note in words what they hear.
-func ManagerOptions(scheme *runtime.Scheme, nodeName string, words *lastword.Words) manager.Options {
-	watches := cacheOptions(nodeName, policy.NewInterner())
+// note in words what they hear, and hold the policies that the store returns.
+func ManagerOptions(scheme *runtime.Scheme, nodeName string, words *lastword.Words, policies *policystore.Store) manager.Options {
+	watches := cacheOptions(nodeName, policy.NewInterner(), policies)
 	watches.NewInformer = newInformer(words)
 	return manager.Options{
 		Scheme:         scheme,
@@ -41,7 +42,7 @@ func ManagerOptions(scheme *runtime.Scheme, nodeName string, words *lastword.Wor
 // controller-runtime asks for built-in kinds in protobuf, and client-go streams
 // their lists where the API server offers it (WatchList): each object becomes small
 // as it arrives.
-func cacheOptions(nodeName string, interner *policy.Interner) cache.Options {
+func cacheOptions(nodeName string, interner *policy.Interner, policies *policystore.Store) cache.Options {
 	keepPod := keep(func(pod *corev1.Pod) *policy.Pod { return interner.Pod(parsePod(pod, nodeName)) })
 	return cache.Options{
 		Scheme: watchedKinds(),
@@ -55,8 +56,8 @@ func cacheOptions(nodeName string, interner *policy.Interner) cache.Options {
 			&corev1.Namespace{}: {Transform: keep(func(object *corev1.Namespace) *namespace {
 				return &namespace{name: object.Name, labels: interner.Labels(object.Labels), ends: object.DeletionTimestamp != nil}
 			})},
-			&networkingv1.NetworkPolicy{}: {Transform: keep(func(np *networkingv1.NetworkPolicy) *policy.Policy {
-				return interner.Policy(policy.ParseNetworkPolicy(np))
+			&networkingv1.NetworkPolicy{}: {Transform: keep(func(np *networkingv1.NetworkPolicy) *policystore.Held {
+				return policies.Add(interner.Policy(policy.ParseNetworkPolicy(np)))
 			})},
 			&corev1.Node{}: {
 				Field:     fields.OneTermEqualSelector("metadata.name", nodeName),
@@ -147,7 +148,8 @@ func keep[O client.Object, T keyed](parse func(O) T) toolscache.TransformFunc {
 	}
 }
 
-// handlerOf returns the handler of events of kept objects.
+// handlerOf returns the handler of events of kept objects. A deletion that was missed has a
+// key, but perhaps no object.
 func handlerOf[T keyed](set func(T), remove func(types.NamespacedName)) toolscache.ResourceEventHandler {
 	see := func(object any) {
 		if k, ok := object.(*kept[T]); ok {
@@ -158,7 +160,6 @@ func handlerOf[T keyed](set func(T), remove func(types.NamespacedName)) toolscac
 		AddFunc:    see,
 		UpdateFunc: func(_, object any) { see(object) },
 		DeleteFunc: func(object any) {
-			// A deletion that was missed has a key, but perhaps no object.
 			if key, err := toolscache.DeletionHandlingObjectToName(object); err == nil {
 				remove(key.AsNamespacedName())
 			}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policystore"
 )
 
 // richPods have every field that ParsePod reads, and some that it doesn't.
@@ -47,7 +48,7 @@ const richPods = `
 func transforms(t *testing.T) map[string]toolscache.TransformFunc {
 	t.Helper()
 	found := map[string]toolscache.TransformFunc{}
-	for object, by := range cacheOptions("node-1", policy.NewInterner()).ByObject {
+	for object, by := range cacheOptions("node-1", policy.NewInterner(), policystore.New(0)).ByObject {
 		require.NotNil(t, by.Transform, "%T is kept whole", object)
 		found[reflect.TypeOf(object).Elem().Name()] = by.Transform
 	}
@@ -89,7 +90,7 @@ func TestOfObjectsIsKeptWhatTheModelReads(t *testing.T) {
 	np := denyAll("p", 3)
 	np.ResourceVersion = "8"
 	require.NoError(t, yaml.UnmarshalStrict([]byte(policySpecs[1]), &np.Spec))
-	require.Equal(t, policy.ParseNetworkPolicy(np), stored[*policy.Policy](t, np))
+	require.Equal(t, policy.ParseNetworkPolicy(np), stored[*policystore.Held](t, np).Policy())
 
 	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x", ResourceVersion: "9", Labels: map[string]string{"team": "blue"}}}
 	require.Equal(t, &namespace{name: "x", labels: labels.Set{"team": "blue"}}, stored[*namespace](t, object))
@@ -131,7 +132,7 @@ func TestTransformsPassOverOthers(t *testing.T) {
 }
 
 func TestCacheHoldsOnlyTheOwnNode(t *testing.T) {
-	options := cacheOptions("node-1", policy.NewInterner())
+	options := cacheOptions("node-1", policy.NewInterner(), policystore.New(0))
 	kinds := map[string]string{}
 	for object, by := range options.ByObject {
 		require.NotNil(t, by.Transform, "%T is kept whole", object)

@@ -19,6 +19,7 @@ func newMetrics() *metrics.Metrics {
 	for r := range budget.Resources {
 		labels.Resources = append(labels.Resources, r.String())
 	}
+	labels.Resources = append(labels.Resources, memoryOfNamespace)
 	return metrics.New(labels)
 }
 

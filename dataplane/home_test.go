@@ -9,12 +9,13 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policystore"
 )
 
 // The watch of namespaces, which the agent has for the policies, says that Moat's own ends.
 func TestTheAgentSeesItsNamespaceEnd(t *testing.T) {
 	const moat = "moat-system"
-	transform := cacheOptions(thisNode, policy.NewInterner()).ByObject
+	transform := cacheOptions(thisNode, policy.NewInterner(), policystore.New(0)).ByObject
 	seen := func(a *Agent, name string, ends *metav1.Time) {
 		t.Helper()
 		for kind, options := range transform {

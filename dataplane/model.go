@@ -13,6 +13,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/conntrack"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 	"github.com/moat-dev/moat/dataplane/selector"
 )
@@ -194,19 +195,35 @@ func (m *model) deleteNamespace(key types.NamespacedName) {
 	})
 }
 
-func (m *model) setPolicy(p *policy.Policy) {
+func (m *model) setPolicy(p *policy.Policy) { m.hold(policystore.Hold(p)) }
+
+// hold enters a policy as it is held, or replaces the one of its name.
+func (m *model) hold(h *policystore.Held) {
+	m.change(func() { m.enterPolicy(h.Policy()) })
+}
+
+// holdOtherwise follows a policy of which more or less is held than before. One that the
+// model doesn't have, or not in this version, comes or came by its watch.
+func (m *model) holdOtherwise(h *policystore.Held) {
 	m.change(func() {
-		inNamespace := m.policies[p.Namespace]
-		if inNamespace == nil {
-			inNamespace = map[string]*policy.Policy{}
-			m.policies[p.Namespace] = inNamespace
-		}
-		old := inNamespace[p.Name]
-		inNamespace[p.Name] = p
-		if m.selectsLocal(old) || m.selectsLocal(p) {
-			m.revision++
+		p := h.Policy()
+		if old := m.policies[p.Namespace][p.Name]; old != nil && old.UID == p.UID && old.Generation == p.Generation {
+			m.enterPolicy(p)
 		}
 	})
+}
+
+func (m *model) enterPolicy(p *policy.Policy) {
+	inNamespace := m.policies[p.Namespace]
+	if inNamespace == nil {
+		inNamespace = map[string]*policy.Policy{}
+		m.policies[p.Namespace] = inNamespace
+	}
+	old := inNamespace[p.Name]
+	inNamespace[p.Name] = p
+	if m.selectsLocal(old) || m.selectsLocal(p) {
+		m.revision++
+	}
 }
 
 func (m *model) deletePolicy(key types.NamespacedName) {

@@ -135,7 +135,7 @@ func (c *pace) since(p *policy.Policy, now time.Time) time.Time {
 
 // sameVersion reports whether what a policy means can't have changed. Before may be nil.
 func sameVersion(before, p *policy.Policy) bool {
-	return before == p || before != nil && before.UID == p.UID && before.Generation == p.Generation
+	return before == p || before != nil && before.UID == p.UID && before.Generation == p.Generation && before.Omitted == p.Omitted
 }
 
 // waitingSuffix is what no policy's name can end with.

@@ -216,7 +216,7 @@ type failedPolicy struct {
 func refusalReason(err error) string {
 	var excess *budget.Excess
 	switch {
-	case errors.As(err, &excess):
+	case errors.As(err, &excess), errors.Is(err, errOmitted):
 		return v1alpha1.NodeReasonTooExpensive
 	case errors.Is(err, errThrottled):
 		return v1alpha1.NodeReasonThrottled

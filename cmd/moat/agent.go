@@ -23,6 +23,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/departure/lookout"
 	"github.com/moat-dev/moat/dataplane/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
+	"github.com/moat-dev/moat/dataplane/policystore"
 )
 
 // defaultHealthAddress is where an agent answers unless it is told otherwise.
@@ -190,8 +191,8 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 	if err != nil {
 		return nil, err
 	}
-	words := lastword.New()
-	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName, words)
+	words, policies := lastword.New(), policystore.New(policyMemory())
+	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName, words, policies)
 	managerOptions.Metrics = server.Options{BindAddress: noAddress} // metricsPort serves them
 	managerOptions.PprofBindAddress = options.pprofAddress
 	mgr, err := manager.New(kubeconfig, managerOptions)
@@ -208,6 +209,7 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		AntiSpoofing:  dataplane.AntiSpoofing(options.antiSpoofing),
 		Namespace:     options.pod.Namespace,
 		Words:         words,
+		Policies:      policies,
 		Budgets:       limits,
 		BudgetMode:    dataplane.BudgetMode(options.budgets.mode),
 	})

@@ -19,7 +19,21 @@ const (
 	// runs, such as iptables-restore. GOMEMLIMIT filled by the downward API itself would be the
 	// whole limit, and the kernel would end the process before Go collects.
 	goMemoryPercent = 90
+
+	// policyShare is the part of Go's memory that the policies of one namespace may take:
+	// one in so many. What they take doubles while changes of them wait.
+	policyShare = 4
 )
+
+// policyMemory is how many bytes the policies of one namespace may take of an agent; zero
+// where its memory has no limit.
+func policyMemory() int {
+	limit := debug.SetMemoryLimit(-1) // only asks
+	if limit == math.MaxInt64 {
+		return 0
+	}
+	return int(limit / policyShare)
+}
 
 // limitMemory makes Go collect garbage rather than pass the container's memory limit. Without
 // MEMORY_LIMIT there is no limit, and GOMEMLIMIT, which Go reads itself, goes before it.

@@ -15,11 +15,12 @@ func TestGoStaysBelowTheContainersLimit(t *testing.T) {
 	for name, test := range map[string]struct {
 		container, own string
 		want           int64
+		policies       int // of one namespace
 	}{
-		"nine tenths":       {strconv.Itoa(512 << 20), "", 483183820},
-		"no limit":          {"", "", math.MaxInt64},
-		"GOMEMLIMIT is set": {strconv.Itoa(512 << 20), "400MiB", math.MaxInt64},
-		"as good as none":   {strconv.FormatInt(math.MaxInt64, 10), "", math.MaxInt64 / 100},
+		"nine tenths":       {strconv.Itoa(512 << 20), "", 483183820, 120795955},
+		"no limit":          {"", "", math.MaxInt64, 0},
+		"GOMEMLIMIT is set": {strconv.Itoa(512 << 20), "400MiB", math.MaxInt64, 0},
+		"as good as none":   {strconv.FormatInt(math.MaxInt64, 10), "", math.MaxInt64 / 100, math.MaxInt64 / 400},
 	} {
 		t.Run(name, func(t *testing.T) {
 			debug.SetMemoryLimit(math.MaxInt64)
@@ -27,6 +28,7 @@ func TestGoStaysBelowTheContainersLimit(t *testing.T) {
 			t.Setenv("GOMEMLIMIT", test.own)
 			require.NoError(t, limitMemory())
 			require.InEpsilon(t, test.want, debug.SetMemoryLimit(-1), 1e-6)
+			require.InDelta(t, test.policies, policyMemory(), 1e-6*float64(test.policies))
 		})
 	}
 }

@@ -154,7 +154,7 @@ func (m *Metrics) addConnections() {
 
 // addBounds makes the metrics of what is left out, and of what policies may take.
 func (m *Metrics) addBounds() {
-	m.budgetUsed = gauges("policy_budget_used_ratio", "How much of the node's budget is used of a resource: from 0.8 on the node warns, and a policy that would bring it over 1 is closed.", "resource")
+	m.budgetUsed = gauges("policy_budget_used_ratio", "How much of the node's budget is used of a resource, and of its share of the agent's memory by the namespace that takes most: from 0.8 on the node warns, and a policy that would bring it over 1 is closed.", "resource")
 	m.missing = gauges("missing_matches", "Matches that the kernel or iptables lacks, so that rules do without them and let more pass.", "family")
 	m.unjudged = prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: Namespace, Name: "unjudged_source_pods",

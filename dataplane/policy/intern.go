@@ -89,13 +89,18 @@ func (in *Interner) labels(set labels.Set) labels.Set {
 	})
 }
 
-// selector compares by text, as the names of sets do.
+// selector compares by text, as the names of sets do. Large ones are rarely alike, and would
+// be remembered.
 func (in *Interner) selector(s labels.Selector) labels.Selector {
 	if s == nil {
 		return nil
 	}
-	alike := func(a, b labels.Selector) bool { return a.String() == b.String() }
-	return in.selectors.share(maphash.String(hashSeed, s.String()), s, alike, nil)
+	text := s.String()
+	if len(text) > mostShared {
+		return s
+	}
+	alike := func(known, _ labels.Selector) bool { return known.String() == text }
+	return in.selectors.share(maphash.String(hashSeed, text), s, alike, nil)
 }
 
 var hashSeed = maphash.MakeSeed()
@@ -121,6 +126,10 @@ func hashPorts(ports []NamedPort) uint64 {
 // shelfSize is how many values a generation of a shelf holds: more than most
 // clusters have, in a few megabytes.
 const shelfSize = 1 << 14
+
+// mostShared is the longest text of a selector that a shelf holds, so that a full one is
+// small.
+const mostShared = 1 << 10
 
 // shelf remembers between one and two generations of values by their hash. The zero
 // value is empty.

@@ -95,6 +95,10 @@ func ParseNetworkPolicy(np *networkingv1.NetworkPolicy) *Policy {
 	for i, rule := range np.Spec.Egress {
 		p.Rules[Egress] = append(p.Rules[Egress], r.rule(fmt.Sprintf("spec.egress[%d]", i), "to", rule.To, rule.Ports))
 	}
+	for d := range p.Rules {
+		p.Rules[d] = slices.Clone(p.Rules[d])
+	}
+	p.Size = sizeOf(p)
 	return p
 }
 
@@ -194,6 +198,7 @@ func (r *reader) rule(field, peerField string, peers []networkingv1.NetworkPolic
 		}
 		rule.Ports = append(rule.Ports, port)
 	}
+	rule.Peers, rule.Ports = slices.Clone(rule.Peers), slices.Clone(rule.Ports) // without what append left free
 	return rule
 }
 
@@ -250,6 +255,7 @@ func parseBlock(b *networkingv1.IPBlock) (*Block, error) {
 		}
 		block.Except = append(block.Except, except)
 	}
+	block.Except = slices.Clone(block.Except)
 	return block, nil
 }
 

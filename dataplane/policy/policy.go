@@ -150,6 +150,28 @@ type Policy struct {
 	// unreadable requirement of the policy's own selector excludes no pod. Of many
 	// parts the first texts are kept and the number of the others.
 	Unreadable []error
+
+	// Size is about how many bytes of memory the policy takes, with its rules.
+	Size int
+
+	// Omitted means that there are rules which are not in Rules, for want of memory. See
+	// WithoutRules.
+	Omitted bool
+}
+
+// mostSelector is the longest text of a selector that WithoutRules keeps.
+const mostSelector = 4 << 10
+
+// WithoutRules returns a small policy that selects the same pods, isolates them in the same
+// directions and is Omitted. One whose selector is large itself selects all pods of its
+// namespace.
+func (p *Policy) WithoutRules() *Policy {
+	small := *p
+	small.Rules, small.Unreadable, small.Omitted = [Directions][]Rule{}, nil, true
+	if len(p.Selector.String()) > mostSelector {
+		small.Selector = labels.Everything()
+	}
+	return &small
 }
 
 // Key identifies the policy.

@@ -1,0 +1,91 @@
+package dataplane
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	networkingv1 "k8s.io/api/networking/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	toolscache "k8s.io/client-go/tools/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policystore"
+)
+
+// errOmitted is why a policy has no rules.
+var errOmitted = errors.New("the policies of its namespace take more of the agent's memory than one namespace may (a quarter), so nodes hold no rules of the youngest: " +
+	"make them fewer or smaller, or give agents more memory (agent.resources.limits.memory)")
+
+// readOmittedEvery is how often a policy is read again whose rules were omitted, and for which there
+// is room now. Many nodes may do so at once.
+const readOmittedEvery = time.Second
+
+// policyHandler has the model follow the policies, and the store forget those that have gone.
+func (a *Agent) policyHandler() toolscache.ResourceEventHandler {
+	follow := handlerOf(a.model.hold, a.model.deletePolicy)
+	return toolscache.ResourceEventHandlerFuncs{
+		AddFunc:    func(object any) { follow.OnAdd(object, false) },
+		UpdateFunc: follow.OnUpdate,
+		DeleteFunc: func(object any) {
+			last := object
+			if missed, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
+				last = missed.Obj
+			}
+			if k, ok := last.(*kept[*policystore.Held]); ok {
+				a.options.Policies.Remove(k.value)
+			}
+			follow.OnDelete(object)
+		},
+	}
+}
+
+// readOmitted reads policies of this node's pods whose rules were omitted, once there is room
+// for them, until the context ends. The watch doesn't bring them again.
+func (a *Agent) readOmitted(ctx context.Context) {
+	for sleep(ctx, readOmittedEvery) {
+		fitting := a.options.Policies.Fitting()
+		i := slices.IndexFunc(fitting, func(h *policystore.Held) bool { return a.model.concerns(h.Policy()) })
+		if i < 0 {
+			continue
+		}
+		np, key := &networkingv1.NetworkPolicy{}, fitting[i].Key()
+		switch err := a.reporter.live.Get(ctx, client.ObjectKey(key), np); {
+		case err == nil:
+			a.options.Policies.Refill(fitting[i], policy.ParseNetworkPolicy(np))
+		case !apierrors.IsNotFound(err) && ctx.Err() == nil: // the watch says that it has gone
+			a.log.Error(err, "A policy can't be read again, and the pods that it selects stay closed", "policy", key)
+		}
+	}
+}
+
+// concerns reports whether a policy selects a pod of this node.
+func (m *model) concerns(p *policy.Policy) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.selectsLocal(p)
+}
+
+// omitted says of the policies that have no rules why.
+func omitted(policies []*policy.Policy) map[types.UID]error {
+	reasons := map[types.UID]error{}
+	for _, p := range policies {
+		if p.Omitted {
+			reasons[p.UID] = errOmitted
+		}
+	}
+	return reasons
+}
+
+func omittedNames(policies []*policy.Policy) []string {
+	var names []string
+	for _, p := range policies {
+		if p.Omitted {
+			names = append(names, p.Key().String())
+		}
+	}
+	return names
+}
