@@ -29,9 +29,9 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/moat-dev/moat/dataplane/budget"
-	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/lastword"
-	"github.com/moat-dev/moat/dataplane/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/policystore"
 )
 

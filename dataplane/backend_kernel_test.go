@@ -10,7 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/dataplane/compile"
-	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 )
 
 // switchingScene is a node with the walk-through's policy in force, and rules of

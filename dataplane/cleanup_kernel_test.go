@@ -11,7 +11,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 
-	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 )
 
 // saveCommands print all that a node's iptables hold.

@@ -7,8 +7,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/moat-dev/moat/dataplane/ipset"
-	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/ipset"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 )
 
 // fill gives the kernel room for so many sets more.

@@ -6,7 +6,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 

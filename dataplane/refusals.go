@@ -4,7 +4,7 @@ import (
 	"maps"
 	"slices"
 
-	"github.com/moat-dev/moat/dataplane/ipset"
+	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 )
 
 // refusals are the elements that should be in sets and that the kernel doesn't take, each

@@ -6,7 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/moat-dev/moat/dataplane/nfnetlink"
+	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
 )
 
 // An answer of the kernel that doesn't come holds nobody for ever. The kernel can't be kept

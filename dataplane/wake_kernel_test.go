@@ -14,10 +14,10 @@ import (
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
-	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
+	"github.com/moat-dev/moat/dataplane/kernel/nlattr"
 	"github.com/moat-dev/moat/dataplane/metrics"
-	"github.com/moat-dev/moat/dataplane/nfnetlink"
-	"github.com/moat-dev/moat/dataplane/nlattr"
 )
 
 // wakingAgent syncs when the kernel tells of changes, as the agent does, but never by

@@ -5,8 +5,8 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/moat-dev/moat/dataplane/iptables"
-	"github.com/moat-dev/moat/dataplane/nfnetlink"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
 )
 
 // Timing of the waker.

@@ -21,7 +21,7 @@ import (
 	"github.com/moat-dev/moat/dataplane"
 	"github.com/moat-dev/moat/dataplane/departure"
 	"github.com/moat-dev/moat/dataplane/departure/lookout"
-	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/policystore"
 )

@@ -8,7 +8,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/test/bench/results"
 )
 

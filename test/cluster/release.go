@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/controllers/apiservertest"
-	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 )
 
 // Release is what an agent knows of an install of Moat: a namespace with the DaemonSet,

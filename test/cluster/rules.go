@@ -3,7 +3,7 @@ package cluster
 import (
 	"testing"
 
-	"github.com/moat-dev/moat/dataplane/iptables"
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 )
 
 // RemoveRules removes every trace of Moat from the node with "moat agent cleanup".
