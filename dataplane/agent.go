@@ -89,7 +89,7 @@ type Options struct {
 	Namespace string
 
 	// Words are those that the watches of the agent's manager note, and Policies holds the
-	// policies that they bring: ManagerOptions.
+	// policies that they bring: ManagerOptions. Nil: nothing does.
 	Words    *lastword.Words
 	Policies *policystore.Store
 
@@ -168,6 +168,9 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	log := mgr.GetLogger().WithName("agent").WithValues("node", options.NodeName)
 	if err := netlink.SetSocketTimeout(nfnetlink.AnswerWithin); err != nil {
 		return nil, err
+	}
+	if options.Policies == nil {
+		options.Policies = policystore.New(0)
 	}
 	a := &Agent{
 		options:  options,

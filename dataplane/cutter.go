@@ -11,6 +11,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
 	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -96,7 +97,7 @@ func (c *cutter) open() error {
 	if c.table != nil {
 		return nil
 	}
-	routes, err := openRoutes()
+	routes, err := host.OpenRoutes()
 	if err != nil {
 		return err
 	}

@@ -20,6 +20,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 )
@@ -53,7 +54,7 @@ func removeLink(t *testing.T, node *nodetest.Node, name string) {
 func TestIPVSIsSeenByItsLink(t *testing.T) {
 	nodetest.RequireKernel(t)
 	node := nodetest.NewNode(t)
-	look := func() error { return node.Do(servesByIPVS) }
+	look := func() error { return node.Do(host.ServesByIPVS) }
 	require.NoError(t, look())
 	dummy(t, node, "kube-ipvs1")
 	require.NoError(t, look(), "another program's")

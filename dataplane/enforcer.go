@@ -13,6 +13,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/metrics"
@@ -50,7 +51,7 @@ type enforcer struct {
 
 	view       *view
 	links      compile.Links
-	ways       ways
+	ways       host.Ways
 	tunnels    compile.Tunnels
 	uplinks    []string      // lead to other nodes' pods
 	broadcasts []netip.Addr  // of the node's networks on links
@@ -248,25 +249,37 @@ func (e *enforcer) followLinks() (bool, error) {
 	if e.outputs != nil && e.trusted {
 		return false, nil
 	}
-	links, err := linksOf(e.quarantine.close(e.view.endpoints))
+	links, err := host.LinksOf(e.quarantine.close(e.view.endpoints))
 	if err != nil {
-		links = joinLinks(e.links, links)
+		links = host.JoinLinks(e.links, links)
 	}
-	uplinks, upErr := uplinksOf(e.view.guard.Foreign, e.view.guard.Local)
+	uplinks, upErr := host.UplinksOf(e.view.guard.Foreign, e.view.guard.Local)
 	if upErr != nil {
 		uplinks = e.uplinks
 	}
 	differ, broadcastsErr := e.followBroadcasts(links)
-	before := e.ways.known
+	before := e.ways.Known
 	tunnels, tunnelsErr := e.tunnels, error(nil)
 	if !e.trusted {
-		e.ways.forget()
-		tunnels, tunnelsErr = tunnelsOf(e.tunnels)
+		e.ways.Forget()
+		tunnels, tunnelsErr = host.TunnelsOf(e.tunnels)
 	}
-	waysErr := e.ways.follow(e.view.addrs())
-	same := sameTunnels(tunnels, e.tunnels) && slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks) && maps.Equal(before, e.ways.known)
+	waysErr := e.ways.Follow(e.view.addrs())
+	same := host.SameTunnels(tunnels, e.tunnels) && slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks) && maps.Equal(before, e.ways.Known)
 	e.links, e.uplinks, e.tunnels = links, uplinks, tunnels
 	return differ || !same, errors.Join(err, upErr, waysErr, tunnelsErr, broadcastsErr)
+}
+
+// followBroadcasts looks up the broadcast addresses of links, where these changed or all is
+// looked up anew, and reports whether they differ. With an error they stay as they were.
+func (e *enforcer) followBroadcasts(links compile.Links) (bool, error) {
+	if e.trusted && slices.EqualFunc(links[:], e.links[:], slices.Equal) {
+		return false, nil
+	}
+	found, err := host.BroadcastsOf(links, e.broadcasts)
+	differ := !slices.Equal(found, e.broadcasts)
+	e.broadcasts = found
+	return differ, err
 }
 
 // compile makes the desired state of each family from the view and the links.
@@ -276,7 +289,7 @@ func (e *enforcer) compile() {
 	guard.Uplinks = e.uplinks
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
-			host := compile.Host{Lacks: e.extensions.lacks[family], Ways: e.ways.known, Tunnels: e.tunnels, Broadcasts: e.broadcasts, Held: e.held[family]}
+			host := compile.Host{Lacks: e.extensions.lacks[family], Ways: e.ways.Known, Tunnels: e.tunnels, Broadcasts: e.broadcasts, Held: e.held[family]}
 			output := compile.On(host, family, endpoints, e.links, guard)
 			e.noteNames(&output)
 			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)

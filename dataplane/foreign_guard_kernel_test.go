@@ -10,6 +10,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/podstart"
@@ -174,7 +175,7 @@ func TestUplinksLeadToOtherNodes(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			var links []string
 			require.NoError(t, s.node.Do(func() (err error) {
-				links, err = uplinksOf(addrsOf(row.foreign), addrsOf(row.local))
+				links, err = host.UplinksOf(addrsOf(row.foreign), addrsOf(row.local))
 				return err
 			}))
 			require.Equal(t, row.want, links)

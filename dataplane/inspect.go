@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/metrics"
@@ -192,8 +193,8 @@ func (e *enforcer) sizesAsLeft() bool {
 
 // linksAsLeft looks whether the routes lead to the pods by the same links.
 func (e *enforcer) linksAsLeft() bool {
-	links, err := linksOf(e.quarantine.close(e.view.endpoints))
-	uplinks, upErr := uplinksOf(e.view.guard.Foreign, e.view.guard.Local)
+	links, err := host.LinksOf(e.quarantine.close(e.view.endpoints))
+	uplinks, upErr := host.UplinksOf(e.view.guard.Foreign, e.view.guard.Local)
 	return err == nil && upErr == nil && slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks)
 }
 

@@ -9,6 +9,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
@@ -57,7 +58,7 @@ func TestLinksAreThoseOfPods(t *testing.T) {
 
 	var links compile.Links
 	require.NoError(t, s.node.Do(func() (err error) {
-		links, err = linksOf(isolatedAt(
+		links, err = host.LinksOf(isolatedAt(
 			"10.244.1.10", "10.244.1.11", "fd00:10:244:1::10", // cni0
 			"10.244.9.1",           // a link of its own
 			"10.244.7.7",           // behind a gateway

@@ -10,6 +10,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 )
@@ -77,11 +78,11 @@ func TestBridgeFilterIsSwitchedOn(t *testing.T) {
 	require.NoError(t, s.node.Do(func() error { return nodetest.SetSysctl("bridge/bridge-nf-call-iptables", "0") }))
 	s.requirePing(true, "neighbour", "test-np")
 
-	require.NoError(t, s.node.Do(a.bridgeFilter))
+	require.NoError(t, s.node.Do(func() error { return host.FilterBridged(a.options.SysctlDir) }))
 	s.requirePing(false, "neighbour", "test-np")
 
 	a.options.SysctlDir = t.TempDir()
-	require.ErrorContains(t, s.node.Do(a.bridgeFilter), "load the kernel module br_netfilter")
+	require.ErrorContains(t, s.node.Do(func() error { return host.FilterBridged(a.options.SysctlDir) }), "load the kernel module br_netfilter")
 }
 
 // What keeps an agent from its work is named, with the way out.

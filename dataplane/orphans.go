@@ -11,6 +11,7 @@ import (
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
@@ -170,7 +171,7 @@ func (m *model) askNetwork() error {
 // hostLinks returns the link of each address to which the node has a route of its own,
 // without a gateway.
 func hostLinks(addrs []netip.Addr) (map[netip.Addr]int, error) {
-	handle, err := openRoutes()
+	handle, err := host.OpenRoutes()
 	if err != nil {
 		return nil, err
 	}
@@ -180,7 +181,7 @@ func hostLinks(addrs []netip.Addr) (map[netip.Addr]int, error) {
 	for _, addr := range addrs {
 		found, err := handle.RouteGetWithOptions(addr.AsSlice(), &netlink.RouteGetOptions{FIBMatch: true})
 		if err != nil {
-			if !unroutable(err) {
+			if !host.Unroutable(err) {
 				errs = append(errs, fmt.Errorf("looking up the route to %s: %w", addr, err))
 			}
 			continue

@@ -11,6 +11,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -98,7 +99,7 @@ func (m *model) runningSandboxes() []sandboxView {
 type sources struct {
 	mode  AntiSpoofing
 	every time.Duration // sourcesEvery
-	links podLinks
+	links host.PodLinks
 
 	written  map[string]compile.PodLink // by the ids of sandboxes
 	changed  time.Time                  // when written changed last
@@ -108,7 +109,7 @@ type sources struct {
 }
 
 func newSources() sources {
-	return sources{every: sourcesEvery, links: podLinks{open: openNetNS}, spoofing: newSpoofing()}
+	return sources{every: sourcesEvery, links: host.PodLinks{Open: host.OpenNetNS}, spoofing: newSpoofing()}
 }
 
 // due reports whether written is to be brought up to date although nothing else has changed.
@@ -125,7 +126,7 @@ func (s *sources) follow(v *view, now time.Time) (bool, error) {
 		sandboxes[i] = v.sandboxes[i].Sandbox
 	}
 	s.spoofing.keep(sandboxes)
-	want, err := s.links.follow(sandboxes)
+	want, err := s.links.Follow(sandboxes)
 	if want == nil {
 		return false, err
 	}

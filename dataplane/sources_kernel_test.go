@@ -78,7 +78,7 @@ func (s *sourceScene) begin(mode AntiSpoofing) {
 	backend := s.enforcer.requested
 	s.enforcer.close()
 	s.enforcer = newEnforcer(backend)
-	s.enforcer.sources.mode, s.enforcer.sources.links.open = mode, s.open
+	s.enforcer.sources.mode, s.enforcer.sources.links.Open = mode, s.open
 	s.sync()
 }
 

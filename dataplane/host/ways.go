@@ -1,4 +1,4 @@
-package dataplane
+package host
 
 import (
 	"errors"
@@ -6,30 +6,30 @@ import (
 	"net/netip"
 )
 
-// ways are the interfaces by which the node reaches its own pods, isolated or not.
-type ways struct {
-	// known maps each address to the name of its interface; empty: no rule can name one.
-	known map[netip.Addr]string
+// Ways are the interfaces by which the node reaches its own pods, isolated or not.
+type Ways struct {
+	// Known maps each address to the name of its interface; empty: no rule can name one.
+	Known map[netip.Addr]string
 }
 
-// forget makes the next follow look up every address.
-func (w *ways) forget() { w.known = nil }
+// Forget makes the next follow look up every address.
+func (w *Ways) Forget() { w.Known = nil }
 
-// follow looks up the addresses that are new and drops those that have gone. An address
+// Follow looks up the addresses that are new and drops those that have gone. An address
 // that can't be looked up is left out. The map is made anew with each change.
-func (w *ways) follow(local []netip.Addr) error {
+func (w *Ways) Follow(local []netip.Addr) error {
 	known := make(map[netip.Addr]string, len(local))
 	var fresh []netip.Addr
 	for _, addr := range local {
-		if name, ok := w.known[addr]; ok {
+		if name, ok := w.Known[addr]; ok {
 			known[addr] = name
 		} else {
 			fresh = append(fresh, addr)
 		}
 	}
 	err := lookUp(fresh, known)
-	if !maps.Equal(known, w.known) {
-		w.known = known
+	if !maps.Equal(known, w.Known) {
+		w.Known = known
 	}
 	return err
 }
@@ -39,7 +39,7 @@ func lookUp(addrs []netip.Addr, known map[netip.Addr]string) error {
 	if len(addrs) == 0 {
 		return nil
 	}
-	handle, err := openRoutes()
+	handle, err := OpenRoutes()
 	if err != nil {
 		return err
 	}

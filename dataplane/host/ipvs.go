@@ -1,4 +1,4 @@
-package dataplane
+package host
 
 import (
 	"errors"
@@ -14,11 +14,11 @@ var ipvsLinks = []struct{ name, program string }{
 	{"kube-dummy-if", "kube-router"}, // kube-router: pkg/controllers/proxy, KubeDummyIf
 }
 
-// servesByIPVS returns an error that says who serves Services by IPVS on this node, or
+// ServesByIPVS returns an error that says who serves Services by IPVS on this node, or
 // nil. The kernel takes what goes to such a Service in at INPUT and sends it on to the
 // pod at OUTPUT, so that it passes no rule in FORWARD: the ingress rules of a pod of this
 // node don't see it.
-func servesByIPVS() error {
+func ServesByIPVS() error {
 	var errs []error
 	for _, link := range ipvsLinks {
 		_, err := netlink.LinkByName(link.name)

@@ -1,4 +1,4 @@
-package dataplane
+package host
 
 import (
 	"errors"
@@ -12,21 +12,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 )
 
-// followBroadcasts looks up the broadcast addresses of links, where these changed or all is
-// looked up anew, and reports whether they differ. With an error they stay as they were.
-func (e *enforcer) followBroadcasts(links compile.Links) (bool, error) {
-	if e.trusted && slices.EqualFunc(links[:], e.links[:], slices.Equal) {
-		return false, nil
-	}
-	found, err := broadcastsOf(links, e.broadcasts)
-	differ := !slices.Equal(found, e.broadcasts)
-	e.broadcasts = found
-	return differ, err
-}
-
-// broadcastsOf returns the broadcast addresses of the node's networks on the given links,
+// BroadcastsOf returns the broadcast addresses of the node's networks on the given links,
 // sorted. With an error it returns the last.
-func broadcastsOf(links compile.Links, last []netip.Addr) ([]netip.Addr, error) {
+func BroadcastsOf(links compile.Links, last []netip.Addr) ([]netip.Addr, error) {
 	if !links.Closed() {
 		return nil, nil
 	}

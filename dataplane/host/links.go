@@ -1,4 +1,4 @@
-package dataplane
+package host
 
 import (
 	"errors"
@@ -25,14 +25,14 @@ var plainName = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
 
 var errName = errors.New("a rule can't hold that name")
 
-// linksOf returns the interfaces that lead to the endpoints, by the node's routes.
+// LinksOf returns the interfaces that lead to the endpoints, by the node's routes.
 // A pod that the node has no direct route to is behind none. Neither is one behind
 // the link that leads to the rest of the world: what the node itself does there,
 // DHCPv6 for one, must not stop for the sake of a pod.
 //
 // With an error it returns the links that could be found.
-func linksOf(endpoints []policy.Endpoint) (compile.Links, error) {
-	handle, err := openRoutes()
+func LinksOf(endpoints []policy.Endpoint) (compile.Links, error) {
+	handle, err := OpenRoutes()
 	if err != nil {
 		return compile.Links{}, err
 	}
@@ -58,11 +58,11 @@ func linksOf(endpoints []policy.Endpoint) (compile.Links, error) {
 			}
 		}
 	}
-	return joinLinks(links, compile.Links{}), errors.Join(errs...)
+	return JoinLinks(links, compile.Links{}), errors.Join(errs...)
 }
 
-// joinLinks returns what is in either.
-func joinLinks(a, b compile.Links) compile.Links {
+// JoinLinks returns what is in either.
+func JoinLinks(a, b compile.Links) compile.Links {
 	var joined compile.Links
 	for d := range joined {
 		joined[d] = slices.Concat(a[d], b[d])
@@ -72,10 +72,10 @@ func joinLinks(a, b compile.Links) compile.Links {
 	return joined
 }
 
-// openRoutes makes a socket for questions about links, addresses and routes, in the network
+// OpenRoutes makes a socket for questions about links, addresses and routes, in the network
 // namespace of the calling thread. Without a limit of its own it would wait for ever for an
 // answer that doesn't come.
-func openRoutes() (*netlink.Handle, error) {
+func OpenRoutes() (*netlink.Handle, error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)
 	if err == nil {
 		err = handle.SetSocketTimeout(nfnetlink.AnswerWithin)
@@ -116,7 +116,7 @@ func (r *routes) link(addr netip.Addr) (string, error) {
 // to returns the route to an address, nil where there is none.
 func (r *routes) to(addr netip.Addr) (*netlink.Route, error) {
 	found, err := r.handle.RouteGet(addr.AsSlice())
-	if unroutable(err) {
+	if Unroutable(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -128,9 +128,9 @@ func (r *routes) to(addr netip.Addr) (*netlink.Route, error) {
 	return &found[0], nil
 }
 
-// unroutable reports whether the kernel has no route, or one that says that there
+// Unroutable reports whether the kernel has no route, or one that says that there
 // is none: unreachable, prohibit, blackhole.
-func unroutable(err error) bool {
+func Unroutable(err error) bool {
 	for _, errno := range []unix.Errno{unix.ENETUNREACH, unix.EHOSTUNREACH, unix.EACCES, unix.EINVAL} {
 		if errors.Is(err, errno) {
 			return true

@@ -1,4 +1,4 @@
-package dataplane
+package host
 
 import (
 	"errors"
@@ -22,9 +22,9 @@ const (
 
 var errElsewhere = errors.New("not in " + netNSDir)
 
-// openNetNS opens the file of a network namespace, as the runtime names it. Another folder
+// OpenNetNS opens the file of a network namespace, as the runtime names it. Another folder
 // would be the agent's own, not the node's: /proc shows the agent's own processes.
-func openNetNS(path string) (*os.File, error) {
+func OpenNetNS(path string) (*os.File, error) {
 	if dir := filepath.Dir(path); dir != netNSDir && dir != runtimeDir {
 		return nil, fmt.Errorf("opening the network namespace %q: %w", path, errElsewhere)
 	}
@@ -34,20 +34,20 @@ func openNetNS(path string) (*os.File, error) {
 // listMost is how often the interfaces are listed while they change meanwhile.
 const listMost = 3
 
-// podLinks says by which link the node reaches each sandbox.
-type podLinks struct {
-	open func(path string) (*os.File, error)
+// PodLinks says by which link the node reaches each sandbox.
+type PodLinks struct {
+	Open func(path string) (*os.File, error)
 
 	// indexes are those of the links that were found, by the ids of sandboxes.
 	indexes map[string]int
 }
 
-// follow returns the link of each sandbox that has exactly one, by the ids of sandboxes. The
+// Follow returns the link of each sandbox that has exactly one, by the ids of sandboxes. The
 // runtime says which network namespace is a sandbox's, and the kernel to which one a link
 // leads: nothing that a pod sends has a say. Of two links it isn't known which addresses are
 // whose. With an error it returns what it can.
-func (p *podLinks) follow(sandboxes []podstart.Sandbox) (map[string]compile.PodLink, error) {
-	handle, err := openRoutes()
+func (p *PodLinks) Follow(sandboxes []podstart.Sandbox) (map[string]compile.PodLink, error) {
+	handle, err := OpenRoutes()
 	if err != nil {
 		return nil, err
 	}
@@ -78,8 +78,8 @@ func (p *podLinks) follow(sandboxes []podstart.Sandbox) (map[string]compile.PodL
 
 // namespace returns the number that the node's network namespace has for another, negative
 // where that isn't known.
-func (p *podLinks) namespace(handle *netlink.Handle, path string) int {
-	file, err := p.open(path)
+func (p *PodLinks) namespace(handle *netlink.Handle, path string) int {
+	file, err := p.Open(path)
 	if err != nil {
 		return -1
 	}

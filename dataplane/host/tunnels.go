@@ -1,4 +1,4 @@
-package dataplane
+package host
 
 import (
 	"errors"
@@ -13,10 +13,10 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 )
 
-// tunnelsOf returns the node's tunnels that take frames from anybody who knows their port:
+// TunnelsOf returns the node's tunnels that take frames from anybody who knows their port:
 // VXLAN and Geneve. Their other ends are those that the kernel's forwarding tables name.
 // With an error it returns the last.
-func tunnelsOf(last compile.Tunnels) (compile.Tunnels, error) {
+func TunnelsOf(last compile.Tunnels) (compile.Tunnels, error) {
 	links, err := netlink.LinkList()
 	if err != nil && !errors.Is(err, netlink.ErrDumpInterrupted) {
 		return last, fmt.Errorf("listing the node's interfaces: %w", err)
@@ -73,6 +73,6 @@ func sortedAddrs(addrs []netip.Addr) []netip.Addr {
 	return slices.Compact(addrs)
 }
 
-func sameTunnels(a, b compile.Tunnels) bool {
+func SameTunnels(a, b compile.Tunnels) bool {
 	return slices.Equal(a.Ports, b.Ports) && slices.Equal(a.Ends, b.Ends)
 }

@@ -1,16 +1,12 @@
-package dataplane
+package host
 
 import (
-	"fmt"
-	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 
 	"github.com/moat-dev/moat/dataplane/compile"
-	"github.com/moat-dev/moat/dataplane/kernel/iptables"
-	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 // linkNamed is an interface with an index, a master (0: none) and the number of the namespace
@@ -50,52 +46,11 @@ func TestLinksByWhichPodsAreTold(t *testing.T) {
 // agent's own.
 func TestNetworkNamespacesAreInOneFolder(t *testing.T) {
 	for _, path := range []string{"", "/proc/1/ns/net", "/run/netns/../../proc/1/ns/net", "/run/netns", "/var/run/netns/a/b"} {
-		_, err := openNetNS(path)
+		_, err := OpenNetNS(path)
 		require.ErrorIs(t, err, errElsewhere, path)
 	}
 	for _, path := range []string{"/var/run/netns/moat-no-such-namespace", "/run/netns/moat-no-such-namespace"} {
-		_, err := openNetNS(path)
+		_, err := OpenNetNS(path)
 		require.ErrorContains(t, err, "open /run/netns/moat-no-such-namespace", path)
 	}
-}
-
-// A link contradicts what is written where it has another pod, or its pod other addresses.
-func TestContradictions(t *testing.T) {
-	addrs := []netip.Addr{netip.MustParseAddr("10.0.0.1")}
-	written := map[string]compile.PodLink{"a": {Name: "veth1", Addrs: addrs}, "b": {Name: "veth2"}}
-	for _, c := range []struct {
-		want        map[string]compile.PodLink
-		contradicts bool
-	}{
-		{written, false},
-		{map[string]compile.PodLink{"a": {Name: "veth1", Addrs: addrs}}, false},
-		{map[string]compile.PodLink{"c": {Name: "veth3"}}, false},
-		{map[string]compile.PodLink{"c": {Name: "veth1", Addrs: addrs}}, true},
-		{map[string]compile.PodLink{"a": {Name: "veth1"}}, true},
-		{map[string]compile.PodLink{"a": {Name: "veth1", Addrs: addrs, Exempt: true}}, true},
-	} {
-		require.Equal(t, c.contradicts, contradicts(c.want, written), "%v", c.want)
-	}
-}
-
-// That a pod is judged, or no more, is no reason to look for connections that policies forbid:
-// the table of connections is large. That the first one is judged moves the hooks.
-func TestSourcesChangeNoPolicies(t *testing.T) {
-	table := func(links ...compile.PodLink) iptables.Table {
-		out := compile.Compile(ruleset.IPv4, nil, compile.Links{}, compile.Guard{})
-		out.JudgeSources(compile.Sources{Links: links}, nil)
-		return iptables.Desired(&out.Ruleset)
-	}
-	var links []compile.PodLink
-	for i := range 40 {
-		addr := netip.AddrFrom4([4]byte{10, 0, 0, byte(i)})
-		links = append(links, compile.PodLink{Name: fmt.Sprintf("veth%d", i), Bridge: "cni0", Addrs: []netip.Addr{addr}})
-	}
-	few, many := table(links[:2]...), table(links...)
-	for _, change := range []iptables.Change{iptables.Diff(few, many), iptables.Diff(many, few)} {
-		require.False(t, change.Empty())
-		require.False(t, changesPolicies(&change), change)
-	}
-	first := iptables.Diff(table(), few)
-	require.True(t, changesPolicies(&first))
 }
