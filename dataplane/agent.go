@@ -28,11 +28,13 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
+	"github.com/moat-dev/moat/dataplane/backoff"
 	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/policystore"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 // +kubebuilder:rbac:groups="",resources=pods;namespaces;nodes,verbs=get;list;watch
@@ -109,7 +111,7 @@ type Agent struct {
 	model    *model
 	enforcer *enforcer
 	reporter *reporter
-	storage  *storageCheck
+	storage  *watch.StorageCheck
 	health   *health
 	starts   *starts
 	home     home
@@ -149,7 +151,7 @@ func Setup(ctx context.Context, mgr manager.Manager, options Options) (*Agent, e
 	if err != nil {
 		return nil, err
 	}
-	for _, collector := range []prometheus.Collector{a.enforcer.metrics, newWordAges(options.Words)} {
+	for _, collector := range []prometheus.Collector{a.enforcer.metrics, watch.NewAges(options.Words)} {
 		if err := ctrlmetrics.Registry.Register(collector); err != nil {
 			return nil, fmt.Errorf("registering the metrics: %w", err)
 		}
@@ -178,7 +180,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 		model:    newModel(options.NodeName),
 		enforcer: newEnforcer(options.Backend),
 		reporter: newReporter(mgr.GetClient(), mgr.GetAPIReader(), options.NodeName, log),
-		storage:  newStorageCheck(mgr.GetAPIReader(), options.NodeName),
+		storage:  watch.NewStorageCheck(mgr.GetAPIReader(), options.NodeName),
 	}
 	a.home.name = options.Namespace
 	a.enforcer.budgets = newBudgets(limitsOr(options.Budgets), options.BudgetMode)
@@ -208,8 +210,8 @@ func (a *Agent) watch(ctx context.Context, informers cache.Cache) error {
 		object   client.Object
 		handler  toolscache.ResourceEventHandler
 	}{
-		{"pods", &slimPod{}, handlerOf(a.model.setPod, a.model.deletePod)},
-		{"namespaces", &corev1.Namespace{}, handlerOf(a.setNamespace, a.deleteNamespace)},
+		{"pods", &watch.SlimPod{}, watch.HandlerOf(a.model.setPod, a.model.deletePod)},
+		{"namespaces", &corev1.Namespace{}, watch.HandlerOf(a.setNamespace, a.deleteNamespace)},
 		{"networkpolicies", &networkingv1.NetworkPolicy{}, a.policyHandler()},
 		{"nodes", &corev1.Node{}, a.model.nodeHandler(a.reporter.SawNode)},
 	}
@@ -252,16 +254,16 @@ func (a *Agent) Start(ctx context.Context) error {
 	defer a.holdStarts(ctx)()
 	resync := time.NewTicker(resyncEvery)
 	defer resync.Stop()
-	retry := newBackoff(retryFirst, retryMost)
+	retry := backoff.New(retryFirst, retryMost)
 	for {
 		start := time.Now()
 		if err := a.sync(ctx); err != nil && ctx.Err() == nil {
 			if iptables.IsLock(err) { // waited for it already
-				retry.reset()
+				retry.Reset()
 			}
-			a.log.Error(err, "The dataplane could not be synced", "rules", a.enforcer.view.standing(), "retryIn", retry.next().String())
+			a.log.Error(err, "The dataplane could not be synced", "rules", a.enforcer.view.standing(), "retryIn", retry.Next().String())
 		} else {
-			retry.reset()
+			retry.Reset()
 		}
 		if !a.await(ctx, start, retry, resync.C) {
 			return nil
@@ -271,7 +273,7 @@ func (a *Agent) Start(ctx context.Context) error {
 
 // await returns when a sync is due after the one that began at start, and reports false
 // if the context ended.
-func (a *Agent) await(ctx context.Context, start time.Time, retry *backoff, resync <-chan time.Time) bool {
+func (a *Agent) await(ctx context.Context, start time.Time, retry *backoff.Backoff, resync <-chan time.Time) bool {
 	synced := time.Now()
 	rest := restAfter(synced.Sub(start))
 	for {
@@ -280,7 +282,7 @@ func (a *Agent) await(ctx context.Context, start time.Time, retry *backoff, resy
 			a.log.Info("Stopping to enforce; the kernel holds the rules")
 			return false
 		case <-a.model.changed:
-			if retry.waiting() {
+			if retry.Waiting() {
 				synced, rest = time.Now(), retryFirst
 			}
 			return a.gather(ctx, synced, rest)
@@ -288,7 +290,7 @@ func (a *Agent) await(ctx context.Context, start time.Time, retry *backoff, resy
 			if a.enforcer.glance(told) {
 				return true
 			}
-		case <-retry.due():
+		case <-retry.Due():
 			return true
 		case <-resync:
 			a.enforcer.inspect()
@@ -360,7 +362,7 @@ func (a *Agent) NeedLeaderElection() bool { return false }
 // pods.
 func (a *Agent) awaitModel(ctx context.Context) bool {
 	for len(a.unsynced()) > 0 {
-		if !sleep(ctx, modelPoll) {
+		if !backoff.Sleep(ctx, modelPoll) {
 			return false
 		}
 	}
@@ -370,14 +372,14 @@ func (a *Agent) awaitModel(ctx context.Context) bool {
 // sayWhatIsMissing logs what the model still lacks, and why, and tells the
 // readiness check. The informers themselves retry in silence.
 func (a *Agent) sayWhatIsMissing(ctx context.Context) {
-	for sleep(ctx, firstNotice) && len(a.unsynced()) > 0 {
+	for backoff.Sleep(ctx, firstNotice) && len(a.unsynced()) > 0 {
 		err := a.reporter.reachAPIServer(ctx)
 		if err == nil {
-			err = a.storage.check(ctx)
+			err = a.storage.Check(ctx)
 		}
 		a.health.waiting(err)
 		a.log.Info("Waiting for the API server; the kernel's rules are left as they are", "missing", a.unsynced(), "error", err)
-		if !sleep(ctx, waitNotice-firstNotice) {
+		if !backoff.Sleep(ctx, waitNotice-firstNotice) {
 			return
 		}
 	}

@@ -31,6 +31,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/policystore"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 var apiServer = apiservertest.Server{Admission: true}
@@ -92,7 +93,7 @@ func (s *agentScene) start() {
 	var err error
 	s.agent, err = newAgent(ctx, mgr, Options{NodeName: s.nodeName, Backend: s.backend, SysctlDir: "/proc/sys/net", Words: s.words, Policies: s.policies})
 	require.NoError(s.t, err)
-	s.agent.storage.every = time.Second
+	s.agent.storage.Every = time.Second
 	require.NoError(s.t, mgr.Add(s.agent.reporter))
 	require.NoError(s.t, mgr.Add(s.agent.storage))
 
@@ -109,7 +110,7 @@ func (s *agentScene) start() {
 
 func (s *agentScene) manager(config *rest.Config) manager.Manager {
 	s.t.Helper()
-	options := ManagerOptions(apiservertest.NewScheme(), s.nodeName, s.words, s.policies)
+	options := watch.ManagerOptions(apiservertest.NewScheme(), s.nodeName, s.words, s.policies)
 	options.Metrics = server.Options{BindAddress: "0"}
 	mgr, err := manager.New(config, options)
 	require.NoError(s.t, err)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/moat-dev/moat/controllers/absence"
 	"github.com/moat-dev/moat/dataplane/lastword"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 // metricLabels returns the labels of each metric of agent and operator by the metric's name,
@@ -20,7 +21,7 @@ func metricLabels(t *testing.T) map[string]string {
 	t.Helper()
 	descriptions := make(chan *prometheus.Desc, 100)
 	newMetrics().Describe(descriptions)
-	newWordAges(lastword.New()).Describe(descriptions)
+	watch.NewAges(lastword.New()).Describe(descriptions)
 	for _, collector := range absence.Metrics() { // the operator's
 		collector.Describe(descriptions)
 	}

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/moat-dev/moat/dataplane/backoff"
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -86,7 +87,7 @@ func (e *enforcer) passUntilSetsAreGone(ctx context.Context, m *model, q quarant
 		if err := e.passWith(ctx, m, q); err != nil || e.trusted || time.Now().After(end) {
 			return err
 		}
-		if !sleep(ctx, setsGoPoll) {
+		if !backoff.Sleep(ctx, setsGoPoll) {
 			return ctx.Err()
 		}
 	}

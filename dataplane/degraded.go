@@ -48,7 +48,7 @@ func degradedBy(reason string, err error) []degradation {
 func (a *Agent) degradations(now time.Time) []degradation {
 	found := slices.Concat(
 		a.byPasses(now),
-		degradedBy(v1alpha1.NodeReasonStorageUnreadable, a.storage.failure()),
+		degradedBy(v1alpha1.NodeReasonStorageUnreadable, a.storage.Failure()),
 		degradedBy(v1alpha1.NodeReasonConnectionsUncut, a.enforcer.cutter.failure()),
 	)
 	sortDegradations(found)

@@ -8,6 +8,9 @@ import (
 	"testing"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -16,13 +19,13 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 // dummy makes a dummy interface on a node, or a bridge without ports where the kernel has
@@ -72,7 +75,7 @@ func TestEachSourceOfDegradedHasItsOwnReason(t *testing.T) {
 	a := &Agent{
 		options:  Options{SysctlDir: "/proc/sys/net"},
 		enforcer: s.enforcer,
-		storage:  newStorageCheck(nil, thisNode),
+		storage:  watch.NewStorageCheck(nil, thisNode),
 	}
 	reasons := func() (found []string) {
 		require.NoError(t, s.node.Do(func() error {
@@ -84,14 +87,31 @@ func TestEachSourceOfDegradedHasItsOwnReason(t *testing.T) {
 	require.Empty(t, reasons())
 	s.enforcer.cutter.err = errors.New("listing the table of connections: no")
 	require.Equal(t, []string{v1alpha1.NodeReasonConnectionsUncut}, reasons())
-	a.storage.err = &storageError{"pods", errors.New("no")}
+	a.storage = checkedStorage(t, brokenReader{})
 	dummy(t, s.node, "kube-ipvs0")
 	a.look, a.options.SysctlDir = nodeLook{}, t.TempDir()
 	require.Equal(t, degradedReasons, reasons())
 
 	removeLink(t, s.node, "kube-ipvs0")
-	s.enforcer.cutter.err, a.storage.err, a.options.SysctlDir = nil, nil, "/proc/sys/net"
+	s.enforcer.cutter.err, a.storage, a.options.SysctlDir = nil, watch.NewStorageCheck(nil, thisNode), "/proc/sys/net"
 	require.Empty(t, reasons(), "what is found is looked for each time")
+}
+
+// brokenReader is an API server that can't read what it stores.
+type brokenReader struct{ client.Reader }
+
+func (brokenReader) List(context.Context, client.ObjectList, ...client.ListOption) error {
+	return apierrors.NewInternalError(errors.New("no"))
+}
+
+// checkedStorage returns a check that asked once.
+func checkedStorage(t *testing.T, reader client.Reader) *watch.StorageCheck {
+	t.Helper()
+	check := watch.NewStorageCheck(reader, thisNode)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	require.NoError(t, check.Start(ctx))
+	return check
 }
 
 // Where kube-proxy works by IPVS the node is Degraded, with metric and event, and its

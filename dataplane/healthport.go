@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/go-logr/logr"
+
+	"github.com/moat-dev/moat/dataplane/backoff"
 )
 
 // Headers of the health checks.
@@ -81,7 +83,7 @@ func ClaimHealthPort(ctx context.Context, address string, holder Holder, log log
 			said = time.Now()
 			log.Info("Waiting for the health port, and writing nothing to the kernel until then: another agent of this node has it", "address", address, "heldBy", heldBy(ctx, address))
 		}
-		if !sleep(ctx, portPoll) {
+		if !backoff.Sleep(ctx, portPoll) {
 			return nil, ctx.Err()
 		}
 	}

@@ -4,6 +4,8 @@ import (
 	"sync/atomic"
 
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/moat-dev/moat/dataplane/policy"
 )
 
 // home is what the watch of namespaces says of the one that Moat is installed in. The
@@ -21,9 +23,9 @@ func (a *Agent) NamespaceEnds() bool { return a.home.ends.Load() }
 // goes on enforcing until its manager stops.
 func (a *Agent) Ending() { a.health.leave() }
 
-func (a *Agent) setNamespace(n *namespace) {
-	if n.name == a.home.name {
-		a.home.ends.Store(n.ends)
+func (a *Agent) setNamespace(n *policy.Namespace) {
+	if n.Name == a.home.name {
+		a.home.ends.Store(n.Ends)
 	}
 	a.model.setNamespace(n)
 }

@@ -10,19 +10,20 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policystore"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 // The watch of namespaces, which the agent has for the policies, says that Moat's own ends.
 func TestTheAgentSeesItsNamespaceEnd(t *testing.T) {
 	const moat = "moat-system"
-	transform := cacheOptions(thisNode, policy.NewInterner(), policystore.New(0)).ByObject
+	transform := watch.CacheOptions(thisNode, policy.NewInterner(), policystore.New(0)).ByObject
 	seen := func(a *Agent, name string, ends *metav1.Time) {
 		t.Helper()
 		for kind, options := range transform {
 			if _, ok := kind.(*corev1.Namespace); ok {
 				object, err := options.Transform(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, DeletionTimestamp: ends}})
 				require.NoError(t, err)
-				handlerOf(a.setNamespace, a.deleteNamespace).OnAdd(object, true)
+				watch.HandlerOf(a.setNamespace, a.deleteNamespace).OnAdd(object, true)
 			}
 		}
 	}

@@ -97,8 +97,8 @@ func newHostileModel() *model {
 		}
 		m.setPod(policy.ParsePod(pod))
 	}
-	m.setNamespace(&namespace{name: "hostile"})
-	m.setNamespace(&namespace{name: "innocent"})
+	m.setNamespace(&policy.Namespace{Name: "hostile"})
+	m.setNamespace(&policy.Namespace{Name: "innocent"})
 	m.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("innocent", "in", 100, budgettest.Peers(3, 20))))
 	m.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("innocent", "out", 101, budgettest.NamesOfPorts(3))))
 	m.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("innocent", "far", 102, budgettest.Exceptions4(10))))

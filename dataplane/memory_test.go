@@ -16,6 +16,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policystore"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 // Bounds of what one object may take in the informer's store, the model and the index
@@ -35,7 +36,7 @@ type watched struct {
 func newWatched(object client.Object, handler toolscache.ResourceEventHandler, interner *policy.Interner) *watched {
 	s := &watched{handler: handler}
 	s.indexer = toolscache.NewIndexer(toolscache.MetaNamespaceKeyFunc, toolscache.Indexers{toolscache.NamespaceIndex: toolscache.MetaNamespaceIndexFunc})
-	for of, by := range cacheOptions("node-1", interner, policystore.New(1<<20)).ByObject {
+	for of, by := range watch.CacheOptions("node-1", interner, policystore.New(1<<20)).ByObject {
 		if fmt.Sprintf("%T", of) == fmt.Sprintf("%T", object) {
 			s.keep = by.Transform
 		}
@@ -64,8 +65,8 @@ func heap() uint64 {
 func TestMemory(t *testing.T) {
 	const namespaces = 100
 	m, interner := newModel("node-0"), policy.NewInterner()
-	pods := newWatched(&slimPod{}, handlerOf(m.setPod, m.deletePod), interner)
-	policies := newWatched(&networkingv1.NetworkPolicy{}, handlerOf(m.hold, m.deletePolicy), interner)
+	pods := newWatched(&watch.SlimPod{}, watch.HandlerOf(m.setPod, m.deletePod), interner)
+	policies := newWatched(&networkingv1.NetworkPolicy{}, watch.HandlerOf(m.hold, m.deletePolicy), interner)
 	base := heap()
 	for n := range namespaces {
 		m.see(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("namespace-%d", n), Labels: map[string]string{"team": fmt.Sprint(n % 10)}}})

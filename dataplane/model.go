@@ -179,10 +179,10 @@ func sameRules(a, b *policy.Pod) bool {
 	return as.Equal(b)
 }
 
-func (m *model) setNamespace(n *namespace) {
+func (m *model) setNamespace(n *policy.Namespace) {
 	m.change(func() {
-		m.index.SetNamespace(n.name, n.labels)
-		if m.spoofers.set(n.name, n.labels) && m.runsIn(n.name) {
+		m.index.SetNamespace(n.Name, n.Labels)
+		if m.spoofers.set(n.Name, n.Labels) && m.runsIn(n.Name) {
 			m.sandboxesMoved()
 		}
 	})

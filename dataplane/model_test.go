@@ -15,6 +15,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/selector"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 func podObject(name, node string, addrs ...string) *corev1.Pod {
@@ -236,8 +237,8 @@ func addresses(index *selector.Index, set string) []string {
 // An informer that missed a deletion hands over the last state that it knows, if any.
 func TestHandlerOfMissedDeletion(t *testing.T) {
 	m := newModel("node-1")
-	handler := handlerOf(m.setPod, m.deletePod)
-	pod := &kept[*policy.Pod]{value: policy.ParsePod(podObject("a", "node-1", "10.0.0.1"))}
+	handler := watch.HandlerOf(m.setPod, m.deletePod)
+	pod := &watch.Kept[*policy.Pod]{Value: policy.ParsePod(podObject("a", "node-1", "10.0.0.1"))}
 	handler.OnAdd(pod, true)
 	require.Len(t, m.local, 1)
 	handler.OnUpdate(pod, pod)

@@ -14,7 +14,7 @@ func (m *model) see(object client.Object) {
 	case *corev1.Pod:
 		m.setPod(policy.ParsePod(o))
 	case *corev1.Namespace:
-		m.setNamespace(&namespace{name: o.Name, labels: o.Labels})
+		m.setNamespace(&policy.Namespace{Name: o.Name, Labels: o.Labels})
 	case *networkingv1.NetworkPolicy:
 		m.setPolicy(policy.ParseNetworkPolicy(o))
 	}

@@ -10,6 +10,7 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 // A pod of this node whose status shows an address that is left out gets one event that
@@ -19,7 +20,7 @@ func TestOddPodsAreToldOnce(t *testing.T) {
 	m, recorder := newModel("node-1"), events.NewFakeRecorder(10)
 	o := newOddities(thisNode, recorder, newMetrics(), logr.Discard())
 	set := func(pod *corev1.Pod) {
-		m.setPod(parsePod(pod, "node-1"))
+		m.setPod(watch.ParsePod(pod, "node-1"))
 		o.tell(m.oddPods())
 	}
 	set(podObject("far", "node-2", "0.0.0.0"))
@@ -40,7 +41,7 @@ func TestOddPodsAreToldOnce(t *testing.T) {
 	o.tell(m.oddPods())
 	require.Contains(t, <-recorder.Events, "0.0.0.0 (unspecified), 10.0.0.8 (the node's own)")
 
-	m.deletePod(parsePod(podObject("odd", "node-1"), "node-1").Key())
+	m.deletePod(watch.ParsePod(podObject("odd", "node-1"), "node-1").Key())
 	o.tell(m.oddPods())
 	require.Equal(t, 0.0, scrape(t, o.metrics)["unusable_pod_addresses"])
 	require.Empty(t, recorder.Events)
@@ -53,17 +54,17 @@ func TestAPodThatShowsAnotherNodesAddressIsTold(t *testing.T) {
 	o := newOddities(thisNode, recorder, newMetrics(), logr.Discard())
 	host := podObject("kube-proxy", "node-2", "192.0.2.2")
 	host.Spec.HostNetwork = true
-	m.setPod(parsePod(podObject("liar", "node-1", "192.0.2.2"), "node-1"))
+	m.setPod(watch.ParsePod(podObject("liar", "node-1", "192.0.2.2"), "node-1"))
 	o.tell(m.oddPods())
 	require.Empty(t, recorder.Events)
 
-	m.setPod(parsePod(host, "node-1"))
+	m.setPod(watch.ParsePod(host, "node-1"))
 	o.tell(m.oddPods())
 	require.Contains(t, <-recorder.Events, "192.0.2.2 (node node-2's)")
 	require.Nil(t, m.addresses.Owners(netip.MustParseAddr("192.0.2.2")).Peer)
 
 	host.Status.Phase = corev1.PodFailed // its address may be a pod's now
-	m.setPod(parsePod(host, "node-1"))
+	m.setPod(watch.ParsePod(host, "node-1"))
 	o.tell(m.oddPods())
 	require.Equal(t, 0.0, scrape(t, o.metrics)["unusable_pod_addresses"])
 	require.NotNil(t, m.addresses.Owners(netip.MustParseAddr("192.0.2.2")).Peer)

@@ -12,8 +12,10 @@ import (
 	toolscache "k8s.io/client-go/tools/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/moat-dev/moat/dataplane/backoff"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policystore"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 // errOmitted is why a policy has no rules.
@@ -26,7 +28,7 @@ const readOmittedEvery = time.Second
 
 // policyHandler has the model follow the policies, and the store forget those that have gone.
 func (a *Agent) policyHandler() toolscache.ResourceEventHandler {
-	follow := handlerOf(a.model.hold, a.model.deletePolicy)
+	follow := watch.HandlerOf(a.model.hold, a.model.deletePolicy)
 	return toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    func(object any) { follow.OnAdd(object, false) },
 		UpdateFunc: follow.OnUpdate,
@@ -35,8 +37,8 @@ func (a *Agent) policyHandler() toolscache.ResourceEventHandler {
 			if missed, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
 				last = missed.Obj
 			}
-			if k, ok := last.(*kept[*policystore.Held]); ok {
-				a.options.Policies.Remove(k.value)
+			if k, ok := last.(*watch.Kept[*policystore.Held]); ok {
+				a.options.Policies.Remove(k.Value)
 			}
 			follow.OnDelete(object)
 		},
@@ -46,7 +48,7 @@ func (a *Agent) policyHandler() toolscache.ResourceEventHandler {
 // readOmitted reads policies of this node's pods whose rules were omitted, once there is room
 // for them, until the context ends. The watch doesn't bring them again.
 func (a *Agent) readOmitted(ctx context.Context) {
-	for sleep(ctx, readOmittedEvery) {
+	for backoff.Sleep(ctx, readOmittedEvery) {
 		fitting := a.options.Policies.Fitting()
 		i := slices.IndexFunc(fitting, func(h *policystore.Held) bool { return a.model.concerns(h.Policy()) })
 		if i < 0 {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 // The agent lists what the operator makes of the same pods: a digest that differs would
@@ -63,9 +64,9 @@ func TestTheReportListsPodsAsTheOperatorSeesThem(t *testing.T) {
 // A static pod's uid is the kubelet's on both sides. The runtime's word on a pod that the
 // API hasn't shown is none for the operator.
 func TestDigestOf(t *testing.T) {
-	mirror := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "api", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{mirrorAnnotation: "kubelet"}}}
+	mirror := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{UID: "api", Labels: map[string]string{"a": "b"}, Annotations: map[string]string{watch.MirrorAnnotation: "kubelet"}}}
 	mirror.Spec.NodeName = "node-1"
-	require.Equal(t, v1alpha1.PodDigest("kubelet", mirror.Labels), digestOf(parsePod(mirror, "node-1")))
+	require.Equal(t, v1alpha1.PodDigest("kubelet", mirror.Labels), digestOf(watch.ParsePod(mirror, "node-1")))
 	require.Empty(t, digestOf(&policy.Pod{Labels: map[string]string{"a": "b"}}))
 }
 

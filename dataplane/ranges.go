@@ -14,6 +14,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/moat-dev/moat/dataplane/backoff"
 )
 
 // Where pods of several nodes show one address, the ranges of these nodes decide which of
@@ -95,7 +97,7 @@ func (r *rangeReader) run(ctx context.Context) {
 		case <-r.model.contested:
 		case <-again:
 		}
-		if !sleep(ctx, rand.N(rangesSpread)) {
+		if !backoff.Sleep(ctx, rand.N(rangesSpread)) {
 			return
 		}
 		err := r.readDue(ctx)

@@ -4,7 +4,6 @@ import (
 	"net/netip"
 	"slices"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/podstart"
@@ -42,18 +41,6 @@ func newSandboxes(node string) sandboxes {
 
 		orphans: newOrphans(),
 	}
-}
-
-// mirrorAnnotation holds, in the API's copy of a static pod, the uid by which the
-// runtime knows it. The kubelet runs no other pod that has it.
-const mirrorAnnotation = corev1.MirrorPodAnnotationKey
-
-// runtimeUID is the uid by which the runtime knows a pod.
-func runtimeUID(pod *corev1.Pod) types.UID {
-	if uid, static := pod.Annotations[mirrorAnnotation]; static {
-		return types.UID(uid)
-	}
-	return pod.UID
 }
 
 // see takes a pod as the API shows it and returns it with the addresses that the

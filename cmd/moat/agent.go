@@ -24,6 +24,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/policystore"
+	"github.com/moat-dev/moat/dataplane/watch"
 )
 
 // defaultHealthAddress is where an agent answers unless it is told otherwise.
@@ -127,7 +128,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	dataplane.GatherEvents(kubeconfig)
+	watch.GatherEvents(kubeconfig)
 	useOneCore()
 	port, err := dataplane.ClaimHealthPort(ctx, options.healthAddress, options.pod, logger)
 	if ctx.Err() != nil { // it was told to end before it began
@@ -192,7 +193,7 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		return nil, err
 	}
 	words, policies := lastword.New(), policystore.New(policyMemory())
-	managerOptions := dataplane.ManagerOptions(scheme, options.nodeName, words, policies)
+	managerOptions := watch.ManagerOptions(scheme, options.nodeName, words, policies)
 	managerOptions.Metrics = server.Options{BindAddress: noAddress} // metricsPort serves them
 	managerOptions.PprofBindAddress = options.pprofAddress
 	mgr, err := manager.New(kubeconfig, managerOptions)

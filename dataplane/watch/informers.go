@@ -1,4 +1,4 @@
-package dataplane
+package watch
 
 import (
 	"net/http"
@@ -9,7 +9,6 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/fields"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
@@ -27,7 +26,7 @@ import (
 // ManagerOptions returns the options of an agent's manager, without addresses. Its watches
 // note in words what they hear, and hold the policies that the store returns.
 func ManagerOptions(scheme *runtime.Scheme, nodeName string, words *lastword.Words, policies *policystore.Store) manager.Options {
-	watches := cacheOptions(nodeName, policy.NewInterner(), policies)
+	watches := CacheOptions(nodeName, policy.NewInterner(), policies)
 	watches.NewInformer = newInformer(words)
 	return manager.Options{
 		Scheme:         scheme,
@@ -36,25 +35,25 @@ func ManagerOptions(scheme *runtime.Scheme, nodeName string, words *lastword.Wor
 	}
 }
 
-// cacheOptions says what an agent watches: all pods, namespaces and policies, of
+// CacheOptions says what an agent watches: all pods, namespaces and policies, of
 // which it keeps what the model reads and nothing else, and its own Node.
 //
 // controller-runtime asks for built-in kinds in protobuf, and client-go streams
 // their lists where the API server offers it (WatchList): each object becomes small
 // as it arrives.
-func cacheOptions(nodeName string, interner *policy.Interner, policies *policystore.Store) cache.Options {
-	keepPod := keep(func(pod *corev1.Pod) *policy.Pod { return interner.Pod(parsePod(pod, nodeName)) })
+func CacheOptions(nodeName string, interner *policy.Interner, policies *policystore.Store) cache.Options {
+	keepPod := keep(func(pod *corev1.Pod) *policy.Pod { return interner.Pod(ParsePod(pod, nodeName)) })
 	return cache.Options{
 		Scheme: watchedKinds(),
 		ByObject: map[client.Object]cache.ByObject{
-			&slimPod{}: {Transform: func(object any) (any, error) {
-				if slim, ok := object.(*slimPod); ok {
+			&SlimPod{}: {Transform: func(object any) (any, error) {
+				if slim, ok := object.(*SlimPod); ok {
 					object = &slim.Pod
 				}
 				return keepPod(object)
 			}},
-			&corev1.Namespace{}: {Transform: keep(func(object *corev1.Namespace) *namespace {
-				return &namespace{name: object.Name, labels: interner.Labels(object.Labels), ends: object.DeletionTimestamp != nil}
+			&corev1.Namespace{}: {Transform: keep(func(object *corev1.Namespace) *policy.Namespace {
+				return &policy.Namespace{Name: object.Name, Labels: interner.Labels(object.Labels), Ends: object.DeletionTimestamp != nil}
 			})},
 			&networkingv1.NetworkPolicy{}: {Transform: keep(func(np *networkingv1.NetworkPolicy) *policystore.Held {
 				return policies.Add(interner.Policy(policy.ParseNetworkPolicy(np)))
@@ -71,7 +70,7 @@ func cacheOptions(nodeName string, interner *policy.Interner, policies *policyst
 func watchedKinds() *runtime.Scheme {
 	scheme := runtime.NewScheme()
 	core, networking := corev1.SchemeGroupVersion, networkingv1.SchemeGroupVersion
-	scheme.AddKnownTypeWithName(core.WithKind("Pod"), &slimPod{})
+	scheme.AddKnownTypeWithName(core.WithKind("Pod"), &SlimPod{})
 	scheme.AddKnownTypeWithName(core.WithKind("PodList"), &slimPodList{})
 	scheme.AddKnownTypes(core, &corev1.Namespace{}, &corev1.NamespaceList{}, &corev1.Node{}, &corev1.NodeList{})
 	scheme.AddKnownTypes(networking, &networkingv1.NetworkPolicy{}, &networkingv1.NetworkPolicyList{})
@@ -96,9 +95,9 @@ func knownKinds(*rest.Config, *http.Client) (meta.RESTMapper, error) {
 	return mapper, nil
 }
 
-// parsePod reads a pod, with its uid where it is one of the given node: the other
+// ParsePod reads a pod, with its uid where it is one of the given node: the other
 // 100,000 uids would be megabytes.
-func parsePod(object *corev1.Pod, nodeName string) *policy.Pod {
+func ParsePod(object *corev1.Pod, nodeName string) *policy.Pod {
 	pod := policy.ParsePod(object)
 	if pod.Node == nodeName {
 		pod.UID = runtimeUID(object)
@@ -108,31 +107,33 @@ func parsePod(object *corev1.Pod, nodeName string) *policy.Pod {
 	return pod
 }
 
+// MirrorAnnotation holds, in the API's copy of a static pod, the uid by which the
+// runtime knows it. The kubelet runs no other pod that has it.
+const MirrorAnnotation = corev1.MirrorPodAnnotationKey
+
+// runtimeUID is the uid by which the runtime knows a pod.
+func runtimeUID(pod *corev1.Pod) types.UID {
+	if uid, static := pod.Annotations[MirrorAnnotation]; static {
+		return types.UID(uid)
+	}
+	return pod.UID
+}
+
 // keyed is a value of the model with the name of its object.
 type keyed interface{ Key() types.NamespacedName }
 
-// namespace is what enforcement needs to know of a namespace.
-type namespace struct {
-	name   string
-	labels labels.Set
-	ends   bool // it is being deleted
-}
-
-// Key identifies the namespace as informers do.
-func (n *namespace) Key() types.NamespacedName { return types.NamespacedName{Name: n.name} }
-
-// kept is what an informer stores in place of an object: the value that the model
+// Kept is what an informer stores in place of an object: the value that the model
 // shares, and what the informer itself reads. It must not be read with a client: it
 // is no API object any more.
-type kept[T keyed] struct {
-	value           T
+type Kept[T keyed] struct {
+	Value           T
 	resourceVersion string
 }
 
 // GetObjectMeta implements metav1.ObjectMetaAccessor. Informers ask for it to make
 // keys and to compare versions, so it isn't worth its memory.
-func (k *kept[T]) GetObjectMeta() metav1.Object {
-	key := k.value.Key()
+func (k *Kept[T]) GetObjectMeta() metav1.Object {
+	key := k.Value.Key()
 	return &metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, ResourceVersion: k.resourceVersion}
 }
 
@@ -144,16 +145,16 @@ func keep[O client.Object, T keyed](parse func(O) T) toolscache.TransformFunc {
 		if !ok {
 			return object, nil
 		}
-		return &kept[T]{parse(full), full.GetResourceVersion()}, nil
+		return &Kept[T]{parse(full), full.GetResourceVersion()}, nil
 	}
 }
 
-// handlerOf returns the handler of events of kept objects. A deletion that was missed has a
+// HandlerOf returns the handler of events of kept objects. A deletion that was missed has a
 // key, but perhaps no object.
-func handlerOf[T keyed](set func(T), remove func(types.NamespacedName)) toolscache.ResourceEventHandler {
+func HandlerOf[T keyed](set func(T), remove func(types.NamespacedName)) toolscache.ResourceEventHandler {
 	see := func(object any) {
-		if k, ok := object.(*kept[T]); ok {
-			set(k.value)
+		if k, ok := object.(*Kept[T]); ok {
+			set(k.Value)
 		}
 	}
 	return toolscache.ResourceEventHandlerFuncs{

@@ -1,4 +1,4 @@
-package dataplane
+package watch
 
 import (
 	"reflect"
@@ -48,11 +48,11 @@ const richPods = `
 func transforms(t *testing.T) map[string]toolscache.TransformFunc {
 	t.Helper()
 	found := map[string]toolscache.TransformFunc{}
-	for object, by := range cacheOptions("node-1", policy.NewInterner(), policystore.New(0)).ByObject {
+	for object, by := range CacheOptions("node-1", policy.NewInterner(), policystore.New(0)).ByObject {
 		require.NotNil(t, by.Transform, "%T is kept whole", object)
 		found[reflect.TypeOf(object).Elem().Name()] = by.Transform
 	}
-	found["Pod"] = found["slimPod"]
+	found["Pod"] = found["SlimPod"]
 	return found
 }
 
@@ -78,32 +78,32 @@ func stored[T keyed](t *testing.T, object client.Object) T {
 	accessor, err := meta.Accessor(once)
 	require.NoError(t, err)
 	require.Equal(t, object.GetResourceVersion(), accessor.GetResourceVersion())
-	return once.(*kept[T]).value
+	return once.(*Kept[T]).Value
 }
 
 func TestOfObjectsIsKeptWhatTheModelReads(t *testing.T) {
 	var pods []corev1.Pod
 	require.NoError(t, yaml.UnmarshalStrict([]byte(richPods), &pods))
 	for i := range pods {
-		require.Equal(t, parsePod(&pods[i], "node-1"), stored[*policy.Pod](t, &pods[i]), pods[i].Name)
+		require.Equal(t, ParsePod(&pods[i], "node-1"), stored[*policy.Pod](t, &pods[i]), pods[i].Name)
 	}
-	np := denyAll("p", 3)
+	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: "p", UID: "uid-p", Generation: 3}}
 	np.ResourceVersion = "8"
-	require.NoError(t, yaml.UnmarshalStrict([]byte(policySpecs[1]), &np.Spec))
+	require.NoError(t, yaml.UnmarshalStrict([]byte(`{podSelector: {}, policyTypes: [Ingress], ingress: [{from: [{namespaceSelector: {matchLabels: {team: blue}}}, {podSelector: {matchLabels: {role: web}}}]}]}`), &np.Spec))
 	require.Equal(t, policy.ParseNetworkPolicy(np), stored[*policystore.Held](t, np).Policy())
 
 	object := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "x", ResourceVersion: "9", Labels: map[string]string{"team": "blue"}}}
-	require.Equal(t, &namespace{name: "x", labels: labels.Set{"team": "blue"}}, stored[*namespace](t, object))
+	require.Equal(t, &policy.Namespace{Name: "x", Labels: labels.Set{"team": "blue"}}, stored[*policy.Namespace](t, object))
 }
 
 // The uid of a pod of this node is the one that the container runtime knows; of other
 // pods it isn't kept.
 func TestPodsOfThisNodeHaveTheRuntimesUID(t *testing.T) {
 	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "x", UID: "api"}, Spec: corev1.PodSpec{NodeName: "node-1"}}
-	require.Equal(t, types.UID("api"), parsePod(pod, "node-1").UID)
-	require.Empty(t, parsePod(pod, "node-2").UID)
+	require.Equal(t, types.UID("api"), ParsePod(pod, "node-1").UID)
+	require.Empty(t, ParsePod(pod, "node-2").UID)
 	pod.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: "manifest"}
-	require.Equal(t, types.UID("manifest"), parsePod(pod, "node-1").UID)
+	require.Equal(t, types.UID("manifest"), ParsePod(pod, "node-1").UID)
 }
 
 func TestTrimNode(t *testing.T) {
@@ -132,7 +132,7 @@ func TestTransformsPassOverOthers(t *testing.T) {
 }
 
 func TestCacheHoldsOnlyTheOwnNode(t *testing.T) {
-	options := cacheOptions("node-1", policy.NewInterner(), policystore.New(0))
+	options := CacheOptions("node-1", policy.NewInterner(), policystore.New(0))
 	kinds := map[string]string{}
 	for object, by := range options.ByObject {
 		require.NotNil(t, by.Transform, "%T is kept whole", object)
@@ -141,7 +141,7 @@ func TestCacheHoldsOnlyTheOwnNode(t *testing.T) {
 			selects = by.Field.String()
 		}
 		switch object.(type) {
-		case *slimPod:
+		case *SlimPod:
 			kinds["pod"] = selects
 		case *corev1.Namespace:
 			kinds["namespace"] = selects

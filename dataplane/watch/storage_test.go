@@ -1,4 +1,4 @@
-package dataplane
+package watch
 
 import (
 	"context"
@@ -33,7 +33,7 @@ func TestStorageCheck(t *testing.T) {
 		"it takes longer than it may": {apierrors.NewTimeoutError("timeout", 1), false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			err := newStorageCheck(answering{err: row.err}, "node-1").check(t.Context())
+			err := NewStorageCheck(answering{err: row.err}, "node-1").Check(t.Context())
 			require.Equal(t, row.want, err != nil, "%v", err)
 			if err == nil {
 				return

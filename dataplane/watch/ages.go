@@ -1,4 +1,4 @@
-package dataplane
+package watch
 
 import (
 	"time"
@@ -23,7 +23,7 @@ func newInformer(words *lastword.Words) func(toolscache.ListerWatcher, runtime.O
 // resourceOf names a watch for people and for metrics.
 func resourceOf(object runtime.Object) string {
 	switch object.(type) {
-	case *slimPod:
+	case *SlimPod:
 		return "pods"
 	case *corev1.Namespace:
 		return "namespaces"
@@ -35,26 +35,13 @@ func resourceOf(object runtime.Object) string {
 	return "others"
 }
 
-// sayWhetherCutOff logs when a watch begins to count as cut off, and when none does any
-// more.
-func (a *Agent) sayWhetherCutOff() {
-	err := a.options.Words.CutOff()
-	switch {
-	case err != nil && !a.said.cutOff:
-		a.log.Error(err, "The agent is cut off from the API server, and the last good rules stand")
-	case err == nil && a.said.cutOff:
-		a.log.Info("The API server answers again, and the agent has seen what changed")
-	}
-	a.said.cutOff = err != nil
-}
-
 // wordAges tells Prometheus the age of each watch's last word, as it is when it asks.
 type wordAges struct {
 	words *lastword.Words
 	desc  *prometheus.Desc
 }
 
-func newWordAges(words *lastword.Words) *wordAges {
+func NewAges(words *lastword.Words) *wordAges {
 	return &wordAges{words: words, desc: prometheus.NewDesc(
 		prometheus.BuildFQName(metrics.Namespace, "", "watch_age_seconds"),
 		"How long ago the API server said something to the agent's watch of a resource: an event, or a bookmark, which comes each minute. From 180 on the agent isn't Ready.",

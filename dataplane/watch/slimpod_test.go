@@ -1,4 +1,4 @@
-package dataplane
+package watch
 
 import (
 	"fmt"
@@ -85,7 +85,7 @@ func TestSlimPodsAreReadAsWholeOnes(t *testing.T) {
 	same := func(whole, slim *corev1.Pod) {
 		t.Helper()
 		for _, node := range []string{"node-0", "node-1"} {
-			require.Equal(t, parsePod(whole, node), parsePod(slim, node))
+			require.Equal(t, ParsePod(whole, node), ParsePod(slim, node))
 		}
 		require.Equal(t, whole.ResourceVersion, slim.ResourceVersion)
 		require.Empty(t, slim.ManagedFields)
@@ -96,7 +96,7 @@ func TestSlimPodsAreReadAsWholeOnes(t *testing.T) {
 	require.Equal(t, metav1.ListMeta{ResourceVersion: "7", Continue: "more"}, list.ListMeta)
 	require.Len(t, list.Items, len(pods))
 	for i := range pods {
-		same(&pods[i], &decoded(t, &pods[i]).(*slimPod).Pod)
+		same(&pods[i], &decoded(t, &pods[i]).(*SlimPod).Pod)
 		same(&pods[i], &list.Items[i])
 	}
 }
@@ -107,10 +107,10 @@ func TestPodsOfAListAreKept(t *testing.T) {
 	items, err := meta.ExtractList(list)
 	require.NoError(t, err)
 	require.Len(t, items, 1)
-	for _, object := range append(items, &slimPod{*items[0].(*corev1.Pod)}) {
+	for _, object := range append(items, &SlimPod{*items[0].(*corev1.Pod)}) {
 		result, err := transforms(t)["Pod"](object)
 		require.NoError(t, err)
-		require.IsType(t, &kept[*policy.Pod]{}, result)
+		require.IsType(t, &Kept[*policy.Pod]{}, result)
 	}
 }
 
@@ -118,7 +118,7 @@ func TestBrokenPodsAreRefused(t *testing.T) {
 	data, err := (&corev1.Pod{ObjectMeta: metav1.ObjectMeta{Name: "x"}, Spec: corev1.PodSpec{NodeName: "y"}}).Marshal()
 	require.NoError(t, err)
 	for cut := 1; cut < len(data); cut++ {
-		whole, slim := &corev1.Pod{}, &slimPod{}
+		whole, slim := &corev1.Pod{}, &SlimPod{}
 		if whole.Unmarshal(data[:cut]) != nil {
 			require.Error(t, slim.Unmarshal(data[:cut]), "%d bytes", cut)
 		}

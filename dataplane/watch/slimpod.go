@@ -1,4 +1,4 @@
-package dataplane
+package watch
 
 import (
 	"fmt"
@@ -8,21 +8,21 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 )
 
-// slimPod is a Pod that is decoded from protobuf without the fields that parsePod
+// SlimPod is a Pod that is decoded from protobuf without the fields that parsePod
 // doesn't read: those are most of it, and an agent hears of each pod of the cluster.
-type slimPod struct{ corev1.Pod }
+type SlimPod struct{ corev1.Pod }
 
 // slimPodList is a PodList of such Pods.
 type slimPodList struct{ corev1.PodList }
 
 // DeepCopyObject implements runtime.Object.
-func (p *slimPod) DeepCopyObject() runtime.Object { return &slimPod{*p.DeepCopy()} }
+func (p *SlimPod) DeepCopyObject() runtime.Object { return &SlimPod{*p.DeepCopy()} }
 
 // DeepCopyObject implements runtime.Object.
 func (l *slimPodList) DeepCopyObject() runtime.Object { return &slimPodList{*l.DeepCopy()} }
 
 // Unmarshal decodes a Pod.
-func (p *slimPod) Unmarshal(data []byte) error { return podMask.unmarshal(data, &p.Pod) }
+func (p *SlimPod) Unmarshal(data []byte) error { return podMask.unmarshal(data, &p.Pod) }
 
 // Unmarshal decodes a PodList.
 func (l *slimPodList) Unmarshal(data []byte) error { return podListMask.unmarshal(data, &l.PodList) }

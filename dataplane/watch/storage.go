@@ -1,4 +1,4 @@
-package dataplane
+package watch
 
 import (
 	"context"
@@ -14,6 +14,8 @@ import (
 	"k8s.io/apimachinery/pkg/fields"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/moat-dev/moat/dataplane/backoff"
 )
 
 // storageEvery is how often at most an agent asks the API server whether it can
@@ -21,21 +23,21 @@ import (
 // content; with 5,000 nodes it has to give less than 25 a second.
 const storageEvery = 10 * time.Minute
 
-// storageCheck finds out when the API server can't read an object that it stores,
+// StorageCheck finds out when the API server can't read an object that it stores,
 // such as a NetworkPolicy with a list where a map belongs. It then tells nobody of
 // any change of any object of that kind, while all watches stay open and look
 // healthy; only a list that must be current fails.
-type storageCheck struct {
+type StorageCheck struct {
 	live  client.Reader
 	node  string
-	every time.Duration
+	Every time.Duration
 
 	mu  sync.Mutex
 	err error
 }
 
-func newStorageCheck(live client.Reader, node string) *storageCheck {
-	return &storageCheck{live: live, node: node, every: storageEvery}
+func NewStorageCheck(live client.Reader, node string) *StorageCheck {
+	return &StorageCheck{live: live, node: node, Every: storageEvery}
 }
 
 // storageError says which objects the agent doesn't hear of.
@@ -51,31 +53,31 @@ func (e *storageError) Error() string {
 func (e *storageError) Unwrap() error { return e.err }
 
 // Start checks until the context ends.
-func (c *storageCheck) Start(ctx context.Context) error {
+func (c *StorageCheck) Start(ctx context.Context) error {
 	for {
-		err := c.check(ctx)
+		err := c.Check(ctx)
 		c.mu.Lock()
 		c.err = err
 		c.mu.Unlock()
-		if !sleep(ctx, c.every+rand.N(c.every/2)) {
+		if !backoff.Sleep(ctx, c.Every+rand.N(c.Every/2)) {
 			return nil
 		}
 	}
 }
 
 // NeedLeaderElection is false: every agent has watches of its own.
-func (c *storageCheck) NeedLeaderElection() bool { return false }
+func (c *StorageCheck) NeedLeaderElection() bool { return false }
 
-// failure returns what the last check found, or nil.
-func (c *storageCheck) failure() error {
+// Failure returns what the last check found, or nil.
+func (c *StorageCheck) Failure() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// check returns a storageError for each kind that can't be read. Whether the API
+// Check returns a storageError for each kind that can't be read. Whether the API
 // server can be reached is for others to say.
-func (c *storageCheck) check(ctx context.Context) error {
+func (c *StorageCheck) Check(ctx context.Context) error {
 	var errs []error
 	for _, kind := range []struct {
 		resource string
