@@ -113,8 +113,8 @@ func fillPause(l *layer) error {
 	}
 	defer func() { _ = os.RemoveAll(temp) }()
 	out := filepath.Join(temp, "pause")
-	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "./hack/cluster/pause")
-	cmd.Dir = checkout
+	cmd := exec.Command("go", "build", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "./cluster/pause")
+	cmd.Dir = filepath.Join(checkout, "hack")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return fmt.Errorf("building pause: %w\n%s", err, text)

@@ -17,7 +17,7 @@ import (
 	"runtime"
 )
 
-const usage = `Usage: go run ./hack/cluster COMMAND
+const usage = `Usage: hack/cluster.sh COMMAND
 
   build [--assets] [NAME...]   build components or single binaries into the cache (all, if none is named);
                                --assets prints one folder that holds the binaries named

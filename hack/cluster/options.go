@@ -23,7 +23,7 @@ const (
 	proxyNFTables  = "nftables"
 	maxNodes       = 20 // the nodes' addresses are 172.30.0.11 and up
 	initCommand    = "init"
-	programCommand = "go run ./hack/cluster"
+	programCommand = "hack/cluster.sh"
 )
 
 // options is what "up" can be told; it is recorded, so that a second "up" can

@@ -16,10 +16,10 @@ import (
 	"syscall"
 )
 
-const usage = `Usage: go run ./hack/demo [DOCUMENT.md...]
+const usage = `Usage: hack/run.sh demo [DOCUMENT.md...]
 
 Runs the whole demonstration; needs root. It can be run again on the cluster
-that it leaves. Remove that one with: go run ./hack/cluster down
+that it leaves. Remove that one with: hack/cluster.sh down
 
 With documents it runs, on the same cluster, the commands in their console blocks
 instead, and compares what these print with what the documents say.
