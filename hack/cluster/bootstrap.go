@@ -5,10 +5,7 @@ package main
 import (
 	"fmt"
 	"net/netip"
-	"os"
-	"os/exec"
 	"path/filepath"
-	"strings"
 	"time"
 )
 
@@ -43,8 +40,7 @@ func awaitNodes(r *record) error {
 			return false, err
 		}
 		for _, p := range dead {
-			m := machine{name: p.machine}
-			return false, m.withLog(p.name, fmt.Errorf("%s has ended", p))
+			return false, p.hasEnded()
 		}
 		_, err = kubectl(r, "", "wait", "--for=condition=Ready", "node", "--all", "--timeout=2s")
 		return err == nil, nil
@@ -61,18 +57,4 @@ func unreadyNodes(r *record) string {
 	conditions, _ := kubectl(r, "", "get", "nodes", "-o",
 		`jsonpath={range .items[*]}{.metadata.name}{": "}{.status.conditions[?(@.type=="Ready")].message}{"\n"}{end}`)
 	return conditions + "logs: " + filepath.Join(stateDir, "node-*", "logs")
-}
-
-// kubectl runs the administrator's kubectl for this program and returns what it
-// prints.
-func kubectl(r *record, input string, args ...string) (string, error) {
-	cmd := exec.Command(r.Binaries["kubectl"], args...)
-	cmd.Env = clientEnv(os.Environ())
-	cmd.Stdin = strings.NewReader(input)
-	var stdout, stderr strings.Builder
-	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	if err := theControlPlane().inNetns(cmd.Run); err != nil {
-		return stdout.String(), fmt.Errorf("running kubectl %s: %w: %s", args[0], err, strings.TrimSpace(stderr.String()))
-	}
-	return stdout.String(), nil
 }

@@ -14,30 +14,6 @@ import (
 	"time"
 )
 
-func buildCommand(args []string) error {
-	flags := newFlags("build")
-	assets := flags.Bool("assets", false, "print one folder that holds the binaries named")
-	if err := parseFlags(flags, args); err != nil {
-		return err
-	}
-	if *assets && flags.NArg() == 0 {
-		return usagef("build --assets: name the binaries that the folder shall hold")
-	}
-	paths, err := buildBinaries(flags.Args())
-	if err != nil {
-		return err
-	}
-	if !*assets {
-		say("every binary asked for is there")
-		return nil
-	}
-	dir, err := assetsFolder(paths)
-	if err == nil {
-		fmt.Println(dir)
-	}
-	return err
-}
-
 // buildBinaries makes the named components and binaries available, building
 // what is neither cached nor ready on the machine, and returns name -> path.
 func buildBinaries(names []string) (map[string]string, error) {

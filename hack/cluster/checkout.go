@@ -56,8 +56,3 @@ func cacheDir() (string, error) {
 	}
 	return filepath.Join(home, ".cache", "moat"), nil
 }
-
-func exists(path string) bool {
-	_, err := os.Stat(path)
-	return err == nil
-}

@@ -132,6 +132,13 @@ type wanted struct {
 	names []string
 }
 
+// unknownNameError says that no component and no binary has that name.
+type unknownNameError struct{ name string }
+
+func (e unknownNameError) Error() string {
+	return fmt.Sprintf("unknown component %q: choose from %s", e.name, strings.Join(componentNames(), ", "))
+}
+
 // selectBinaries resolves names of components and of single binaries; without
 // names it selects everything.
 func selectBinaries(names []string) ([]wanted, error) {
@@ -152,7 +159,7 @@ func selectBinaries(names []string) ([]wanted, error) {
 	}
 	for _, name := range names {
 		if !known[name] {
-			return nil, usagef("unknown component %q: choose from %s", name, strings.Join(componentNames(), ", "))
+			return nil, unknownNameError{name}
 		}
 	}
 	return selection, nil

@@ -65,7 +65,7 @@ func TestSelectBinaries(t *testing.T) {
 
 	_, err = selectBinaries([]string{"kube-apiservr"})
 	require.ErrorContains(t, err, `unknown component "kube-apiservr"`)
-	require.ErrorAs(t, err, new(usageError))
+	require.ErrorAs(t, err, new(unknownNameError))
 }
 
 func TestBuiltName(t *testing.T) {

@@ -105,7 +105,7 @@ func apiClient() (*http.Client, error) {
 // startControllers starts what needs the API server.
 func startControllers(r *record) error {
 	cp, o := theControlPlane(), r.Options
-	config := cp.kubeconfig("kube-controller-manager")
+	config := kubeconfig(cp, "kube-controller-manager")
 	err := cp.start(daemon{name: "kube-controller-manager", path: r.Binaries["kube-controller-manager"], args: []string{
 		"--kubeconfig=" + config,
 		"--authentication-kubeconfig=" + config,
@@ -126,7 +126,7 @@ func startControllers(r *record) error {
 	if err != nil {
 		return err
 	}
-	config = cp.kubeconfig("kube-scheduler")
+	config = kubeconfig(cp, "kube-scheduler")
 	return cp.start(daemon{name: "kube-scheduler", path: r.Binaries["kube-scheduler"], args: []string{
 		"--kubeconfig=" + config,
 		"--authentication-kubeconfig=" + config,

@@ -7,10 +7,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"net/netip"
-	"path/filepath"
 )
-
-var adminKubeconfig = filepath.Join(stateDir, "kubeconfig")
 
 // client is somebody who talks to the API server, with a kubeconfig of its own.
 type client struct {
@@ -21,19 +18,20 @@ type client struct {
 func clients(nodes []machine) []client {
 	list := []client{
 		{"admin", "system:masters", adminKubeconfig},
-		{"system:kube-controller-manager", "", theControlPlane().kubeconfig("kube-controller-manager")},
-		{"system:kube-scheduler", "", theControlPlane().kubeconfig("kube-scheduler")},
+		{"system:kube-controller-manager", "", kubeconfig(theControlPlane(), "kube-controller-manager")},
+		{"system:kube-scheduler", "", kubeconfig(theControlPlane(), "kube-scheduler")},
 	}
 	for _, n := range nodes {
 		list = append(list,
-			client{"system:node:" + n.name, "system:nodes", n.kubeconfig("kubelet")},
-			client{"system:kube-proxy", "", n.kubeconfig("kube-proxy")},
-			client{"flannel", "", n.kubeconfig("flanneld")})
+			client{"system:node:" + n.name, "system:nodes", kubeconfig(n, "kubelet")},
+			client{"system:kube-proxy", "", kubeconfig(n, "kube-proxy")},
+			client{"flannel", "", kubeconfig(n, "flanneld")})
 	}
 	return list
 }
 
-func (m machine) kubeconfig(process string) string { return m.path("config", process+".kubeconfig") }
+// kubeconfig is the file for a process of the machine.
+func kubeconfig(m machine, process string) string { return m.path("config", process+".kubeconfig") }
 
 // makeCredentials makes every key, certificate and kubeconfig of the cluster.
 func makeCredentials(o options) error {

@@ -34,23 +34,11 @@ var (
 	nginxConfig string
 )
 
-var images = []image{
+var testImages = []image{
 	{"pause", []string{pauseImage}, []string{"/pause"}, pauseSource, fillPause},
 	// By the second name the documents' manifests run here as they are.
 	{"busybox", []string{"docker.io/library/busybox:local", "docker.io/library/busybox:stable"}, []string{"/bin/sh"}, "2", fillBusybox},
 	{"nginx", []string{"docker.io/library/nginx:local"}, []string{"/usr/sbin/nginx", "-g", "daemon off;"}, "2" + nginxConfig, fillNginx},
-}
-
-func imagesCommand(args []string) error {
-	flags := newFlags("images")
-	if err := parseNoArguments(flags, args); err != nil {
-		return err
-	}
-	files, err := buildImages()
-	for _, file := range files {
-		fmt.Println(file)
-	}
-	return err
 }
 
 // buildImages returns the archives of the test images, and makes the missing.
@@ -69,7 +57,7 @@ func buildImages() ([]string, error) {
 	}
 	defer unlock()
 	var files []string
-	for _, i := range images {
+	for _, i := range testImages {
 		sum := sha256.Sum256([]byte(i.recipe))
 		file := filepath.Join(dir, fmt.Sprintf("%s-%x.tar", i.name, sum[:4]))
 		if !exists(file) {

@@ -63,17 +63,14 @@ func (m machine) startInit() error {
 
 // runInit is the machine's process 1: it makes the machine's view of the file
 // system and then only reaps.
-func runInit(args []string) error {
-	if os.Getpid() != 1 || len(args) != 1 {
-		return usagef("init is for internal use")
-	}
+func runInit(name string) error {
 	children := make(chan os.Signal, 1)
 	signal.Notify(children, syscall.SIGCHLD)
 	signal.Ignore(syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 
 	notify := os.NewFile(readyFD, "ready")
 	result := initReady
-	setUpErr := setUpMachine(args[0])
+	setUpErr := setUpMachine(name)
 	if setUpErr != nil {
 		result = setUpErr.Error()
 	}

@@ -57,7 +57,15 @@ var commands = map[string]func(args []string) error{
 	"exec":       execCommand,
 	"load-image": loadImageCommand,
 	"down":       downCommand,
-	initCommand:  runInit,
+	initCommand:  initMachine,
+}
+
+// initMachine is what a machine's init runs: machine.startInit starts this program again.
+func initMachine(args []string) error {
+	if os.Getpid() != 1 || len(args) != 1 {
+		return usagef("init is for internal use")
+	}
+	return runInit(args[0])
 }
 
 // The main goroutine keeps the first thread: /proc/self shows that thread, and no

@@ -3,9 +3,7 @@
 package main
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -15,7 +13,7 @@ import (
 const containerdTimeout = time.Minute
 
 // configureNode writes the configuration of everything that runs on the node.
-func configureNode(r *record, n machine) error {
+func configureNode(r *record, n machine, pause string) error {
 	for _, dir := range []string{"cni", "opt"} {
 		if err := os.MkdirAll(n.path(dir), 0o755); err != nil {
 			return fmt.Errorf("making a folder of %s: %w", n.name, err)
@@ -25,7 +23,7 @@ func configureNode(r *record, n machine) error {
 		name, template string
 		values         map[string]any
 	}{
-		{"containerd.toml", "containerd.toml", containerdValues(r, n)},
+		{"containerd.toml", "containerd.toml", containerdValues(r, n, pause)},
 		{"kubelet.yaml", "kubelet.yaml", map[string]any{
 			"Authority":   certificateFile("ca"),
 			"Certificate": certificateFile(n.name),
@@ -36,7 +34,7 @@ func configureNode(r *record, n machine) error {
 			"Mode":         r.Options.ProxyMode,
 			"ClusterCIDRs": joined(clusterCIDRs(r.Options.IPFamily)),
 			"Node":         n.name,
-			"Kubeconfig":   n.kubeconfig("kube-proxy"),
+			"Kubeconfig":   kubeconfig(n, "kube-proxy"),
 		}},
 	} {
 		if err := writeTemplate(n.path("config", file.name), file.template, file.values); err != nil {
@@ -46,7 +44,7 @@ func configureNode(r *record, n machine) error {
 	return nil
 }
 
-func containerdValues(r *record, n machine) map[string]any {
+func containerdValues(r *record, n machine, pause string) map[string]any {
 	var folders []string
 	for _, plugin := range []string{"bridge", "host-local", "loopback", "portmap"} {
 		folders = append(folders, filepath.Dir(r.Binaries[plugin]))
@@ -54,7 +52,7 @@ func containerdValues(r *record, n machine) map[string]any {
 	return map[string]any{
 		"Dir":         n.dir(),
 		"Snapshotter": r.Snapshotter,
-		"Pause":       pauseImage,
+		"Pause":       pause,
 		"CNIFolders":  slices.Compact(folders),
 		"Shim":        r.Binaries["containerd-shim-runc-v2"],
 		"Runc":        r.Binaries["runc"],
@@ -62,8 +60,8 @@ func containerdValues(r *record, n machine) map[string]any {
 }
 
 // startContainerd starts containerd and gives it the images that are cached.
-func startContainerd(r *record, n machine, images []string) error {
-	if err := configureNode(r, n); err != nil {
+func startContainerd(r *record, n machine, i images) error {
+	if err := configureNode(r, n, i.pause); err != nil {
 		return err
 	}
 	if err := n.makePodsCgroup(); err != nil {
@@ -79,7 +77,7 @@ func startContainerd(r *record, n machine, images []string) error {
 	if err != nil {
 		return err
 	}
-	for _, image := range images {
+	for _, image := range i.archives {
 		if err := importImage(r, n, image); err != nil {
 			return err
 		}
@@ -91,7 +89,7 @@ func startContainerd(r *record, n machine, images []string) error {
 func startKubelet(r *record, n machine) error {
 	err := n.start(daemon{name: "kubelet", path: r.Binaries["kubelet"], args: []string{
 		"--config=" + n.path("config", "kubelet.yaml"),
-		"--kubeconfig=" + n.kubeconfig("kubelet"),
+		"--kubeconfig=" + kubeconfig(n, "kubelet"),
 		"--hostname-override=" + n.name,
 		"--node-ip=" + joined(addrs(n.addresses(r.Options.IPFamily))),
 	}})
@@ -99,31 +97,4 @@ func startKubelet(r *record, n machine) error {
 		return err
 	}
 	return n.start(daemon{name: "kube-proxy", path: r.Binaries["kube-proxy"], args: []string{"--config=" + n.path("config", "kube-proxy.yaml")}})
-}
-
-// stop ends a daemon and forgets it: it isn't dead by accident.
-func (m machine) stop(daemon string) error {
-	file := filepath.Join(pidDir, m.name, daemon)
-	data, err := os.ReadFile(file)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("reading a process record: %w", err)
-	}
-	p, err := parseProcess(string(data))
-	if err != nil {
-		return err
-	}
-	p.machine, p.name = m.name, daemon
-	if err := p.kill(); err != nil {
-		return err
-	}
-	if err := waitGone([]process{p}); err != nil {
-		return fmt.Errorf("waiting for the end of %s: %w", daemon, err)
-	}
-	if err := os.Remove(file); err != nil {
-		return fmt.Errorf("removing a process record: %w", err)
-	}
-	return nil
 }

@@ -91,9 +91,3 @@ func apt(args ...string) error {
 	}
 	return nil
 }
-
-// lastLines returns the last n lines of text, without its final newline.
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	return strings.Join(lines[max(0, len(lines)-n):], "\n")
-}

@@ -15,9 +15,7 @@ func TestCredentials(t *testing.T) {
 	pkiDir = t.TempDir()
 	ca, err := newAuthority()
 	require.NoError(t, err)
-	o, err := parseOptions([]string{"--ip-family", "dual", "--nodes", "2"})
-	require.NoError(t, err)
-	require.NoError(t, ca.makeServers(o))
+	require.NoError(t, ca.makeServers(options{Nodes: 2, IPFamily: familyDual}))
 
 	pool := x509.NewCertPool()
 	pool.AddCert(ca.certificate)

@@ -50,7 +50,7 @@ func startFlannel(r *record, n machine) error {
 	}
 	err := n.start(daemon{name: "flanneld", path: r.Binaries["flanneld"], env: []string{"NODE_NAME=" + n.name}, args: []string{
 		"-kube-subnet-mgr",
-		"-kubeconfig-file=" + n.kubeconfig("flanneld"),
+		"-kubeconfig-file=" + kubeconfig(n, "flanneld"),
 		"-net-config-path=" + n.path("config", "flannel.json"),
 		"-iface=" + linkName,
 		"-ip-masq",

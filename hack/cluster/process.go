@@ -130,3 +130,26 @@ func waitGone(processes []process) error {
 		return true, nil
 	})
 }
+
+// logFile is where the process writes, if it is a daemon.
+func (p process) logFile() string { return machine{name: p.machine}.logFile(p.name) }
+
+// hasEnded is the error that says so, with the end of the process's log.
+func (p process) hasEnded() error {
+	return machine{name: p.machine}.withLog(p.name, fmt.Errorf("%s has ended", p))
+}
+
+// deadProcesses lists the recorded processes that have ended.
+func deadProcesses() ([]process, error) {
+	processes, err := recordedProcesses()
+	if err != nil {
+		return nil, err
+	}
+	var dead []process
+	for _, p := range processes {
+		if !p.alive() {
+			dead = append(dead, p)
+		}
+	}
+	return dead, nil
+}

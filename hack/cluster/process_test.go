@@ -64,39 +64,3 @@ func TestKillSparesAReusedPID(t *testing.T) {
 	require.False(t, same.alive())
 	require.NoError(t, same.kill(), "killing twice")
 }
-
-func TestParseMount(t *testing.T) {
-	kind, mount := parseMount("31 22 0:27 / /sys/fs/cgroup/pids rw,nosuid shared:9 - cgroup cgroup rw,pids\n")
-	require.Equal(t, "cgroup", kind)
-	require.Equal(t, "/sys/fs/cgroup/pids", mount)
-	kind, mount = parseMount("25 1 254:0 / / rw - ext4 /dev/vda rw")
-	require.Equal(t, "ext4", kind)
-	require.Equal(t, "/", mount)
-	kind, _ = parseMount("garbage")
-	require.Empty(t, kind)
-}
-
-func TestMachineNamespaces(t *testing.T) {
-	for _, name := range []string{"moat-control-plane", "moat-world", "moat-node-1", "moat-node-20"} {
-		require.True(t, isMachineNetns(name), name)
-	}
-	for _, name := range []string{"moat-node-21", "moat-test-1", "moat-node-1x", "node-1"} {
-		require.False(t, isMachineNetns(name), name)
-	}
-}
-
-func TestClientEnv(t *testing.T) {
-	env := clientEnv([]string{"HOME=/h", "KUBECONFIG=/users/own", "https_proxy=http://proxy", "HTTP_PROXY=x", "NO_PROXY=y"})
-	require.Equal(t, []string{"KUBECONFIG=" + adminKubeconfig, "HOME=/h", "NO_PROXY=y"}, env)
-}
-
-func TestExitCode(t *testing.T) {
-	require.Equal(t, 0, exitCode(nil))
-	require.Equal(t, 2, exitCode(fmt.Errorf("parsing: %w", usagef("wrong"))))
-	require.Equal(t, 1, exitCode(fmt.Errorf("starting: %w", os.ErrPermission)))
-	for script, want := range map[string]int{"exit 7": 7, "kill -9 $$": 137} {
-		cmd := exec.Command("sh", "-c", script)
-		require.Error(t, cmd.Run())
-		require.Equal(t, want, exitCode(userCommandError{cmd.ProcessState}), script)
-	}
-}

@@ -5,6 +5,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"time"
 )
@@ -84,4 +85,10 @@ func waitUntil(limit time.Duration, check func() (bool, error)) error {
 			return fmt.Errorf("no answer within %s", limit)
 		}
 	}
+}
+
+// lastLines returns the last n lines of text, without its final newline.
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }

@@ -124,18 +124,3 @@ func bootID() string {
 	}
 	return strings.TrimSpace(string(id))
 }
-
-// writeFile replaces a file as a whole, so that no reader sees half of it.
-func writeFile(path, content string) error {
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-		return fmt.Errorf("making a folder: %w", err)
-	}
-	temp := path + ".new"
-	if err := os.WriteFile(temp, []byte(content), 0o600); err != nil {
-		return fmt.Errorf("writing a file: %w", err)
-	}
-	if err := os.Rename(temp, path); err != nil {
-		return fmt.Errorf("writing a file: %w", err)
-	}
-	return nil
-}

@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
-	"strings"
 	"syscall"
 )
 
@@ -46,21 +44,6 @@ func runClient(name string, args []string) error {
 	return become(path, append([]string{name}, args...), clientEnv(os.Environ()))
 }
 
-// clientEnv is the environment for kubectl and helm: with the cluster's
-// kubeconfig, and without the user's proxies, which no namespace can reach.
-func clientEnv(environ []string) []string {
-	env := []string{"KUBECONFIG=" + adminKubeconfig}
-	for _, variable := range environ {
-		name, _, _ := strings.Cut(variable, "=")
-		switch strings.ToUpper(name) {
-		case "KUBECONFIG", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY":
-		default:
-			env = append(env, variable)
-		}
-	}
-	return env
-}
-
 // become replaces this program; it returns only if that fails.
 func become(path string, args, env []string) error {
 	return fmt.Errorf("running %s: %w", path, syscall.Exec(path, args, env))
@@ -78,7 +61,7 @@ func execCommand(args []string) error {
 	if err != nil {
 		return err
 	}
-	m, err := r.machine(args[0])
+	m, err := machineNamed(r, args[0])
 	if err != nil {
 		return err
 	}
@@ -92,51 +75,21 @@ func execCommand(args []string) error {
 		}
 		return become(path, command, os.Environ())
 	}
-	return m.runForeground(path, command)
+	state, err := m.runForeground(path, command)
+	if err == nil && !state.Success() {
+		err = userCommandError{state}
+	}
+	return err
 }
 
-// machine finds one of the cluster's machines by its name.
-func (r *record) machine(name string) (machine, error) {
+// machineNamed finds one of the cluster's machines by its name.
+func machineNamed(r *record, name string) (machine, error) {
 	for _, m := range r.machines() {
 		if m.name == name {
 			return m, nil
 		}
 	}
 	return machine{}, usagef("exec: no machine %q: choose %s, %s or node-1 to node-%d", name, world, controlPlane, r.Options.Nodes)
-}
-
-// runForeground runs a command in all of the machine's namespaces for the user.
-// It can't become the command: only a child can be in another PID namespace.
-func (m machine) runForeground(path string, args []string) error {
-	cmd := exec.Command(path)
-	cmd.Args = args
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if wd, err := os.Getwd(); err == nil {
-		cmd.Dir = wd // entering a mount namespace leaves the working folder
-	}
-	// The terminal sends its signals to the command, too; a kill comes only here.
-	// (Ignoring SIGINT instead would make the command ignore it as well.)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT)
-	err := m.inside(func() error {
-		if err := cmd.Start(); err != nil {
-			return fmt.Errorf("starting the command: %w", err)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	go func() {
-		for s := range signals {
-			_ = cmd.Process.Signal(s)
-		}
-	}()
-	if err := cmd.Wait(); err != nil {
-		return userCommandError{cmd.ProcessState}
-	}
-	return nil
 }
 
 // userCommandError is the failure of a command that was run for the user: this

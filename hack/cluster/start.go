@@ -3,7 +3,9 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -98,4 +100,31 @@ func (m machine) runs(daemon string) bool {
 	}
 	p, err := parseProcess(string(data))
 	return err == nil && p.alive()
+}
+
+// stop ends a daemon and forgets it: it isn't dead by accident.
+func (m machine) stop(daemon string) error {
+	file := filepath.Join(pidDir, m.name, daemon)
+	data, err := os.ReadFile(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading a process record: %w", err)
+	}
+	p, err := parseProcess(string(data))
+	if err != nil {
+		return err
+	}
+	p.machine, p.name = m.name, daemon
+	if err := p.kill(); err != nil {
+		return err
+	}
+	if err := waitGone([]process{p}); err != nil {
+		return fmt.Errorf("waiting for the end of %s: %w", daemon, err)
+	}
+	if err := os.Remove(file); err != nil {
+		return fmt.Errorf("removing a process record: %w", err)
+	}
+	return nil
 }

@@ -61,7 +61,7 @@ func printProcesses(r *record) error {
 	table := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "MACHINE\tPROCESS\tPID\tSTATE\tLOG")
 	for _, p := range processes {
-		state, log := "dead", machine{name: p.machine}.logFile(p.name)
+		state, log := "dead", p.logFile()
 		if p.alive() && r.BootID == bootID() {
 			state = "running"
 		}
@@ -71,19 +71,4 @@ func printProcesses(r *record) error {
 		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\n", p.machine, p.name, p.pid, state, log)
 	}
 	return table.Flush()
-}
-
-// deadProcesses lists the recorded processes that have ended.
-func deadProcesses() ([]process, error) {
-	processes, err := recordedProcesses()
-	if err != nil {
-		return nil, err
-	}
-	var dead []process
-	for _, p := range processes {
-		if !p.alive() {
-			dead = append(dead, p)
-		}
-	}
-	return dead, nil
 }

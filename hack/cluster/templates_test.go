@@ -96,10 +96,10 @@ func TestContainerdTemplate(t *testing.T) {
 		"bridge": "/a/bridge", "host-local": "/a/host-local", "loopback": "/b/loopback", "portmap": "/b/portmap",
 		"containerd-shim-runc-v2": "/c/shim", "runc": "/d/runc",
 	}}
-	text, err := render("containerd.toml", containerdValues(r, node(1)))
+	text, err := render("containerd.toml", containerdValues(r, node(1), "example.com/pause:1"))
 	require.NoError(t, err)
 	require.Contains(t, text, `bin_dirs = ["/a", "/b"]`)
 	require.Contains(t, text, `snapshotter = "native"`)
 	require.Contains(t, text, `BinaryName = "/d/runc"`)
-	require.Contains(t, text, `sandbox = "`+pauseImage+`"`)
+	require.Contains(t, text, `sandbox = "example.com/pause:1"`)
 }

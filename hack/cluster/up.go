@@ -7,7 +7,6 @@ import (
 	"maps"
 	"math"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,7 +41,11 @@ func upCommand(args []string) error {
 		return err
 	}
 	if !ended {
-		return checkUp(existing, o, checkout)
+		dead, err := deadProcesses()
+		if err != nil {
+			return err
+		}
+		return checkUp(existing, dead, o, checkout)
 	}
 	say("nothing runs any more of the cluster that was started from %s; removing what is left of it", existing.Checkout)
 	if err := down(); err != nil {
@@ -53,7 +56,7 @@ func upCommand(args []string) error {
 
 // checkUp decides what "up" means where a cluster runs: nothing if it is the one
 // asked for and all of it runs.
-func checkUp(r *record, o options, checkout string) error {
+func checkUp(r *record, dead []process, o options, checkout string) error {
 	if err := r.checkOwner(checkout); err != nil {
 		return err
 	}
@@ -62,10 +65,6 @@ func checkUp(r *record, o options, checkout string) error {
 	}
 	if r.Options != o {
 		return fmt.Errorf("the cluster is up with other options (%s): run %s down first, or up with these options", r.Options, programCommand)
-	}
-	dead, err := deadProcesses()
-	if err != nil {
-		return err
 	}
 	if len(dead) > 0 {
 		return fmt.Errorf("the cluster is partly dead (%s): run %s down, then up", joined(dead), programCommand)
@@ -82,14 +81,14 @@ func up(o options, checkout string) error {
 	if err := provide(r); err != nil {
 		return err
 	}
-	images, err := buildImages()
+	archives, err := buildImages()
 	if err != nil {
 		return err
 	}
 	if err := makeMountPoints(r); err != nil {
 		return err
 	}
-	if err := startCluster(r, images); err != nil {
+	if err := startCluster(r, archives); err != nil {
 		return fmt.Errorf("%w\nrun %s down to remove what was started", err, programCommand)
 	}
 	r.Complete = true
@@ -135,109 +134,9 @@ func provide(r *record) error {
 	return nil
 }
 
-// startCluster makes and starts everything. What doesn't depend on each other
-// runs at the same time.
-func startCluster(r *record, images []string) error {
-	if err := shareNetnsDir(r); err != nil {
+func startCluster(r *record, archives []string) error {
+	if err := startAll(r); err != nil {
 		return err
 	}
-	machines := r.machines()
-	say("making %d network namespaces: %s", len(machines), machineNames(machines))
-	if err := makeNetwork(r.Options, machines); err != nil {
-		return err
-	}
-	if err := startInits(machines); err != nil {
-		return err
-	}
-	r.Snapshotter = chooseSnapshotter()
-	if err := makeCredentials(r.Options); err != nil {
-		return err
-	}
-	if err := r.write(); err != nil {
-		return err
-	}
-	err := inParallel([]func() error{
-		func() error { return startControlPlane(r) },
-		func() error { return startRuntimes(r, images) },
-	}, func(f func() error) error { return f() })
-	if err != nil {
-		return err
-	}
-	return startNodes(r)
-}
-
-// makeMountPoints notes which are missing before it makes them, so that "down"
-// removes those and no others.
-func makeMountPoints(r *record) error {
-	for _, folder := range privateFolders {
-		if !exists(folder) {
-			r.MountPoints = append(r.MountPoints, folder)
-		}
-	}
-	if err := r.write(); err != nil {
-		return err
-	}
-	for _, folder := range r.MountPoints {
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			return fmt.Errorf("making a mount point: %w", err)
-		}
-	}
-	return nil
-}
-
-func startInits(machines []machine) error {
-	return inParallel(machines, func(m machine) error {
-		if m.name == world {
-			return nil // a host without processes
-		}
-		for _, folder := range privateFolders {
-			if err := os.MkdirAll(m.privatePath(folder), 0o755); err != nil {
-				return fmt.Errorf("making a folder of %s: %w", m.name, err)
-			}
-		}
-		return m.startInit()
-	})
-}
-
-func startControlPlane(r *record) error {
-	return during("starting etcd and the API server", nil, func() error {
-		if err := startAPI(r); err != nil {
-			return err
-		}
-		if err := awaitAPI(); err != nil {
-			return err
-		}
-		return bootstrap(r)
-	})
-}
-
-func startRuntimes(r *record, images []string) error {
-	return during("starting containerd on each node and importing images", nil, func() error {
-		return inParallel(nodes(r.Options.Nodes), func(n machine) error { return startContainerd(r, n, images) })
-	})
-}
-
-// startNodes needs the API server and the nodes' containerd.
-func startNodes(r *record) error {
-	err := during("starting the controllers, kubelet, kube-proxy and the pod network ("+r.Network+")", nil, func() error {
-		if err := startControllers(r); err != nil {
-			return err
-		}
-		if err := inParallel(nodes(r.Options.Nodes), func(n machine) error { return startKubelet(r, n) }); err != nil {
-			return err
-		}
-		return startPodNetwork(r)
-	})
-	if err != nil {
-		return err
-	}
-	return during("waiting for the nodes to be Ready", nil, func() error { return awaitNodes(r) })
-}
-
-func machineNames(machines []machine) string {
-	var names []string
-	for _, m := range machines {
-		names = append(names, m.netns())
-	}
-	return strings.Join(names, ", ")
+	return startKubernetes(r, images{archives: archives, pause: pauseImage})
 }

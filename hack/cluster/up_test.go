@@ -3,7 +3,6 @@
 package main
 
 import (
-	"os"
 	"strings"
 	"testing"
 	"time"
@@ -41,11 +40,10 @@ func TestParseOptionsNamesTheWrongFlag(t *testing.T) {
 
 // A second "up" is harmless only for the same cluster in good health.
 func TestCheckUp(t *testing.T) {
-	pidDir = t.TempDir()
 	defaults, err := parseOptions(nil)
 	require.NoError(t, err)
 	good := record{Checkout: "/a", Options: defaults, Since: time.Now(), BootID: bootID(), Complete: true}
-	require.NoError(t, checkUp(&good, defaults, "/a"))
+	require.NoError(t, checkUp(&good, nil, defaults, "/a"))
 
 	dual := defaults
 	dual.IPFamily = familyDual
@@ -57,31 +55,9 @@ func TestCheckUp(t *testing.T) {
 	} {
 		changed := good
 		change(&changed)
-		require.ErrorContains(t, checkUp(&changed, defaults, "/a"), want)
+		require.ErrorContains(t, checkUp(&changed, nil, defaults, "/a"), want)
 	}
 
-	require.NoError(t, writeFile(pidDir+"/node-2/kubelet", "4194304 1\n"))
-	require.ErrorContains(t, checkUp(&good, defaults, "/a"), "partly dead (kubelet of node-2)")
-}
-
-// A cluster of which nothing runs is in nobody's way, whoever started it.
-func TestEndedCluster(t *testing.T) {
-	pidDir = t.TempDir()
-	r := record{BootID: bootID(), Complete: true}
-	expect := func(want bool, why string) {
-		t.Helper()
-		ended, err := r.ended()
-		require.NoError(t, err)
-		require.Equal(t, want, ended, why)
-	}
-	expect(false, "complete, and without a record of its processes")
-	require.NoError(t, writeFile(pidDir+"/node-2/kubelet", "4194304 1\n"))
-	expect(true, "its only process has ended")
-	require.NoError(t, recordProcess(node(1), "kubelet", os.Getpid()))
-	expect(false, "one process runs")
-	r.BootID = "another"
-	expect(true, "the machine was restarted")
-	pidDir = t.TempDir()
-	r = record{BootID: bootID()}
-	expect(true, "up was killed before it started anything")
+	dead := []process{{machine: "node-2", name: "kubelet"}}
+	require.ErrorContains(t, checkUp(&good, dead, defaults, "/a"), "partly dead (kubelet of node-2)")
 }
