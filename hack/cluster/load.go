@@ -4,6 +4,10 @@ package main
 
 import (
 	"os"
+
+	"github.com/moat-dev/moat/hack/cluster/build"
+	"github.com/moat-dev/moat/hack/cluster/kube"
+	"github.com/moat-dev/moat/hack/cluster/machine"
 )
 
 func loadImageCommand(args []string) error {
@@ -19,19 +23,19 @@ func loadImageCommand(args []string) error {
 			return usagef("load-image: %s is no file", file)
 		}
 	}
-	r, err := requireCluster()
+	r, err := machine.RequireCluster()
 	if err != nil {
 		return err
 	}
-	checkout, err := findCheckout()
+	checkout, err := build.FindCheckout()
 	if err != nil {
 		return err
 	}
-	if err := r.checkOwner(checkout); err != nil {
+	if err := r.CheckOwner(checkout); err != nil {
 		return err
 	}
 	for _, file := range flags.Args() {
-		if err := loadImage(r, file); err != nil {
+		if err := kube.LoadImage(r, file); err != nil {
 			return err
 		}
 	}

@@ -7,6 +7,9 @@ import (
 	"os"
 	"os/exec"
 	"syscall"
+
+	"github.com/moat-dev/moat/hack/cluster/kube"
+	"github.com/moat-dev/moat/hack/cluster/machine"
 )
 
 func kubectlCommand(args []string) error {
@@ -21,27 +24,27 @@ func kubeconfigCommand(args []string) error {
 	if err := parseNoArguments(newFlags("kubeconfig"), args); err != nil {
 		return err
 	}
-	if _, err := requireCluster(); err != nil {
+	if _, err := machine.RequireCluster(); err != nil {
 		return err
 	}
-	fmt.Println(adminKubeconfig)
+	fmt.Println(kube.AdminKubeconfig)
 	return nil
 }
 
 // runClient becomes kubectl or helm, in the control plane's network.
 func runClient(name string, args []string) error {
-	r, err := requireCluster()
+	r, err := machine.RequireCluster()
 	if err != nil {
 		return err
 	}
 	path, ok := r.Binaries[name]
 	if !ok {
-		return fmt.Errorf("the cluster has no %s: run %s down, then up", name, programCommand)
+		return fmt.Errorf("the cluster has no %s: run %s down, then up", name, machine.ProgramCommand)
 	}
-	if err := theControlPlane().enterNetns(); err != nil {
+	if err := machine.ControlPlane().EnterNetns(); err != nil {
 		return err
 	}
-	return become(path, append([]string{name}, args...), clientEnv(os.Environ()))
+	return become(path, append([]string{name}, args...), kube.ClientEnv(os.Environ()))
 }
 
 // become replaces this program; it returns only if that fails.
@@ -51,13 +54,13 @@ func become(path string, args, env []string) error {
 
 func execCommand(args []string) error {
 	if len(args) < 2 || (args[1] == "--" && len(args) < 3) {
-		return usagef("exec: want NODE|%s|%s -- COMMAND...", world, controlPlane)
+		return usagef("exec: want NODE|%s|%s -- COMMAND...", machine.WorldName, machine.ControlPlaneName)
 	}
 	command := args[1:]
 	if command[0] == "--" {
 		command = command[1:]
 	}
-	r, err := requireCluster()
+	r, err := machine.RequireCluster()
 	if err != nil {
 		return err
 	}
@@ -69,13 +72,13 @@ func execCommand(args []string) error {
 	if err != nil {
 		return fmt.Errorf("finding the command: %w", err)
 	}
-	if m.name == world {
-		if err := m.enterNetns(); err != nil {
+	if m.Name == machine.WorldName {
+		if err := m.EnterNetns(); err != nil {
 			return err
 		}
 		return become(path, command, os.Environ())
 	}
-	state, err := m.runForeground(path, command)
+	state, err := m.RunForeground(path, command)
 	if err == nil && !state.Success() {
 		err = userCommandError{state}
 	}
@@ -83,13 +86,13 @@ func execCommand(args []string) error {
 }
 
 // machineNamed finds one of the cluster's machines by its name.
-func machineNamed(r *record, name string) (machine, error) {
-	for _, m := range r.machines() {
-		if m.name == name {
+func machineNamed(r *machine.Record, name string) (machine.Machine, error) {
+	for _, m := range r.Machines() {
+		if m.Name == name {
 			return m, nil
 		}
 	}
-	return machine{}, usagef("exec: no machine %q: choose %s, %s or node-1 to node-%d", name, world, controlPlane, r.Options.Nodes)
+	return machine.Machine{}, usagef("exec: no machine %q: choose %s, %s or node-1 to node-%d", name, machine.WorldName, machine.ControlPlaneName, r.Options.Nodes)
 }
 
 // userCommandError is the failure of a command that was run for the user: this

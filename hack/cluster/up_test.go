@@ -8,14 +8,16 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/moat-dev/moat/hack/cluster/machine"
 )
 
 func TestParseOptions(t *testing.T) {
 	o, err := parseOptions(nil)
 	require.NoError(t, err)
-	require.Equal(t, options{Nodes: 3, Network: networkVXLAN, IPFamily: familyIPv4, ProxyMode: proxyIPTables}, o)
+	require.Equal(t, machine.Options{Nodes: 3, Network: machine.NetworkVXLAN, IPFamily: machine.FamilyIPv4, ProxyMode: machine.ProxyIPTables}, o)
 
-	given := options{Nodes: 5, Network: networkHostGW, IPFamily: familyDual, ProxyMode: proxyNFTables}
+	given := machine.Options{Nodes: 5, Network: machine.NetworkHostGW, IPFamily: machine.FamilyDual, ProxyMode: machine.ProxyNFTables}
 	o, err = parseOptions(strings.Fields(given.String()))
 	require.NoError(t, err)
 	require.Equal(t, given, o)
@@ -42,22 +44,22 @@ func TestParseOptionsNamesTheWrongFlag(t *testing.T) {
 func TestCheckUp(t *testing.T) {
 	defaults, err := parseOptions(nil)
 	require.NoError(t, err)
-	good := record{Checkout: "/a", Options: defaults, Since: time.Now(), BootID: bootID(), Complete: true}
+	good := machine.Record{Checkout: "/a", Options: defaults, Since: time.Now(), BootID: machine.BootID(), Complete: true}
 	require.NoError(t, checkUp(&good, nil, defaults, "/a"))
 
 	dual := defaults
-	dual.IPFamily = familyDual
-	for want, change := range map[string]func(r *record){
-		"started from /b":         func(r *record) { r.Checkout = "/b" },
-		"did not come to its end": func(r *record) { r.Complete = false },
-		"up with other options":   func(r *record) { r.Options = dual },
-		"--ip-family dual":        func(r *record) { r.Options = dual },
+	dual.IPFamily = machine.FamilyDual
+	for want, change := range map[string]func(r *machine.Record){
+		"started from /b":         func(r *machine.Record) { r.Checkout = "/b" },
+		"did not come to its end": func(r *machine.Record) { r.Complete = false },
+		"up with other options":   func(r *machine.Record) { r.Options = dual },
+		"--ip-family dual":        func(r *machine.Record) { r.Options = dual },
 	} {
 		changed := good
 		change(&changed)
 		require.ErrorContains(t, checkUp(&changed, nil, defaults, "/a"), want)
 	}
 
-	dead := []process{{machine: "node-2", name: "kubelet"}}
+	dead := []machine.Process{{Machine: "node-2", Name: "kubelet"}}
 	require.ErrorContains(t, checkUp(&good, dead, defaults, "/a"), "partly dead (kubelet of node-2)")
 }
