@@ -91,8 +91,12 @@ lint: ## Run the linters
 tidy: ## Tidy the go.mod of every module
 	@for module in $(MODULES); do (cd $$module && go mod tidy) || exit 1; done
 
+.PHONY: darwin
+darwin: ## Check that the demo and the local cluster compile on macOS, where they say what to use instead
+	cd hack && GOOS=darwin go vet ./...
+
 .PHONY: verify
-verify: tidy generate lint ## Check that generated files, modules and code style are as committed
+verify: tidy generate lint darwin ## Check that generated files, modules and code style are as committed
 	@git diff --exit-code && test -z "$$(git status --porcelain)" || \
 		{ git status --short; echo 'verify: these files differ from what is committed: commit them'; exit 1; }
 

@@ -4,6 +4,8 @@
 #
 #   hack/run.sh cluster|demo|apireference [ARGS...]
 set -euo pipefail
+program=${1:?name a program of hack/}
+shift
 export OLDPWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
-exec go run -exec "sh -c 'cd \"\$OLDPWD\" && exec \"\$0\" \"\$@\"'" "./$1" "${@:2}"
+exec go run -exec "sh -c 'cd \"\$OLDPWD\" && exec \"\$0\" \"\$@\"'" "./$program" "$@"

@@ -109,7 +109,7 @@ func (d *demo) startListeners() {
 	}
 	cmd := d.command([]string{"exec", "world", "--", self, listenCommand, upstream + ":5978", upstream + ":5979", outsider + ":5978"})
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	endWithParent(cmd)
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()
