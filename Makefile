@@ -4,9 +4,9 @@
 # product, its tests and the cluster's components.
 export CGO_ENABLED := 0
 
-CLUSTER := go run ./hack/cluster
+CLUSTER := hack/cluster.sh
 TOOL := go tool -modfile=hack/tools/go.mod
-MODULES := . test hack/tools $(wildcard hack/cluster/components/*)
+MODULES := . hack test hack/tools $(wildcard hack/cluster/components/*)
 
 .DEFAULT_GOAL := help
 
@@ -18,7 +18,7 @@ help: ## List the commands
 
 .PHONY: demo
 demo: ## Build everything, start a cluster of three nodes, install Moat with Helm, show it at work
-	@go run ./hack/demo
+	@hack/run.sh demo
 
 .PHONY: demo-down
 demo-down: ## Remove the demo's cluster and all that belongs to it
@@ -27,6 +27,7 @@ demo-down: ## Remove the demo's cluster and all that belongs to it
 .PHONY: unit
 unit: ## Run the tests that need neither root nor an API server nor installed programs
 	@go test -short ./...
+	@cd hack && go test -short ./...
 
 .PHONY: test
 test: ## Install what the tests need and run them all
@@ -77,26 +78,31 @@ generate: ## Generate deepcopy, apply configurations, CRDs, roles and the API re
 	$(TOOL) controller-gen rbac:roleName=moat-operator,fileName=operator_role.yaml paths=./controllers/... output:rbac:dir=config/rbac
 	$(TOOL) controller-gen rbac:roleName=moat-agent,fileName=agent_role.yaml paths=./dataplane/... output:rbac:dir=config/rbac
 	charts/sync.sh
-	go run ./hack/apireference
+	hack/run.sh apireference
 
 .PHONY: lint
 lint: ## Run the linters
 	@echo 'lint: the first run builds golangci-lint, which takes a few minutes'
 	$(TOOL) golangci-lint run --allow-parallel-runners ./...
+	cd hack && go tool -modfile=tools/go.mod golangci-lint run --allow-parallel-runners ./...
 	cd test && go tool -modfile=../hack/tools/go.mod golangci-lint run --allow-parallel-runners ./...
 
 .PHONY: tidy
 tidy: ## Tidy the go.mod of every module
 	@for module in $(MODULES); do (cd $$module && go mod tidy) || exit 1; done
 
+.PHONY: darwin
+darwin: ## Check that the demo and the local cluster compile on macOS, where they say what to use instead
+	cd hack && GOOS=darwin go vet ./...
+
 .PHONY: verify
-verify: tidy generate lint ## Check that generated files, modules and code style are as committed
+verify: tidy generate lint darwin ## Check that generated files, modules and code style are as committed
 	@git diff --exit-code && test -z "$$(git status --porcelain)" || \
 		{ git status --short; echo 'verify: these files differ from what is committed: commit them'; exit 1; }
 
 .PHONY: tutorial
 tutorial: ## Run every command of README and the tutorial on the demo's cluster, and compare what it prints
-	@go run ./hack/demo README.md docs/tutorial.md
+	@hack/run.sh demo README.md docs/tutorial.md
 
 .PHONY: cluster-up
 cluster-up: ## Start the local cluster without Moat

@@ -38,7 +38,7 @@ func helmPath(t *testing.T) string {
 		name = "helm"
 	}
 	path, err := exec.LookPath(name)
-	require.NoError(t, err, "helm is needed: install it, or set MOAT_HELM to the file that `go run ./hack/cluster build --assets helm` leaves in the folder it prints")
+	require.NoError(t, err, "helm is needed: install it, or set MOAT_HELM to the file that `hack/cluster.sh build --assets helm` leaves in the folder it prints")
 	return path
 }
 

@@ -29,7 +29,7 @@ install_packages
 
 if [[ -z ${KUBEBUILDER_ASSETS:-} ]]; then
   say "building kube-apiserver, kube-proxy, etcd, kubectl and helm, unless they are in the cache"
-  KUBEBUILDER_ASSETS=$(go run ./hack/cluster build --assets etcd kube-apiserver kube-proxy kubectl helm)
+  KUBEBUILDER_ASSETS=$(hack/cluster.sh build --assets etcd kube-apiserver kube-proxy kubectl helm)
   export KUBEBUILDER_ASSETS
 fi
 

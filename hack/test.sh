@@ -31,6 +31,7 @@ say "running go test (a minute or two, longer where the tests have to be compile
 go test "${flags[@]}" "$@"
 
 if $whole; then
+  (cd hack && go test "${flags[@]}" ./...)
   say "running agents on a cluster of namespaces, and comparing with the engines of others (a minute)"
   work=$(mktemp -d)
   trap 'rm -rf "$work"' EXIT

@@ -2,13 +2,17 @@ module github.com/moat-dev/moat/test
 
 go 1.26.0
 
-replace github.com/moat-dev/moat => ..
+replace (
+	github.com/moat-dev/moat => ..
+	github.com/moat-dev/moat/hack => ../hack
+)
 
 require (
 	github.com/containerd/nri v0.12.5
 	github.com/go-logr/logr v1.4.3
 	github.com/mattfenwick/cyclonus v0.5.6
 	github.com/moat-dev/moat v0.0.0-00010101000000-000000000000
+	github.com/moat-dev/moat/hack v0.0.0-00010101000000-000000000000
 	github.com/sirupsen/logrus v1.9.4
 	github.com/stretchr/testify v1.12.1
 	github.com/vishvananda/netlink v1.3.2-0.20251022194116-03b8f90390d9

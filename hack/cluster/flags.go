@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/moat-dev/moat/hack/cluster/machine"
 )
 
 // newFlags makes the flags of a command. What is wrong with them is said once,
@@ -25,7 +27,7 @@ func parseFlags(flags *flag.FlagSet, args []string) error {
 		os.Exit(0)
 	}
 	if err != nil {
-		return usagef("%s: %v; see %s help", flags.Name(), err, programCommand)
+		return usagef("%s: %v; see %s help", flags.Name(), err, machine.ProgramCommand)
 	}
 	return nil
 }
@@ -36,7 +38,7 @@ func parseNoArguments(flags *flag.FlagSet, args []string) error {
 		return err
 	}
 	if flags.NArg() > 0 {
-		return usagef("%s: unexpected argument %q; see %s help", flags.Name(), flags.Arg(0), programCommand)
+		return usagef("%s: unexpected argument %q; see %s help", flags.Name(), flags.Arg(0), machine.ProgramCommand)
 	}
 	return nil
 }

@@ -1,13 +1,5 @@
 //go:build linux
 
-// Command cluster runs a real multi-node Kubernetes cluster on one machine, in
-// network namespaces that it makes, from binaries that it builds out of pinned
-// Go modules. It needs no container engine and no registry.
-//
-// A node is a process tree: one small init in mount, PID, UTS and network
-// namespaces of its own, and containerd, kubelet, kube-proxy and flanneld beside
-// it. Killing the init makes the kernel end everything on the node and drop its
-// mounts, which is what makes "down" complete whatever happened before.
 package main
 
 import (
@@ -15,9 +7,11 @@ import (
 	"fmt"
 	"os"
 	"runtime"
+
+	"github.com/moat-dev/moat/hack/cluster/machine"
 )
 
-const usage = `Usage: go run ./hack/cluster COMMAND
+const usage = `Usage: hack/cluster.sh COMMAND
 
   build [--assets] [NAME...]   build components or single binaries into the cache (all, if none is named);
                                --assets prints one folder that holds the binaries named
@@ -47,17 +41,26 @@ func usagef(format string, args ...any) error {
 }
 
 var commands = map[string]func(args []string) error{
-	"build":      buildCommand,
-	"images":     imagesCommand,
-	"up":         upCommand,
-	"status":     statusCommand,
-	"kubectl":    kubectlCommand,
-	"helm":       helmCommand,
-	"kubeconfig": kubeconfigCommand,
-	"exec":       execCommand,
-	"load-image": loadImageCommand,
-	"down":       downCommand,
-	initCommand:  runInit,
+	"build":             buildCommand,
+	"images":            imagesCommand,
+	"up":                upCommand,
+	"status":            statusCommand,
+	"kubectl":           kubectlCommand,
+	"helm":              helmCommand,
+	"kubeconfig":        kubeconfigCommand,
+	"exec":              execCommand,
+	"load-image":        loadImageCommand,
+	"down":              downCommand,
+	machine.InitCommand: initMachine,
+}
+
+// initMachine makes this process the init of a machine. Package machine starts this program
+// again for it.
+func initMachine(args []string) error {
+	if os.Getpid() != 1 || len(args) != 1 {
+		return usagef("init is for internal use")
+	}
+	return machine.RunInit(args[0])
 }
 
 // The main goroutine keeps the first thread: /proc/self shows that thread, and no

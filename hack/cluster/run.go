@@ -6,9 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"os/signal"
-	"strings"
 	"syscall"
+
+	"github.com/moat-dev/moat/hack/cluster/kube"
+	"github.com/moat-dev/moat/hack/cluster/machine"
 )
 
 func kubectlCommand(args []string) error {
@@ -23,42 +24,27 @@ func kubeconfigCommand(args []string) error {
 	if err := parseNoArguments(newFlags("kubeconfig"), args); err != nil {
 		return err
 	}
-	if _, err := requireCluster(); err != nil {
+	if _, err := machine.RequireCluster(); err != nil {
 		return err
 	}
-	fmt.Println(adminKubeconfig)
+	fmt.Println(kube.AdminKubeconfig)
 	return nil
 }
 
 // runClient becomes kubectl or helm, in the control plane's network.
 func runClient(name string, args []string) error {
-	r, err := requireCluster()
+	r, err := machine.RequireCluster()
 	if err != nil {
 		return err
 	}
 	path, ok := r.Binaries[name]
 	if !ok {
-		return fmt.Errorf("the cluster has no %s: run %s down, then up", name, programCommand)
+		return fmt.Errorf("the cluster has no %s: run %s down, then up", name, machine.ProgramCommand)
 	}
-	if err := theControlPlane().enterNetns(); err != nil {
+	if err := machine.ControlPlane().EnterNetns(); err != nil {
 		return err
 	}
-	return become(path, append([]string{name}, args...), clientEnv(os.Environ()))
-}
-
-// clientEnv is the environment for kubectl and helm: with the cluster's
-// kubeconfig, and without the user's proxies, which no namespace can reach.
-func clientEnv(environ []string) []string {
-	env := []string{"KUBECONFIG=" + adminKubeconfig}
-	for _, variable := range environ {
-		name, _, _ := strings.Cut(variable, "=")
-		switch strings.ToUpper(name) {
-		case "KUBECONFIG", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY":
-		default:
-			env = append(env, variable)
-		}
-	}
-	return env
+	return become(path, append([]string{name}, args...), kube.ClientEnv(os.Environ()))
 }
 
 // become replaces this program; it returns only if that fails.
@@ -68,17 +54,17 @@ func become(path string, args, env []string) error {
 
 func execCommand(args []string) error {
 	if len(args) < 2 || (args[1] == "--" && len(args) < 3) {
-		return usagef("exec: want NODE|%s|%s -- COMMAND...", world, controlPlane)
+		return usagef("exec: want NODE|%s|%s -- COMMAND...", machine.WorldName, machine.ControlPlaneName)
 	}
 	command := args[1:]
 	if command[0] == "--" {
 		command = command[1:]
 	}
-	r, err := requireCluster()
+	r, err := machine.RequireCluster()
 	if err != nil {
 		return err
 	}
-	m, err := r.machine(args[0])
+	m, err := machineNamed(r, args[0])
 	if err != nil {
 		return err
 	}
@@ -86,57 +72,27 @@ func execCommand(args []string) error {
 	if err != nil {
 		return fmt.Errorf("finding the command: %w", err)
 	}
-	if m.name == world {
-		if err := m.enterNetns(); err != nil {
+	if m.Name == machine.WorldName {
+		if err := m.EnterNetns(); err != nil {
 			return err
 		}
 		return become(path, command, os.Environ())
 	}
-	return m.runForeground(path, command)
+	state, err := m.RunForeground(path, command)
+	if err == nil && !state.Success() {
+		err = userCommandError{state}
+	}
+	return err
 }
 
-// machine finds one of the cluster's machines by its name.
-func (r *record) machine(name string) (machine, error) {
-	for _, m := range r.machines() {
-		if m.name == name {
+// machineNamed finds one of the cluster's machines by its name.
+func machineNamed(r *machine.Record, name string) (machine.Machine, error) {
+	for _, m := range r.Machines() {
+		if m.Name == name {
 			return m, nil
 		}
 	}
-	return machine{}, usagef("exec: no machine %q: choose %s, %s or node-1 to node-%d", name, world, controlPlane, r.Options.Nodes)
-}
-
-// runForeground runs a command in all of the machine's namespaces for the user.
-// It can't become the command: only a child can be in another PID namespace.
-func (m machine) runForeground(path string, args []string) error {
-	cmd := exec.Command(path)
-	cmd.Args = args
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	if wd, err := os.Getwd(); err == nil {
-		cmd.Dir = wd // entering a mount namespace leaves the working folder
-	}
-	// The terminal sends its signals to the command, too; a kill comes only here.
-	// (Ignoring SIGINT instead would make the command ignore it as well.)
-	signals := make(chan os.Signal, 1)
-	signal.Notify(signals, syscall.SIGTERM, syscall.SIGHUP)
-	signal.Notify(make(chan os.Signal, 1), syscall.SIGINT, syscall.SIGQUIT)
-	err := m.inside(func() error {
-		if err := cmd.Start(); err != nil {
-			return fmt.Errorf("starting the command: %w", err)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	go func() {
-		for s := range signals {
-			_ = cmd.Process.Signal(s)
-		}
-	}()
-	if err := cmd.Wait(); err != nil {
-		return userCommandError{cmd.ProcessState}
-	}
-	return nil
+	return machine.Machine{}, usagef("exec: no machine %q: choose %s, %s or node-1 to node-%d", name, machine.WorldName, machine.ControlPlaneName, r.Options.Nodes)
 }
 
 // userCommandError is the failure of a command that was run for the user: this

@@ -7,6 +7,9 @@ import (
 	"os"
 	"text/tabwriter"
 	"time"
+
+	"github.com/moat-dev/moat/hack/cluster/kube"
+	"github.com/moat-dev/moat/hack/cluster/machine"
 )
 
 func statusCommand(args []string) error {
@@ -14,10 +17,10 @@ func statusCommand(args []string) error {
 	if err := parseNoArguments(flags, args); err != nil {
 		return err
 	}
-	if err := requireRoot(); err != nil {
+	if err := machine.RequireRoot(); err != nil {
 		return err
 	}
-	r, err := readRecord()
+	r, err := machine.ReadRecord()
 	if err != nil {
 		return err
 	}
@@ -29,18 +32,18 @@ func statusCommand(args []string) error {
 	if err := printProcesses(r); err != nil {
 		return err
 	}
-	list, err := kubectl(r, "", "get", "nodes", "-o", "wide", "--request-timeout=5s")
+	list, err := kube.Kubectl(r, "", "get", "nodes", "-o", "wide", "--request-timeout=5s")
 	if err != nil {
-		return fmt.Errorf("the API server doesn't answer: see %s", theControlPlane().logFile("kube-apiserver"))
+		return fmt.Errorf("the API server doesn't answer: see %s", machine.ControlPlane().LogFile("kube-apiserver"))
 	}
 	fmt.Printf("\n%s", list)
 	return nil
 }
 
-func printRecord(r *record) {
+func printRecord(r *machine.Record) {
 	state := "up"
 	switch {
-	case r.BootID != bootID():
+	case r.BootID != machine.BootID():
 		state = "gone with the machine's restart"
 	case !r.Complete:
 		state = "starting, or left by an interrupted up"
@@ -53,37 +56,22 @@ func printRecord(r *record) {
 	fmt.Printf("Checkout:  %s\n\n", r.Checkout)
 }
 
-func printProcesses(r *record) error {
-	processes, err := recordedProcesses()
+func printProcesses(r *machine.Record) error {
+	processes, err := machine.RecordedProcesses()
 	if err != nil {
 		return err
 	}
 	table := tabwriter.NewWriter(os.Stdout, 0, 4, 2, ' ', 0)
 	_, _ = fmt.Fprintln(table, "MACHINE\tPROCESS\tPID\tSTATE\tLOG")
 	for _, p := range processes {
-		state, log := "dead", machine{name: p.machine}.logFile(p.name)
-		if p.alive() && r.BootID == bootID() {
+		state, log := "dead", p.LogFile()
+		if p.Alive() && r.BootID == machine.BootID() {
 			state = "running"
 		}
-		if p.name == initCommand {
+		if p.Name == machine.InitCommand {
 			log = ""
 		}
-		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\n", p.machine, p.name, p.pid, state, log)
+		_, _ = fmt.Fprintf(table, "%s\t%s\t%d\t%s\t%s\n", p.Machine, p.Name, p.PID, state, log)
 	}
 	return table.Flush()
-}
-
-// deadProcesses lists the recorded processes that have ended.
-func deadProcesses() ([]process, error) {
-	processes, err := recordedProcesses()
-	if err != nil {
-		return nil, err
-	}
-	var dead []process
-	for _, p := range processes {
-		if !p.alive() {
-			dead = append(dead, p)
-		}
-	}
-	return dead, nil
 }

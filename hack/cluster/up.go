@@ -7,10 +7,14 @@ import (
 	"maps"
 	"math"
 	"os"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/moat-dev/moat/hack/cluster/build"
+	"github.com/moat-dev/moat/hack/cluster/kube"
+	"github.com/moat-dev/moat/hack/cluster/machine"
+	"github.com/moat-dev/moat/hack/cluster/progress"
 )
 
 func upCommand(args []string) error {
@@ -18,33 +22,37 @@ func upCommand(args []string) error {
 	if err != nil {
 		return err
 	}
-	if err := checkMachine(); err != nil {
+	if err := machine.CheckHost(); err != nil {
 		return err
 	}
-	checkout, err := findCheckout()
+	checkout, err := build.FindCheckout()
 	if err != nil {
 		return err
 	}
-	unlock, err := lockMachine()
+	unlock, err := machine.Lock()
 	if err != nil {
 		return err
 	}
 	defer unlock()
-	existing, err := readRecord()
+	existing, err := machine.ReadRecord()
 	if err != nil {
 		return err
 	}
 	if existing == nil {
 		return up(o, checkout)
 	}
-	ended, err := existing.ended()
+	ended, err := existing.Ended()
 	if err != nil {
 		return err
 	}
 	if !ended {
-		return checkUp(existing, o, checkout)
+		dead, err := machine.DeadProcesses()
+		if err != nil {
+			return err
+		}
+		return checkUp(existing, dead, o, checkout)
 	}
-	say("nothing runs any more of the cluster that was started from %s; removing what is left of it", existing.Checkout)
+	progress.Say("nothing runs any more of the cluster that was started from %s; removing what is left of it", existing.Checkout)
 	if err := down(); err != nil {
 		return err
 	}
@@ -53,50 +61,46 @@ func upCommand(args []string) error {
 
 // checkUp decides what "up" means where a cluster runs: nothing if it is the one
 // asked for and all of it runs.
-func checkUp(r *record, o options, checkout string) error {
-	if err := r.checkOwner(checkout); err != nil {
+func checkUp(r *machine.Record, dead []machine.Process, o machine.Options, checkout string) error {
+	if err := r.CheckOwner(checkout); err != nil {
 		return err
 	}
 	if !r.Complete {
-		return fmt.Errorf("an earlier up did not come to its end: run %s down, then up", programCommand)
+		return fmt.Errorf("an earlier up did not come to its end: run %s down, then up", machine.ProgramCommand)
 	}
 	if r.Options != o {
-		return fmt.Errorf("the cluster is up with other options (%s): run %s down first, or up with these options", r.Options, programCommand)
-	}
-	dead, err := deadProcesses()
-	if err != nil {
-		return err
+		return fmt.Errorf("the cluster is up with other options (%s): run %s down first, or up with these options", r.Options, machine.ProgramCommand)
 	}
 	if len(dead) > 0 {
-		return fmt.Errorf("the cluster is partly dead (%s): run %s down, then up", joined(dead), programCommand)
+		return fmt.Errorf("the cluster is partly dead (%s): run %s down, then up", machine.Joined(dead), machine.ProgramCommand)
 	}
-	say("the cluster is up already (%s), since %s", r.Options, r.Since.Format(time.RFC3339))
+	progress.Say("the cluster is up already (%s), since %s", r.Options, r.Since.Format(time.RFC3339))
 	return nil
 }
 
-func up(o options, checkout string) error {
+func up(o machine.Options, checkout string) error {
 	if err := keepDescriptors(); err != nil {
 		return err
 	}
-	r := &record{Checkout: checkout, Options: o, Since: time.Now().Round(time.Second), BootID: bootID(), Network: o.Network}
+	r := &machine.Record{Checkout: checkout, Options: o, Since: time.Now().Round(time.Second), BootID: machine.BootID(), Network: o.Network}
 	if err := provide(r); err != nil {
 		return err
 	}
-	images, err := buildImages()
+	archives, err := build.Images()
 	if err != nil {
 		return err
 	}
-	if err := makeMountPoints(r); err != nil {
+	if err := machine.MakeMountPoints(r); err != nil {
 		return err
 	}
-	if err := startCluster(r, images); err != nil {
-		return fmt.Errorf("%w\nrun %s down to remove what was started", err, programCommand)
+	if err := startCluster(r, archives); err != nil {
+		return fmt.Errorf("%w\nrun %s down to remove what was started", err, machine.ProgramCommand)
 	}
 	r.Complete = true
-	if err := r.write(); err != nil {
+	if err := r.Write(); err != nil {
 		return err
 	}
-	say("up: %d nodes, network %s, %s; try: %s kubectl get nodes", o.Nodes, r.Network, o.IPFamily, programCommand)
+	progress.Say("up: %d nodes, network %s, %s; try: %s kubectl get nodes", o.Nodes, r.Network, o.IPFamily, machine.ProgramCommand)
 	return nil
 }
 
@@ -108,23 +112,23 @@ func keepDescriptors() error {
 }
 
 // provide makes programs available; flanneld is the only one that can be missed.
-func provide(r *record) error {
-	packages := clusterPackages
-	if r.Options.ProxyMode == proxyNFTables {
-		packages = append(packages, debianPackage{"nft", "nftables"})
+func provide(r *machine.Record) error {
+	packages := build.ClusterPackages
+	if r.Options.ProxyMode == machine.ProxyNFTables {
+		packages = append(packages, build.DebianPackage{Program: "nft", Name: "nftables"})
 	}
-	if err := installPackages(packages); err != nil {
+	if err := build.InstallPackages(packages); err != nil {
 		return err
 	}
 	r.Binaries = map[string]string{}
-	for _, name := range componentNames() {
-		if name == "flannel" && r.Network != networkVXLAN {
+	for _, name := range build.ComponentNames() {
+		if name == "flannel" && r.Network != machine.NetworkVXLAN {
 			continue
 		}
-		paths, err := buildBinaries([]string{name})
+		paths, err := build.Binaries([]string{name})
 		if err != nil && name == "flannel" {
-			say("flanneld can't be had; using static routes (hostgw) in its place: %v", err)
-			r.Network = networkHostGW
+			progress.Say("flanneld can't be had; using static routes (hostgw) in its place: %v", err)
+			r.Network = machine.NetworkHostGW
 			continue
 		}
 		if err != nil {
@@ -135,109 +139,9 @@ func provide(r *record) error {
 	return nil
 }
 
-// startCluster makes and starts everything. What doesn't depend on each other
-// runs at the same time.
-func startCluster(r *record, images []string) error {
-	if err := shareNetnsDir(r); err != nil {
+func startCluster(r *machine.Record, archives []string) error {
+	if err := machine.StartAll(r); err != nil {
 		return err
 	}
-	machines := r.machines()
-	say("making %d network namespaces: %s", len(machines), machineNames(machines))
-	if err := makeNetwork(r.Options, machines); err != nil {
-		return err
-	}
-	if err := startInits(machines); err != nil {
-		return err
-	}
-	r.Snapshotter = chooseSnapshotter()
-	if err := makeCredentials(r.Options); err != nil {
-		return err
-	}
-	if err := r.write(); err != nil {
-		return err
-	}
-	err := inParallel([]func() error{
-		func() error { return startControlPlane(r) },
-		func() error { return startRuntimes(r, images) },
-	}, func(f func() error) error { return f() })
-	if err != nil {
-		return err
-	}
-	return startNodes(r)
-}
-
-// makeMountPoints notes which are missing before it makes them, so that "down"
-// removes those and no others.
-func makeMountPoints(r *record) error {
-	for _, folder := range privateFolders {
-		if !exists(folder) {
-			r.MountPoints = append(r.MountPoints, folder)
-		}
-	}
-	if err := r.write(); err != nil {
-		return err
-	}
-	for _, folder := range r.MountPoints {
-		if err := os.MkdirAll(folder, 0o755); err != nil {
-			return fmt.Errorf("making a mount point: %w", err)
-		}
-	}
-	return nil
-}
-
-func startInits(machines []machine) error {
-	return inParallel(machines, func(m machine) error {
-		if m.name == world {
-			return nil // a host without processes
-		}
-		for _, folder := range privateFolders {
-			if err := os.MkdirAll(m.privatePath(folder), 0o755); err != nil {
-				return fmt.Errorf("making a folder of %s: %w", m.name, err)
-			}
-		}
-		return m.startInit()
-	})
-}
-
-func startControlPlane(r *record) error {
-	return during("starting etcd and the API server", nil, func() error {
-		if err := startAPI(r); err != nil {
-			return err
-		}
-		if err := awaitAPI(); err != nil {
-			return err
-		}
-		return bootstrap(r)
-	})
-}
-
-func startRuntimes(r *record, images []string) error {
-	return during("starting containerd on each node and importing images", nil, func() error {
-		return inParallel(nodes(r.Options.Nodes), func(n machine) error { return startContainerd(r, n, images) })
-	})
-}
-
-// startNodes needs the API server and the nodes' containerd.
-func startNodes(r *record) error {
-	err := during("starting the controllers, kubelet, kube-proxy and the pod network ("+r.Network+")", nil, func() error {
-		if err := startControllers(r); err != nil {
-			return err
-		}
-		if err := inParallel(nodes(r.Options.Nodes), func(n machine) error { return startKubelet(r, n) }); err != nil {
-			return err
-		}
-		return startPodNetwork(r)
-	})
-	if err != nil {
-		return err
-	}
-	return during("waiting for the nodes to be Ready", nil, func() error { return awaitNodes(r) })
-}
-
-func machineNames(machines []machine) string {
-	var names []string
-	for _, m := range machines {
-		names = append(names, m.netns())
-	}
-	return strings.Join(names, ", ")
+	return kube.Start(r, kube.Images{Archives: archives, Pause: build.PauseImage})
 }

@@ -55,6 +55,12 @@ func TestJudgePings(t *testing.T) {
 	}
 }
 
+func TestOtherSystemsAreSentToLinux(t *testing.T) {
+	require.NoError(t, requireLinux("linux"))
+	require.EqualError(t, requireLinux("darwin"),
+		"the demo's nodes are Linux network namespaces, and darwin has none: use a Linux machine or VM")
+}
+
 func TestRowDiffers(t *testing.T) {
 	require.False(t, row{what: "ping", want: "blocked", seen: "blocked"}.differs())
 	require.True(t, row{what: "ping", want: "blocked", seen: "answers"}.differs())

@@ -11,15 +11,16 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"runtime"
 	"slices"
 	"strings"
 	"syscall"
 )
 
-const usage = `Usage: go run ./hack/demo [DOCUMENT.md...]
+const usage = `Usage: hack/run.sh demo [DOCUMENT.md...]
 
-Runs the whole demonstration; needs root. It can be run again on the cluster
-that it leaves. Remove that one with: go run ./hack/cluster down
+Runs the whole demonstration; needs Linux and root. It can be run again on the cluster
+that it leaves. Remove that one with: hack/cluster.sh down
 
 With documents it runs, on the same cluster, the commands in their console blocks
 instead, and compares what these print with what the documents say.
@@ -33,14 +34,17 @@ func main() {
 }
 
 func run(ctx context.Context, args []string) int {
+	unfit := requireLinux(runtime.GOOS)
 	switch {
+	case len(args) == 1 && (args[0] == "help" || args[0] == "-h" || args[0] == "--help"):
+		fmt.Print(usage)
+		return 0
+	case unfit != nil:
+		return report(unfit)
 	case len(args) > 1 && args[0] == listenCommand:
 		return report(listen(ctx, args[1:]))
 	case len(args) > 1 && args[0] == pingerCommand:
 		return report(pingAll(args[1:], os.Stdin, os.Stdout))
-	case len(args) == 1 && (args[0] == "help" || args[0] == "-h" || args[0] == "--help"):
-		fmt.Print(usage)
-		return 0
 	case len(args) > 0 && !slices.ContainsFunc(args, notMarkdown):
 		return report(followDocuments(ctx, args))
 	case len(args) > 0:
@@ -48,6 +52,14 @@ func run(ctx context.Context, args []string) int {
 		return 2
 	}
 	return report(demonstrate(ctx))
+}
+
+// requireLinux says what to use instead of a system that has no network namespaces.
+func requireLinux(system string) error {
+	if system == "linux" {
+		return nil
+	}
+	return fmt.Errorf("the demo's nodes are Linux network namespaces, and %s has none: use a Linux machine or VM", system)
 }
 
 func notMarkdown(name string) bool { return !strings.HasSuffix(name, ".md") }

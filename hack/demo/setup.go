@@ -39,7 +39,7 @@ func manifest(name string) string {
 // setUp makes everything that the walk-through needs. On a cluster that stands
 // already it starts over, with the image as it is now.
 func (d *demo) setUp() {
-	d.say("kubectl and helm mean, in all that follows: go run ./hack/cluster kubectl, go run ./hack/cluster helm")
+	d.say("kubectl and helm mean, in all that follows: hack/cluster.sh kubectl, hack/cluster.sh helm")
 	d.ensurePing()
 
 	d.heading("A cluster of three nodes, with Flannel")
@@ -109,7 +109,7 @@ func (d *demo) startListeners() {
 	}
 	cmd := d.command([]string{"exec", "world", "--", self, listenCommand, upstream + ":5978", upstream + ":5979", outsider + ":5978"})
 	cmd.Stderr = os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	endWithParent(cmd)
 	out, err := cmd.StdoutPipe()
 	if err == nil {
 		err = cmd.Start()

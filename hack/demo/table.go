@@ -109,10 +109,10 @@ func (d *demo) diagnose() {
 func (d *demo) printNext() {
 	fmt.Printf(`
 Everything went as expected, in %.0f s. The cluster stays up. Try next:
-  go run ./hack/cluster helm install moat charts/moat -n moat-system --set image.tag=dev --set image.pullPolicy=Never
-  go run ./hack/cluster kubectl apply -f hack/demo/manifests/appisolation.yaml
-  go run ./hack/cluster kubectl get appisolations,nodeenforcements
-  go run ./hack/cluster exec node-1 -- sh -c 'iptables-save -t mangle | grep MOAT'
+  hack/cluster.sh helm install moat charts/moat -n moat-system --set image.tag=dev --set image.pullPolicy=Never
+  hack/cluster.sh kubectl apply -f hack/demo/manifests/appisolation.yaml
+  hack/cluster.sh kubectl get appisolations,nodeenforcements
+  hack/cluster.sh exec node-1 -- sh -c 'iptables-save -t mangle | grep MOAT'
 Remove it with: make demo-down
 `, time.Since(d.begun).Seconds())
 }

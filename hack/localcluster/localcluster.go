@@ -18,7 +18,9 @@ import (
 const Program = "bin/moat-cluster"
 
 // Compile returns the command that compiles Program.
-func Compile() []string { return []string{"go", "build", "-o", Program, "./hack/cluster"} }
+func Compile() []string {
+	return []string{"go", "build", "-C", "hack", "-o", "../" + Program, "./cluster"}
+}
 
 // endsWithin is how long a command that was told to end may take for it.
 const endsWithin = 10 * time.Second
@@ -54,7 +56,7 @@ func Typed(args []string) string {
 		}
 	}
 	if ofProgram(args[0]) {
-		words = append([]string{"go", "run", "./hack/cluster"}, words...)
+		words = append([]string{"hack/cluster.sh"}, words...)
 	}
 	return strings.Join(words, " ")
 }

@@ -8,7 +8,7 @@ import (
 
 func TestTypedIsWhatAUserTypes(t *testing.T) {
 	require.Equal(t, "kubectl label pod busybox role=frontend", Typed([]string{"kubectl", "label", "pod", "busybox", "role=frontend"}))
-	require.Equal(t, "go run ./hack/cluster exec world -- ping 10.244.1.4", Typed([]string{"exec", "world", "--", "ping", "10.244.1.4"}))
+	require.Equal(t, "hack/cluster.sh exec world -- ping 10.244.1.4", Typed([]string{"exec", "world", "--", "ping", "10.244.1.4"}))
 	require.Equal(t, `kubectl patch -p '[{"op": "remove"}]'`, Typed([]string{"kubectl", "patch", "-p", `[{"op": "remove"}]`}))
 }
 

@@ -30,7 +30,7 @@ type Proxy struct {
 	MasqueradeAll bool
 }
 
-// proxyConfig is the local cluster's (hack/cluster/templates), which leaves alone
+// proxyConfig is the local cluster's (hack/cluster/kube/templates), which leaves alone
 // what a node's namespace can't change.
 const proxyConfig = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
