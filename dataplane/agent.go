@@ -30,6 +30,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/backoff"
 	"github.com/moat-dev/moat/dataplane/budget"
+	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/lastword"
@@ -112,7 +113,7 @@ type Agent struct {
 	enforcer *enforcer
 	reporter *reporter
 	storage  *watch.StorageCheck
-	health   *health
+	health   *health.Checks
 	starts   *starts
 	home     home
 	repairs  *repairs
@@ -190,8 +191,8 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	if options.AntiSpoofing.judges() {
 		a.model.judgesSources()
 	}
-	a.health = &health{unsynced: a.unsynced, cutOff: options.Words.CutOff}
-	a.enforcer.progress = a.health.begin
+	a.health = &health.Checks{Unsynced: a.unsynced, CutOff: options.Words.CutOff}
+	a.enforcer.progress = a.health.Begin
 	a.raw.pods = a.model.withRawSockets
 	a.enforcer.metrics.AskForRawSockets(a.raw.names)
 	recorder := mgr.GetEventRecorder("moat-agent")
@@ -377,7 +378,7 @@ func (a *Agent) sayWhatIsMissing(ctx context.Context) {
 		if err == nil {
 			err = a.storage.Check(ctx)
 		}
-		a.health.waiting(err)
+		a.health.Waiting(err)
 		a.log.Info("Waiting for the API server; the kernel's rules are left as they are", "missing", a.unsynced(), "error", err)
 		if !backoff.Sleep(ctx, waitNotice-firstNotice) {
 			return
@@ -387,7 +388,7 @@ func (a *Agent) sayWhatIsMissing(ctx context.Context) {
 
 // sync makes one pass and tells the health checks and the reporter about it.
 func (a *Agent) sync(ctx context.Context) error {
-	a.health.begin()
+	a.health.Begin()
 	start, before := time.Now(), a.enforcer.backend
 	if event := a.model.takeEvent(); a.event.IsZero() {
 		a.event = event
@@ -398,7 +399,7 @@ func (a *Agent) sync(ctx context.Context) error {
 	}
 	degraded := a.degradations(start)
 	a.sayWhetherCutOff()
-	if a.health.end(err) {
+	if a.health.End(err) {
 		a.log.Info("The kernel holds the rules of all policies", "backend", a.enforcer.backend, "policies", len(a.enforcer.view.selecting))
 	}
 	if ctx.Err() != nil {

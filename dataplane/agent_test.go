@@ -27,6 +27,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/apiservertest"
+	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/nodetest"
@@ -188,7 +189,7 @@ spec:
 	require.NoError(t, s.admin.Create(t.Context(), np))
 	s.eventually(func() bool { return s.enforces(np) }, "the report names the policy")
 	require.False(t, reaches(), "what is reported is in force")
-	require.NoError(t, s.agent.health.ready())
+	require.NoError(t, s.agent.health.Ready())
 
 	report := s.report()
 	require.Equal(t, "iptables-nft", report.Status.Backend)
@@ -271,7 +272,7 @@ func TestAgentWithoutAPIServer(t *testing.T) {
 	go func() { ended <- s.node.Do(func() error { return agent.Start(ctx) }) }()
 	time.Sleep(200 * time.Millisecond)
 	answer := httptest.NewRecorder()
-	agent.health.handler(Holder{}).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/readyz", nil))
+	agent.health.Handler(health.Holder{}).ServeHTTP(answer, httptest.NewRequest(http.MethodGet, "/readyz", nil))
 	require.Equal(t, http.StatusServiceUnavailable, answer.Code)
 	require.Equal(t, "waiting for the API server to list pods, namespaces, networkpolicies, nodes\n", answer.Body.String())
 	require.NotContains(t, runIn(t, s.node.Host, "iptables-nft-save", "-t", "mangle"), "MOAT-", "nothing is written before the caches are synced")

@@ -3,7 +3,6 @@ package dataplane
 import (
 	"context"
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/moat-dev/moat/dataplane/compile"
@@ -98,13 +97,4 @@ func (e *enforcer) leaveOther(ctx context.Context, family ruleset.Family) error 
 func (e *enforcer) writes(families []ruleset.Family) bool {
 	return len(e.runners) == len(families) &&
 		!slices.ContainsFunc(families, func(family ruleset.Family) bool { return e.runners[family] == nil })
-}
-
-// nodeFamilies leaves out IPv6 where the kernel has none: there is no such
-// traffic to filter then. The module may be loaded later.
-func nodeFamilies() []ruleset.Family {
-	if _, err := os.Stat("/proc/net/if_inet6"); err != nil {
-		return []ruleset.Family{ruleset.IPv4}
-	}
-	return ruleset.Families()
 }

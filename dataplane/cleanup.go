@@ -6,13 +6,13 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/health"
+	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -20,8 +20,6 @@ import (
 
 // Limits of Cleanup.
 const (
-	// healthWait is how long a running agent may take to answer.
-	healthWait = 3 * time.Second
 	// busyWait is how long sets may stay in use after their rules went: with nft the
 	// kernel lets go of them a moment later.
 	busyWait = 5 * time.Second
@@ -42,8 +40,8 @@ var errAgentRuns = errors.New("an agent still runs on this node and would put th
 // So once all sets are gone no rule of Moat's filters anything, not even in a table
 // that can't be read.
 func Cleanup(ctx context.Context, healthAddress string, out io.Writer) error {
-	if _, answered := askHealth(ctx, healthAddress); answered {
-		return fmt.Errorf("asking http://%s/healthz: %w: it is %s", healthAddress, errAgentRuns, heldBy(ctx, healthAddress))
+	if _, answered := health.Ask(ctx, healthAddress); answered {
+		return fmt.Errorf("asking http://%s/healthz: %w: it is %s", healthAddress, errAgentRuns, health.HeldBy(ctx, healthAddress))
 	}
 	return Remove(ctx, out)
 }
@@ -67,25 +65,6 @@ func Remove(ctx context.Context, out io.Writer) error {
 	return err
 }
 
-// Stay answers the kubelet's probes at the address with "ok" until the context ends:
-// a pod that cleaned its node is ready as long as it is there.
-func Stay(ctx context.Context, healthAddress string) error {
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", healthAddress)
-	if err != nil {
-		return fmt.Errorf("listening for the kubelet's probes: %w", err)
-	}
-	clean := answer(func() error { return nil })
-	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", clean)
-	mux.HandleFunc("/readyz", clean)
-	server := &http.Server{Handler: mux, ReadHeaderTimeout: healthWait}
-	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("answering the kubelet's probes: %w", err)
-	}
-	return nil
-}
-
 // cleanup is one run of Cleanup.
 type cleanup struct {
 	out     io.Writer
@@ -105,7 +84,7 @@ func (c *cleanup) printf(format string, args ...any) { _, _ = fmt.Fprintf(c.out,
 func (c *cleanup) removeRules(ctx context.Context) error {
 	var errs []error
 	for _, backend := range []iptables.Backend{iptables.NFT, iptables.Legacy} {
-		for _, family := range nodeFamilies() {
+		for _, family := range host.Families() {
 			errs = append(errs, c.removeRulesOf(ctx, backend, family))
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 
+	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 )
 
@@ -167,15 +168,15 @@ func TestCleanupRefusesBesideAnAgent(t *testing.T) {
 		return s.node.Do(func() error { return Cleanup(t.Context(), address, io.Discard) })
 	}
 	for name, handler := range map[string]http.Handler{
-		"moat-system/moat-agent-x":     (&health{}).handler(Holder{Namespace: "moat-system", Pod: "moat-agent-x"}),
-		"an agent of an older version": answer(func() error { return io.ErrUnexpectedEOF }),
+		"moat-system/moat-agent-x":     (&health.Checks{}).Handler(health.Holder{Namespace: "moat-system", Pod: "moat-agent-x"}),
+		"an agent of an older version": health.Answer(func() error { return io.ErrUnexpectedEOF }),
 	} {
-		var port *HealthPort
+		var port *health.Port
 		require.NoError(t, s.node.Do(func() (err error) {
-			port, err = ClaimHealthPort(t.Context(), address, Holder{}, logr.Discard())
+			port, err = health.Claim(t.Context(), address, health.Holder{}, logr.Discard())
 			return err
 		}))
-		port.serve(handler)
+		port.ServeHandler(handler)
 		err := cleanUp()
 		require.ErrorIs(t, err, errAgentRuns)
 		require.ErrorContains(t, err, "it is "+name)

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 )
@@ -19,7 +20,7 @@ import (
 // asks returns what the kubelet gets for an answer.
 func (s *agentScene) asks(path string) (int, string) {
 	w := httptest.NewRecorder()
-	s.agent.health.handler(Holder{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+	s.agent.health.Handler(health.Holder{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 	return w.Code, strings.TrimSpace(w.Body.String())
 }
 

@@ -22,6 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
@@ -142,7 +143,7 @@ func TestADegradedAgentIsReady(t *testing.T) {
 	require.Contains(t, s.nodeEvent(v1alpha1.NodeReasonProxyModeIPVS).Note, "kube-ipvs0")
 	for _, path := range []string{"/readyz", "/healthz"} {
 		w := httptest.NewRecorder()
-		s.agent.health.handler(Holder{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		s.agent.health.Handler(health.Holder{}).ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
 		require.Equal(t, http.StatusOK, w.Code, "%s: %s", path, w.Body)
 	}
 

@@ -118,7 +118,7 @@ func newEnforcer(requested iptables.Backend) *enforcer {
 	m := newMetrics()
 	return &enforcer{
 		requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {},
-		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{}, attempts: newAttempts(), families: nodeFamilies,
+		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{}, attempts: newAttempts(), families: host.Families,
 		budgets: newBudgets(budget.Defaults(), BudgetEnforce), sources: newSources(), pace: newPace(),
 	}
 }

@@ -5,6 +5,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -19,9 +20,12 @@ type home struct {
 // as far as the agent has seen. It is safe for concurrent use.
 func (a *Agent) NamespaceEnds() bool { return a.home.ends.Load() }
 
+// Checks are the agent's health checks.
+func (a *Agent) Checks() *health.Checks { return a.health }
+
 // Ending makes the agent say that it isn't ready any more, since it was told to end. It
 // goes on enforcing until its manager stops.
-func (a *Agent) Ending() { a.health.leave() }
+func (a *Agent) Ending() { a.health.Leave() }
 
 func (a *Agent) setNamespace(n *policy.Namespace) {
 	if n.Name == a.home.name {

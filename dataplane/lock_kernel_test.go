@@ -37,9 +37,9 @@ func TestALockThatIsHeldForLong(t *testing.T) {
 		synced := apimeta.FindStatusCondition(s.report().Status.Conditions, v1alpha1.NodeConditionDataplaneSynced)
 		return synced != nil && synced.Reason == v1alpha1.NodeReasonLockUnavailable
 	}
-	require.Eventually(t, func() bool { return s.agent.health.alive() == nil && locked() }, 40*time.Second, 100*time.Millisecond, "it says that it waits for the lock")
-	require.NoError(t, s.agent.health.alive())
-	require.ErrorContains(t, s.agent.health.ready(), "xtables lock")
+	require.Eventually(t, func() bool { return s.agent.health.Alive() == nil && locked() }, 40*time.Second, 100*time.Millisecond, "it says that it waits for the lock")
+	require.NoError(t, s.agent.health.Alive())
+	require.ErrorContains(t, s.agent.health.Ready(), "xtables lock")
 	require.False(t, peer.Ping(server.Addrs[0], silentAfter), "the rules stay")
 	require.NotNil(t, s.failureOf(second.UID))
 	require.Zero(t, scrape(t, s.agent.enforcer.metrics)["quarantined_policies"])
@@ -47,7 +47,7 @@ func TestALockThatIsHeldForLong(t *testing.T) {
 
 	require.NoError(t, unix.Flock(int(file.Fd()), unix.LOCK_UN))
 	freed := time.Now()
-	require.Eventually(t, func() bool { return s.agent.health.ready() == nil }, 10*time.Second, 20*time.Millisecond)
+	require.Eventually(t, func() bool { return s.agent.health.Ready() == nil }, 10*time.Second, 20*time.Millisecond)
 	t.Logf("ready %v after the lock was free", time.Since(freed))
 	s.eventually(func() bool { return s.enforces(second) }, "and so is the policy")
 	s.stop()

@@ -21,6 +21,7 @@ import (
 	"github.com/moat-dev/moat/dataplane"
 	"github.com/moat-dev/moat/dataplane/departure"
 	"github.com/moat-dev/moat/dataplane/departure/lookout"
+	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/policystore"
@@ -33,7 +34,7 @@ const defaultHealthAddress = "127.0.0.1:9471"
 // agentOptions are the agent's flags.
 type agentOptions struct {
 	nodeName       string
-	pod            dataplane.Holder // the agent's own
+	pod            health.Holder // the agent's own
 	backend        string
 	sysctlDir      string
 	podStartGuard  string
@@ -130,7 +131,7 @@ func runAgent(ctx context.Context, args []string) error {
 	}
 	watch.GatherEvents(kubeconfig)
 	useOneCore()
-	port, err := dataplane.ClaimHealthPort(ctx, options.healthAddress, options.pod, logger)
+	port, err := health.Claim(ctx, options.healthAddress, options.pod, logger)
 	if ctx.Err() != nil { // it was told to end before it began
 		return nil
 	}
@@ -146,7 +147,7 @@ func runAgent(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	port.Serve(a.dataplane)
+	port.Serve(a.dataplane.Checks())
 	logger.Info("starting the agent", "version", versionString(), "node", options.nodeName, "apiServer", kubeconfig.Host)
 	decided := a.decideAtEnd(ctx, running, stop)
 	if err := startManager(running, a.manager); err != nil {

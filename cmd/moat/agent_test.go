@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/dataplane"
+	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 )
 
@@ -63,7 +64,7 @@ func TestAgentFlags(t *testing.T) {
 	t.Setenv("POD_NAMESPACE", "moat-system")
 	t.Setenv("POD_NAME", "moat-agent-x")
 	flags, options := agentFlags()
-	require.Equal(t, dataplane.Holder{Namespace: "moat-system", Pod: "moat-agent-x"}, options.pod)
+	require.Equal(t, health.Holder{Namespace: "moat-system", Pod: "moat-agent-x"}, options.pod)
 	require.NoError(t, parseFlags(flags, nil))
 	require.NoError(t, options.validate())
 	require.Equal(t, "from-environment", options.nodeName)

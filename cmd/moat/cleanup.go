@@ -9,6 +9,7 @@ import (
 	"log"
 
 	"github.com/moat-dev/moat/dataplane"
+	"github.com/moat-dev/moat/dataplane/health"
 )
 
 const cleanupHelp = `
@@ -62,5 +63,5 @@ func runCleanup(ctx context.Context, args []string, stdout io.Writer) error {
 	if _, err := fmt.Fprintln(stdout, "nothing of Moat is left on this node"); err != nil || !options.stay {
 		return err
 	}
-	return dataplane.Stay(ctx, options.healthAddress)
+	return health.Stay(ctx, options.healthAddress)
 }

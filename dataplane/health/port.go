@@ -1,4 +1,4 @@
-package dataplane
+package health
 
 import (
 	"bufio"
@@ -35,6 +35,9 @@ const (
 
 	// headerWithin is how long a client of the health checks may take to ask.
 	headerWithin = 10 * time.Second
+
+	// healthWait is how long a running agent may take to answer.
+	healthWait = 3 * time.Second
 )
 
 // Holder is the pod of the agent that holds a node's health port.
@@ -58,30 +61,30 @@ func (h Holder) isAsked(r *http.Request) error {
 	return nil
 }
 
-// HealthPort is an agent's claim on its node: while an agent holds the address, no other
+// Port is an agent's claim on its node: while an agent holds the address, no other
 // one writes to the kernel.
-type HealthPort struct {
+type Port struct {
 	listener net.Listener
 	holder   Holder
 	server   *http.Server
 }
 
-// ClaimHealthPort waits until the address is free and takes it. While another agent has
+// Claim waits until the address is free and takes it. While another agent has
 // it, the log names that agent's pod. When the context ends it returns the context's
 // error.
-func ClaimHealthPort(ctx context.Context, address string, holder Holder, log logr.Logger) (*HealthPort, error) {
+func Claim(ctx context.Context, address string, holder Holder, log logr.Logger) (*Port, error) {
 	var said time.Time
 	for {
 		listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", address)
 		if err == nil {
-			return &HealthPort{listener: listener, holder: holder}, nil
+			return &Port{listener: listener, holder: holder}, nil
 		}
 		if !errors.Is(err, syscall.EADDRINUSE) {
 			return nil, fmt.Errorf("listening for health checks: %w", err)
 		}
 		if time.Since(said) >= portNotice {
 			said = time.Now()
-			log.Info("Waiting for the health port, and writing nothing to the kernel until then: another agent of this node has it", "address", address, "heldBy", heldBy(ctx, address))
+			log.Info("Waiting for the health port, and writing nothing to the kernel until then: another agent of this node has it", "address", address, "heldBy", HeldBy(ctx, address))
 		}
 		if !backoff.Sleep(ctx, portPoll) {
 			return nil, ctx.Err()
@@ -89,25 +92,25 @@ func ClaimHealthPort(ctx context.Context, address string, holder Holder, log log
 	}
 }
 
-// Serve answers the health checks for the agent until Close.
-func (p *HealthPort) Serve(a *Agent) { p.serve(a.health.handler(p.holder)) }
+// Serve answers the health checks until Close.
+func (p *Port) Serve(checks *Checks) { p.ServeHandler(checks.Handler(p.holder)) }
 
-func (p *HealthPort) serve(handler http.Handler) {
+func (p *Port) ServeHandler(handler http.Handler) {
 	p.server = &http.Server{Handler: handler, ReadHeaderTimeout: headerWithin}
 	go func() { _ = p.server.Serve(p.listener) }() // ends with Close
 }
 
 // Close gives the address back: another agent may begin.
-func (p *HealthPort) Close() {
+func (p *Port) Close() {
 	if p.server != nil {
 		_ = p.server.Close()
 	}
 	_ = p.listener.Close()
 }
 
-// heldBy says who answers at the address.
-func heldBy(ctx context.Context, address string) string {
-	header, answered := askHealth(ctx, address)
+// HeldBy says who answers at the address.
+func HeldBy(ctx context.Context, address string) string {
+	header, answered := Ask(ctx, address)
 	switch holder := header.Get(holderHeader); {
 	case !answered:
 		return "a program that does not answer as an agent does"
@@ -118,10 +121,10 @@ func heldBy(ctx context.Context, address string) string {
 	}
 }
 
-// askHealth asks the health check at the address and returns the answer's header, if
+// Ask asks the health check at the address and returns the answer's header, if
 // an agent answers. It dials by itself since an http.Client does so on a thread of its
 // own, which may be in another network namespace.
-func askHealth(ctx context.Context, address string) (header http.Header, answered bool) {
+func Ask(ctx context.Context, address string) (header http.Header, answered bool) {
 	ctx, cancel := context.WithTimeout(ctx, healthWait)
 	defer cancel()
 	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
@@ -143,4 +146,23 @@ func askHealth(ctx context.Context, address string) (header http.Header, answere
 	}
 	_ = response.Body.Close()
 	return response.Header, response.StatusCode == http.StatusOK || response.StatusCode == http.StatusServiceUnavailable
+}
+
+// Stay answers the kubelet's probes at the address with "ok" until the context ends:
+// a pod that cleaned its node is ready as long as it is there.
+func Stay(ctx context.Context, healthAddress string) error {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", healthAddress)
+	if err != nil {
+		return fmt.Errorf("listening for the kubelet's probes: %w", err)
+	}
+	clean := Answer(func() error { return nil })
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", clean)
+	mux.HandleFunc("/readyz", clean)
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: healthWait}
+	defer context.AfterFunc(ctx, func() { _ = server.Close() })()
+	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("answering the kubelet's probes: %w", err)
+	}
+	return nil
 }

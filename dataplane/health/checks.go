@@ -1,4 +1,4 @@
-package dataplane
+package health
 
 import (
 	"errors"
@@ -21,10 +21,10 @@ const (
 	staleAfter = 30 * time.Second
 )
 
-// health answers the kubelet's questions. It is safe for concurrent use.
-type health struct {
-	unsynced func() []string // what the model still lacks; immutable
-	cutOff   func() error    // says which watch hears nothing; immutable
+// Checks answers the kubelet's questions. It is safe for concurrent use.
+type Checks struct {
+	Unsynced func() []string // what the model still lacks; immutable
+	CutOff   func() error    // says which watch hears nothing; immutable
 
 	mu      sync.Mutex
 	running time.Time // when the present pass began; zero between passes
@@ -35,29 +35,29 @@ type health struct {
 	leaving     bool  // the agent was told to end
 }
 
-// leave notes that the agent was told to end. It stays alive until it has.
-func (h *health) leave() {
+// Leave notes that the agent was told to end. It stays alive until it has.
+func (h *Checks) Leave() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.leaving = true
 }
 
-// waiting notes why the model isn't complete yet.
-func (h *health) waiting(err error) {
+// Waiting notes why the model isn't complete yet.
+func (h *Checks) Waiting(err error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.unreachable = err
 }
 
-func (h *health) begin() {
+func (h *Checks) Begin() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.running = time.Now()
 }
 
-// end notes the outcome of a pass and reports whether it is the first good one,
+// End notes the outcome of a pass and reports whether it is the first good one,
 // at all or after a bad one.
-func (h *health) end(err error) (recovered bool) {
+func (h *Checks) End(err error) (recovered bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	recovered = err == nil && (h.good.IsZero() || h.err != nil)
@@ -68,14 +68,14 @@ func (h *health) end(err error) (recovered bool) {
 	return recovered
 }
 
-// handler serves /healthz and /readyz. They answer 200 and "ok", or 503 and what
+// Handler serves /healthz and /readyz. They answer 200 and "ok", or 503 and what
 // is wrong: controller-runtime's own server withholds the reason. Every answer names
 // the agent's pod.
-func (h *health) handler(holder Holder) http.Handler {
+func (h *Checks) Handler(holder Holder) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("/healthz", answer(h.alive))
+	mux.HandleFunc("/healthz", Answer(h.Alive))
 	mux.HandleFunc("/readyz", func(w http.ResponseWriter, r *http.Request) {
-		answer(func() error { return errors.Join(holder.isAsked(r), h.ready()) })(w, r)
+		Answer(func() error { return errors.Join(holder.isAsked(r), h.Ready()) })(w, r)
 	})
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set(holderHeader, holder.String())
@@ -83,7 +83,7 @@ func (h *health) handler(holder Holder) http.Handler {
 	})
 }
 
-func answer(check func() error) http.HandlerFunc {
+func Answer(check func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if err := check(); err != nil {
 			http.Error(w, err.Error(), http.StatusServiceUnavailable)
@@ -93,10 +93,10 @@ func answer(check func() error) http.HandlerFunc {
 	}
 }
 
-// ready returns nil while the kernel holds what the API server holds, as far as the agent
+// Ready returns nil while the kernel holds what the API server holds, as far as the agent
 // has heard of it in the last minutes.
-func (h *health) ready() error {
-	missing := h.unsynced()
+func (h *Checks) Ready() error {
+	missing := h.Unsynced()
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	switch {
@@ -113,12 +113,12 @@ func (h *health) ready() error {
 	case time.Since(h.good) > staleAfter:
 		return fmt.Errorf("the last good sync was %s ago", time.Since(h.good).Round(time.Second))
 	}
-	return h.cutOff()
+	return h.CutOff()
 }
 
-// alive returns nil while the sync loop moves on. An API server that is away is no reason
+// Alive returns nil while the sync loop moves on. An API server that is away is no reason
 // for a restart.
-func (h *health) alive() error {
+func (h *Checks) Alive() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if !h.running.IsZero() && time.Since(h.running) > stuckAfter {

@@ -1,4 +1,4 @@
-package dataplane
+package health
 
 import (
 	"context"
@@ -36,14 +36,14 @@ func (s *spoken) says(text string) bool {
 // The second agent of a node waits until the first has given the port back, and names it.
 func TestAnAgentWaitsForTheHealthPort(t *testing.T) {
 	t.Parallel()
-	first, err := ClaimHealthPort(t.Context(), "127.0.0.1:0", Holder{}, logr.Discard())
+	first, err := Claim(t.Context(), "127.0.0.1:0", Holder{}, logr.Discard())
 	require.NoError(t, err)
 	address := first.listener.Addr().String()
-	first.serve((&health{}).handler(Holder{Namespace: "moat-system", Pod: "moat-agent-x"}))
+	first.ServeHandler((&Checks{}).Handler(Holder{Namespace: "moat-system", Pod: "moat-agent-x"}))
 
-	log, claimed := &spoken{}, make(chan *HealthPort, 1)
+	log, claimed := &spoken{}, make(chan *Port, 1)
 	go func() {
-		second, err := ClaimHealthPort(t.Context(), address, Holder{}, log.logger())
+		second, err := Claim(t.Context(), address, Holder{}, log.logger())
 		if err == nil {
 			claimed <- second
 		}
@@ -72,12 +72,12 @@ func TestAnAgentThatWaitsForTheHealthPortEnds(t *testing.T) {
 	log, ended := &spoken{}, make(chan error, 1)
 	ctx, cancel := context.WithCancel(t.Context())
 	go func() {
-		_, err := ClaimHealthPort(ctx, listener.Addr().String(), Holder{}, log.logger())
+		_, err := Claim(ctx, listener.Addr().String(), Holder{}, log.logger())
 		ended <- err
 	}()
 	require.Eventually(t, func() bool { return log.says("does not answer as an agent does") }, 10*time.Second, time.Millisecond)
 	cancel()
 	require.ErrorIs(t, <-ended, context.Canceled)
-	_, err = ClaimHealthPort(t.Context(), "192.0.2.1:9471", Holder{}, logr.Discard())
+	_, err = Claim(t.Context(), "192.0.2.1:9471", Holder{}, logr.Discard())
 	require.ErrorContains(t, err, "listening for health checks", "an address that isn't the node's")
 }
