@@ -105,18 +105,11 @@ func closeThose(endpoints []policy.Endpoint, held func(*policy.Policy) bool) []p
 	for i := range closed {
 		for d, isolating := range closed[i].Isolating {
 			if slices.ContainsFunc(isolating, held) {
-				closed[i].Isolating[d] = []*policy.Policy{allowsNothing}
+				closed[i].Isolating[d] = []*policy.Policy{policy.AllowsNothing}
 			}
 		}
 	}
 	return closed
-}
-
-// Count implements budget.Pods.
-func (m *model) Count(selected *policy.PodPeer, most int) (addresses, ports int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.index.Count(selected, most)
 }
 
 // ratios returns which part of the node's budgets is used: of sets and elements what the

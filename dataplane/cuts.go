@@ -112,17 +112,18 @@ func (c *cuts) follow(found *findings, m *model, v *view, now time.Time) (flows 
 		return 0
 	}
 	lookup := newNodeLookup(m, v, c.own)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for class, cut := range c.classes {
-		// One look may miss an entry, when the kernel makes its table larger.
-		over := found != nil && cut.seen.Before(c.lastLook) && (class.Protocol != policy.TCP || now.Sub(cut.seen) > lateFor)
-		cut.by = lookup.forbids(&class)
-		c.classes[class] = cut
-		if over || cut.by == (causes{}) {
-			delete(c.classes, class)
+	m.peers(func(p peers) {
+		lookup.peers = p
+		for class, cut := range c.classes {
+			// One look may miss an entry, when the kernel makes its table larger.
+			over := found != nil && cut.seen.Before(c.lastLook) && (class.Protocol != policy.TCP || now.Sub(cut.seen) > lateFor)
+			cut.by = lookup.forbids(&class)
+			c.classes[class] = cut
+			if over || cut.by == (causes{}) {
+				delete(c.classes, class)
+			}
 		}
-	}
+	})
 	if found != nil {
 		c.lastLook = found.at
 	}

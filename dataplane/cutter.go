@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -315,23 +316,21 @@ func (c *cutter) search(m *model, v *view, scan *conntrack.Scan) (*findings, err
 	if err != nil {
 		return nil, err
 	}
-	return &findings{forbidden: judge(newNodeLookup(m, v, own), scan.Classes), own: own}, nil
+	return &findings{forbidden: judge(m, newNodeLookup(m, v, own), scan.Classes), own: own}, nil
 }
 
 // judge returns the classes that are forbidden.
-func judge(l *nodeLookup, classes map[conntrack.Class]int) map[conntrack.Class]int {
+func judge(m *model, l *nodeLookup, classes map[conntrack.Class]int) map[conntrack.Class]int {
 	forbidden := map[conntrack.Class]int{}
-	judged := 0
-	l.model.mu.Lock()
-	defer l.model.mu.Unlock()
-	for class, flows := range classes {
-		if judged++; judged%judgedAtOnce == 0 {
-			l.model.mu.Unlock()
-			l.model.mu.Lock()
-		}
-		if l.forbids(&class) != (causes{}) {
-			forbidden[class] = flows
-		}
+	for some := range slices.Chunk(slices.Collect(maps.Keys(classes)), judgedAtOnce) {
+		m.peers(func(p peers) {
+			l.peers = p
+			for i := range some {
+				if l.forbids(&some[i]) != (causes{}) {
+					forbidden[some[i]] = classes[some[i]]
+				}
+			}
+		})
 	}
 	return forbidden
 }

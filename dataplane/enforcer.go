@@ -19,6 +19,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
+	"github.com/moat-dev/moat/dataplane/selector"
 )
 
 // enforcer brings the kernel of one network namespace to what the model asks
@@ -78,7 +79,7 @@ type enforcer struct {
 	settled bool
 
 	// admitted is what the sets of known pods were last brought to; nil where that is unknown.
-	admitted *view
+	admitted *View
 
 	// overtaken says that sets of known pods followed the model beside the present sync,
 	// so that they aren't what it planned.
@@ -154,7 +155,10 @@ func (e *enforcer) sync(ctx context.Context, m *model) error {
 func (e *enforcer) pass(ctx context.Context, m *model) error {
 	var barErr error
 	if !e.trusted {
-		barErr = m.barOwnAddresses()
+		var own map[netip.Addr]struct{}
+		if own, barErr = host.LocalAddresses(); barErr == nil { // otherwise those stay that were known
+			m.barOwnAddresses(own)
+		}
 	}
 	askErr := m.askNetwork()
 	if e.look(m) {
@@ -221,9 +225,7 @@ func (e *enforcer) openAll(ctx context.Context, m *model) error {
 // upToDate reports whether nothing that the rules depend on has changed since they
 // were last looked at.
 func (e *enforcer) upToDate(m *model) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return e.view != nil && e.view.revision == m.revision
+	return e.view != nil && e.view.revision == m.present()
 }
 
 // look renews the view and reports whether it changed.
@@ -232,14 +234,15 @@ func (e *enforcer) look(m *model) bool {
 	if e.view != nil {
 		since = e.view.revision
 	}
-	v := m.view(since)
-	if v != nil {
+	now := m.view(since)
+	if now != nil {
+		v := &view{View: *now}
 		e.pace.follow(v, func(p *policy.Policy) time.Duration { return e.budgets.work(v, p, m) }, e.begun)
 		e.pace.goOn(m, e.begun)
 		e.budgets.closeExpensive(v, m)
 		e.view = v
 	}
-	return v != nil
+	return now != nil
 }
 
 // followLinks looks where the isolated pods and those of other nodes are and reports
@@ -304,35 +307,36 @@ func (e *enforcer) compile() {
 // them.
 func (e *enforcer) planSets(m *model) (ipset.Plan, error) {
 	e.same = e.trusted && !e.recompiled
+	var plan ipset.Plan
 	if e.same {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		var plan ipset.Plan
-		followMembers(&plan, e.known, m.index)
+		m.members(func(index *selector.Index) { followMembers(&plan, e.known, index) })
 		return plan, nil
 	}
 	if e.trusted {
-		m.mu.Lock()
-		defer m.mu.Unlock()
-		m.index.Want(wantedSets(e.outputs))
-		return incrementalPlan(e.known, declaredSets(e.outputs), m.index), nil
+		m.members(func(index *selector.Index) {
+			index.Want(wantedSets(e.outputs))
+			plan = incrementalPlan(e.known, declaredSets(e.outputs), index)
+		})
+		return plan, nil
 	}
 	have, err := e.sets.Read()
 	if err != nil {
 		return ipset.Plan{}, err
 	}
 	isolated := takeIsolated(have, e.outputs)
-
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.index.Want(wantedSets(e.outputs))
-	plan := ipset.Diff(have, fullSets(e.outputs, m.index))
+	var expected ipset.Plan
+	m.members(func(index *selector.Index) {
+		index.Want(wantedSets(e.outputs))
+		plan = ipset.Diff(have, fullSets(e.outputs, index))
+		if e.settled {
+			expected = incrementalPlan(e.known, declaredSets(e.outputs), index)
+		} else {
+			index.Changes(func(string, policy.Element, bool) {}) // in the plan already
+		}
+	})
 	if e.settled {
-		expected := incrementalPlan(e.known, declaredSets(e.outputs), m.index)
 		found := foreignSets(e.refusals.outOfPlan(&plan), e.refusals.outOfPlan(&expected), isolated, e.isolated)
 		e.damage.add(damage{metrics.RepairSet: found}, e.metrics)
-	} else {
-		m.index.Changes(func(string, policy.Element, bool) {}) // in the plan already
 	}
 	clear(e.refusals) // the plan tries them again
 	e.isolated, e.sizes = isolated, sizesOf(have)
@@ -350,7 +354,7 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 	wantIsolated := isolatedState(e.outputs)
 	isolated := ipset.Diff(e.isolated, wantIsolated)
 	local := takeLocal(&isolated, wantIsolated, e.guardStands)
-	local.overtake(e.admitted, e.view)
+	local.overtake(e.admitted, &e.view.View)
 	e.stricter = e.stricter || len(isolated.Add) > 0
 	errs := []error{
 		e.sets.Grow(plan),
@@ -358,8 +362,8 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 		e.sets.Delete(isolated.Delete),
 		e.sets.Add(local.early),
 	}
-	if errors.Join(errs[1:]...) == nil && e.admitted.at() < e.view.at() {
-		e.admitted = e.view
+	if errors.Join(errs[1:]...) == nil && e.admitted.at() < e.view.revision {
+		e.admitted = &e.view.View
 	}
 	if !ipset.IsUnmade(errs[0]) { // otherwise rules would look up what isn't there
 		restore()
@@ -367,7 +371,7 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 	if err := errors.Join(append(errs, e.sets.Add(isolated.Add))...); err != nil {
 		return false, errors.Join(err, e.broken.orNil(), e.sets.Delete(plan.Delete))
 	}
-	local.overtake(e.admitted, e.view)
+	local.overtake(e.admitted, &e.view.View)
 	if err := e.sets.Add(local.entering(e.broken)); err != nil {
 		return false, errors.Join(err, e.broken.orNil())
 	}

@@ -56,10 +56,10 @@ func TestPoliciesAreInForceByFamily(t *testing.T) {
 		e.Isolating[policy.Ingress] = []*policy.Policy{p}
 		return e
 	}
-	v := &view{
+	v := &view{View: View{
 		selecting: []*policy.Policy{four, both},
 		endpoints: []policy.Endpoint{endpoint(four, "10.244.1.10"), endpoint(both, "10.244.1.11", "fd00::11")},
-	}
+	}}
 	six := familyErrors{ruleset.IPv6: errors.New("no")}
 	for _, row := range []struct {
 		err     error

@@ -144,7 +144,7 @@ func (p *hostilePass) requireWithinCount(t *testing.T, seed uint64) {
 	limits := budget.Defaults()
 	for i := range p.outputs {
 		for _, chain := range p.outputs[i].Ruleset.Chains {
-			if origins := p.outputs[i].Origins[chain.Name]; len(origins) > 0 && origins[0] != allowsNothing {
+			if origins := p.outputs[i].Origins[chain.Name]; len(origins) > 0 && origins[0] != policy.AllowsNothing {
 				rules := len(chain.Rules) - 1 // the last one drops
 				require.LessOrEqual(t, rules, limits.Policy[budget.Rules], "rules that one packet is compared with")
 				built[budget.Rules] += rules

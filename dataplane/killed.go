@@ -102,7 +102,7 @@ func (e *enforcer) weights() map[policyID]int {
 		change := iptables.Diff(e.tables[family], e.desired[family])
 		for _, chain := range change.Write {
 			for _, p := range e.outputs[i].Origins[chain] {
-				if p != allowsNothing {
+				if p != policy.AllowsNothing {
 					weights[idOf(p)] += len(e.desired[family].Chains[chain])
 				}
 			}

@@ -40,7 +40,7 @@ func (e *enforcer) meanwhile(m *model, work func()) {
 type doorkeeper struct {
 	sets    *ipset.Kernel
 	model   *model
-	seen    *view // what the sets were last brought to; nil: nothing that is known
+	seen    *View // what the sets were last brought to; nil: nothing that is known
 	changed bool
 }
 
@@ -89,7 +89,7 @@ func (d *doorkeeper) follow() {
 // being written: pods that nothing isolates enter, and addresses leave that no pod has any
 // more, or that an isolated pod has got from another one. Where nothing is known of before,
 // isolated pods stay inside.
-func passing(family ruleset.Family, inside ruleset.Members, before, now *view) (enter, leave []ipset.Change) {
+func passing(family ruleset.Family, inside ruleset.Members, before, now *View) (enter, leave []ipset.Change) {
 	name := compile.LocalSet(family)
 	had, has := occupantsOf(before), occupantsOf(now)
 	for addr, occupant := range has {
@@ -111,7 +111,7 @@ func passing(family ruleset.Family, inside ruleset.Members, before, now *view) (
 // overtake makes the changes of the sets of known pods agree with what these sets were
 // brought to beside the present sync, which saw the model before that. What is left out is
 // the next sync's to do.
-func (l *localChanges) overtake(admitted, planned *view) {
+func (l *localChanges) overtake(admitted, planned *View) {
 	if admitted.at() <= planned.at() {
 		return
 	}
@@ -127,7 +127,7 @@ func (l *localChanges) overtake(admitted, planned *view) {
 }
 
 // at returns a view's revision, which is zero for none.
-func (v *view) at() uint64 {
+func (v *View) at() uint64 {
 	if v == nil {
 		return 0
 	}
@@ -145,7 +145,7 @@ type occupant struct {
 func (o occupant) is(other occupant) bool { return o.key == other.key && o.uid == other.uid }
 
 // occupantsOf returns who has the addresses of the node's pods. A nil view has none.
-func occupantsOf(v *view) map[netip.Addr]occupant {
+func occupantsOf(v *View) map[netip.Addr]occupant {
 	if v == nil {
 		return nil
 	}

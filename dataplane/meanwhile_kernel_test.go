@@ -141,7 +141,7 @@ func TestPassing(t *testing.T) {
 		}
 		return p
 	}
-	isolating := func(v *view, pods ...*policy.Pod) *view {
+	isolating := func(v *View, pods ...*policy.Pod) *View {
 		for _, p := range pods {
 			v.endpoints = append(v.endpoints, policy.Endpoint{Pod: p, Isolating: [policy.Directions][]*policy.Policy{{{}}}})
 		}
@@ -150,22 +150,22 @@ func TestPassing(t *testing.T) {
 	first, second := pod("first", "1", "10.0.0.1"), pod("second", "2", "10.0.0.1")
 	for name, row := range map[string]struct {
 		inside      []string
-		before, now *view
+		before, now *View
 		enter       []string
 		leave       []string
 	}{
-		"an open pod comes":                     {nil, &view{}, &view{local: []*policy.Pod{first}}, []string{"10.0.0.1"}, nil},
-		"another family's pod comes":            {nil, &view{}, &view{local: []*policy.Pod{pod("p", "1", "fd00::1")}}, nil, nil},
-		"an isolated pod comes":                 {nil, &view{}, isolating(&view{local: []*policy.Pod{first}}, first), nil, nil},
-		"a pod goes":                            {[]string{"10.0.0.1"}, &view{local: []*policy.Pod{first}}, &view{}, nil, []string{"10.0.0.1"}},
-		"a pod becomes isolated":                {[]string{"10.0.0.1"}, &view{local: []*policy.Pod{first}}, isolating(&view{local: []*policy.Pod{first}}, first), nil, nil},
-		"an isolated pod gets another's":        {[]string{"10.0.0.1"}, &view{local: []*policy.Pod{first}}, isolating(&view{local: []*policy.Pod{second}}, second), nil, []string{"10.0.0.1"}},
-		"an open pod gets another's":            {[]string{"10.0.0.1"}, &view{local: []*policy.Pod{first}}, &view{local: []*policy.Pod{second}}, nil, nil},
-		"a pod of that name is made anew":       {[]string{"10.0.0.1"}, &view{local: []*policy.Pod{first}}, isolating(&view{local: []*policy.Pod{pod("first", "3", "10.0.0.1")}}, first), nil, []string{"10.0.0.1"}},
-		"nobody knows who had it":               {[]string{"10.0.0.1"}, nil, isolating(&view{local: []*policy.Pod{first}}, first), nil, nil},
-		"nobody knows who had what goes":        {[]string{"10.0.0.1"}, nil, &view{}, nil, []string{"10.0.0.1"}},
-		"an open pod comes first of all":        {nil, nil, &view{local: []*policy.Pod{first}}, []string{"10.0.0.1"}, nil},
-		"two show it, and one of them isolated": {nil, &view{}, isolating(&view{local: []*policy.Pod{first, second}}, first), nil, nil},
+		"an open pod comes":                     {nil, &View{}, &View{local: []*policy.Pod{first}}, []string{"10.0.0.1"}, nil},
+		"another family's pod comes":            {nil, &View{}, &View{local: []*policy.Pod{pod("p", "1", "fd00::1")}}, nil, nil},
+		"an isolated pod comes":                 {nil, &View{}, isolating(&View{local: []*policy.Pod{first}}, first), nil, nil},
+		"a pod goes":                            {[]string{"10.0.0.1"}, &View{local: []*policy.Pod{first}}, &View{}, nil, []string{"10.0.0.1"}},
+		"a pod becomes isolated":                {[]string{"10.0.0.1"}, &View{local: []*policy.Pod{first}}, isolating(&View{local: []*policy.Pod{first}}, first), nil, nil},
+		"an isolated pod gets another's":        {[]string{"10.0.0.1"}, &View{local: []*policy.Pod{first}}, isolating(&View{local: []*policy.Pod{second}}, second), nil, []string{"10.0.0.1"}},
+		"an open pod gets another's":            {[]string{"10.0.0.1"}, &View{local: []*policy.Pod{first}}, &View{local: []*policy.Pod{second}}, nil, nil},
+		"a pod of that name is made anew":       {[]string{"10.0.0.1"}, &View{local: []*policy.Pod{first}}, isolating(&View{local: []*policy.Pod{pod("first", "3", "10.0.0.1")}}, first), nil, []string{"10.0.0.1"}},
+		"nobody knows who had it":               {[]string{"10.0.0.1"}, nil, isolating(&View{local: []*policy.Pod{first}}, first), nil, nil},
+		"nobody knows who had what goes":        {[]string{"10.0.0.1"}, nil, &View{}, nil, []string{"10.0.0.1"}},
+		"an open pod comes first of all":        {nil, nil, &View{local: []*policy.Pod{first}}, []string{"10.0.0.1"}, nil},
+		"two show it, and one of them isolated": {nil, &View{}, isolating(&View{local: []*policy.Pod{first, second}}, first), nil, nil},
 	} {
 		inside := ruleset.Members{}
 		for _, addr := range row.inside {
@@ -194,8 +194,8 @@ func TestOvertake(t *testing.T) {
 		return policy.Endpoint{Pod: p, Isolating: [policy.Directions][]*policy.Policy{{{}}}}
 	}
 	stays, went, closed, came := pod("stays", "10.0.0.1"), pod("went", "10.0.0.2"), pod("closed", "10.0.0.2"), pod("came", "10.0.0.3")
-	planned := &view{revision: 1, local: []*policy.Pod{stays, went}}
-	admitted := &view{revision: 2, local: []*policy.Pod{stays, closed, came}, endpoints: []policy.Endpoint{isolated(closed)}}
+	planned := &View{revision: 1, local: []*policy.Pod{stays, went}}
+	admitted := &View{revision: 2, local: []*policy.Pod{stays, closed, came}, endpoints: []policy.Endpoint{isolated(closed)}}
 	change := func(addr string) ipset.Change {
 		return ipset.Change{Set: compile.LocalSet(ruleset.IPv4), Type: ruleset.HashIP, Member: ruleset.Address(netip.MustParseAddr(addr))}
 	}

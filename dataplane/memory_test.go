@@ -82,7 +82,7 @@ func TestMemory(t *testing.T) {
 	}
 	withPolicies := heap()
 	perPod, perPolicy := int(withPods-base)/(namespaces*100), int(withPolicies-withPods)/(namespaces*20)
-	outputs := compileAll(m.view(0))
+	outputs := compileAll(&view{View: *m.view(0)})
 	m.index.Want(wantedSets(outputs))
 	m.index.Changes(func(string, policy.Element, bool) {})
 	t.Logf("%d bytes a pod, %d bytes a policy, and %d KB for the %d sets of this node", perPod, perPolicy, (heap()-withPolicies)>>10, len(declaredSets(outputs)))

@@ -14,7 +14,6 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policystore"
-	"github.com/moat-dev/moat/dataplane/ruleset"
 	"github.com/moat-dev/moat/dataplane/selector"
 )
 
@@ -103,6 +102,38 @@ func (m *model) takeEvent() time.Time {
 	m.event = time.Time{}
 	return event
 }
+
+// present returns the model's present revision.
+func (m *model) present() uint64 {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.revision
+}
+
+// members calls f with the index of the sets' members while the model is locked: f must not
+// ask the model for anything, and informers wait for it.
+func (m *model) members(f func(*selector.Index)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(m.index)
+}
+
+// peers calls f with what is known of peers while the model is locked: f must not ask the
+// model for anything, nor keep the peers, and informers wait for it.
+func (m *model) peers(f func(peers)) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f(peers{m})
+}
+
+// peers are what a verdict asks of the cluster.
+type peers struct{ model *model }
+
+// Owners returns which pods have an address.
+func (p peers) Owners(addr netip.Addr) policy.Owners { return p.model.addresses.Owners(addr) }
+
+// Namespaces returns the namespaces with their labels.
+func (p peers) Namespaces() policy.Namespaces { return p.model.index.Namespaces() }
 
 func (m *model) setPod(pod *policy.Pod) {
 	m.change(func() { m.enter(m.sandboxes.see(pod)) })
@@ -253,11 +284,11 @@ func (m *model) selectsLocal(p *policy.Policy) bool {
 	return false
 }
 
-// view is what the rules of this node depend on, at one revision.
-type view struct {
+// View is what the rules of this node depend on, at one revision. It is immutable.
+type View struct {
 	revision  uint64
 	local     []*policy.Pod    // the node's pods
-	policies  []*policy.Policy // of the namespaces of these pods, as they are enforced
+	policies  []*policy.Policy // of the namespaces of these pods
 	endpoints []policy.Endpoint
 	selecting []*policy.Policy // of these policies, those that select one of the pods
 	guard     compile.Guard
@@ -265,29 +296,10 @@ type view struct {
 	seen      map[types.UID]string // seenPods
 	sandboxes []sandboxView        // that run
 	exempt    map[string]bool      // namespaces of this node's pods that may send from any address
-
-	// links are those by which connections are judged; the enforcer adds them.
-	links compile.Links
-
-	// waiting are policies of which not the present version is enforced; the enforcer adds
-	// them.
-	waiting map[types.UID]*policy.Policy
-
-	// expensive says of policies that are over budget why, and the endpoints are closed
-	// that these isolate; the enforcer adds it.
-	expensive map[types.UID]error
-
-	// refused says why policies of these are in quarantine or over budget; the enforcer
-	// adds it.
-	refused map[types.UID]error
-
-	// damaged are the families whose rules are not those that were left; the enforcer
-	// adds it.
-	damaged []ruleset.Family
 }
 
 // addrs returns the addresses of the node's pods.
-func (v *view) addrs() []netip.Addr {
+func (v *View) addrs() []netip.Addr {
 	var addrs []netip.Addr
 	for _, pod := range v.local {
 		addrs = append(addrs, pod.Addrs...)
@@ -295,32 +307,15 @@ func (v *view) addrs() []netip.Addr {
 	return addrs
 }
 
-// isolatedPods counts the isolated pods of each direction. There are none in a nil
-// view.
-func (v *view) isolatedPods() [policy.Directions]int {
-	var pods [policy.Directions]int
-	if v == nil {
-		return pods
-	}
-	for i := range v.endpoints {
-		for d := range pods {
-			if v.endpoints[i].Isolated(policy.Direction(d)) {
-				pods[d]++
-			}
-		}
-	}
-	return pods
-}
-
 // view returns the present view, or nil if nothing that it depends on has
 // changed since the given revision.
-func (m *model) view(since uint64) *view {
+func (m *model) view(since uint64) *View {
 	m.mu.Lock()
 	if m.revision == since {
 		m.mu.Unlock()
 		return nil
 	}
-	v := &view{revision: m.revision}
+	v := &View{revision: m.revision}
 	local, policies := m.localPods()
 	v.local, v.guard = local, m.guard.guardOf(local)
 	gone := m.sandboxes.orphans.endpoints(m.node)
@@ -341,8 +336,14 @@ func (m *model) view(since uint64) *view {
 	return v
 }
 
-// enforce takes the policies that are enforced, and the endpoints of orphans.
-func (v *view) enforce(policies []*policy.Policy, gone []policy.Endpoint) {
+// with returns the view with other policies.
+func (v *View) with(policies []*policy.Policy) View {
+	other := *v
+	other.enforce(policies, v.endpoints[len(v.endpoints)-v.gone:])
+	return other
+}
+
+func (v *View) enforce(policies []*policy.Policy, gone []policy.Endpoint) {
 	v.policies = policies
 	v.endpoints = append(policy.Endpoints(v.local, policies), gone...)
 	v.selecting = policy.Selecting(v.local, policies)
@@ -363,4 +364,31 @@ func (m *model) localPods() ([]*policy.Pod, []*policy.Policy) {
 		}
 	}
 	return local, policies
+}
+
+// Count implements budget.Pods.
+func (m *model) Count(selected *policy.PodPeer, most int) (addresses, ports int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.index.Count(selected, most)
+}
+
+// concerns reports whether a policy selects a pod of this node.
+func (m *model) concerns(p *policy.Policy) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.selectsLocal(p)
+}
+
+// withRawSockets returns the pods of this node that may forge packets.
+func (m *model) withRawSockets() []*policy.Pod {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var pods []*policy.Pod
+	for _, pod := range m.local {
+		if pod.RawSockets {
+			pods = append(pods, pod)
+		}
+	}
+	return pods
 }

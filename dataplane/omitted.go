@@ -64,13 +64,6 @@ func (a *Agent) readOmitted(ctx context.Context) {
 	}
 }
 
-// concerns reports whether a policy selects a pod of this node.
-func (m *model) concerns(p *policy.Policy) bool {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.selectsLocal(p)
-}
-
 // omitted says of the policies that have no rules why.
 func omitted(policies []*policy.Policy) map[types.UID]error {
 	reasons := map[types.UID]error{}

@@ -117,7 +117,7 @@ func (o *orphans) endpoints(node string) []policy.Endpoint {
 		pod := &policy.Pod{Namespace: namespace, Name: "gone/" + name, Node: node, Addrs: addrs, Subject: true}
 		endpoint := policy.Endpoint{Pod: pod}
 		for d := range endpoint.Isolating {
-			endpoint.Isolating[d] = []*policy.Policy{allowsNothing}
+			endpoint.Isolating[d] = []*policy.Policy{policy.AllowsNothing}
 		}
 		closed = append(closed, endpoint)
 	}

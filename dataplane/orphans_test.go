@@ -79,7 +79,7 @@ func TestTheOrphanIsTheOneThatTheAPILost(t *testing.T) {
 }
 
 // closedIn returns the addresses of orphans.
-func closedIn(v *view) []string {
+func closedIn(v *View) []string {
 	var closed []string
 	for _, endpoint := range v.endpoints[len(v.endpoints)-v.gone:] {
 		for _, addr := range endpoint.Pod.Addrs {

@@ -87,7 +87,7 @@ func (c *pace) follow(v *view, work func(*policy.Policy) time.Duration, now time
 	for p := range waiting {
 		v.waiting[p.UID] = p
 	}
-	v.enforce(enforced, v.endpoints[len(v.endpoints)-v.gone:])
+	v.View = v.with(enforced)
 	v.selecting = slices.DeleteFunc(v.selecting, func(p *policy.Policy) bool { return strings.HasSuffix(p.Name, waitingSuffix) })
 }
 

@@ -52,7 +52,7 @@ func (p *paced) write(namespace, name, app string, work time.Duration) *policy.P
 }
 
 func (p *paced) look() *view {
-	v := &view{local: p.pods}
+	v := &view{View: View{local: p.pods}}
 	var policies []*policy.Policy
 	for _, name := range []types.NamespacedName{{Namespace: "a", Name: "x"}, {Namespace: "a", Name: "y"}, {Namespace: "a", Name: "z"}, {Namespace: "b", Name: "x"}} {
 		if np := p.policies[name]; np != nil {

@@ -40,9 +40,6 @@ type refusal struct {
 	retry time.Time
 }
 
-// allowsNothing stands for the policies in quarantine, and for those that are over budget.
-var allowsNothing = &policy.Policy{}
-
 func idOf(p *policy.Policy) policyID { return policyID{p.UID, p.Generation} }
 
 func (q quarantine) holds(p *policy.Policy) bool {

@@ -22,7 +22,7 @@ func TestQuarantineClosesWhatThePolicyIsolates(t *testing.T) {
 	require.Equal(t, endpoints, quarantine(nil).close(endpoints))
 	q := quarantine(nil).with([]policyID{idOf(bad)}, errors.New("broken"), time.Time{})
 	closed := q.close(endpoints)
-	nothing := []*policy.Policy{allowsNothing}
+	nothing := []*policy.Policy{policy.AllowsNothing}
 	require.Equal(t, [policy.Directions][]*policy.Policy{nothing, {good}}, closed[0].Isolating)
 	require.Equal(t, [policy.Directions][]*policy.Policy{nil, nothing}, closed[1].Isolating, "what it doesn't isolate stays open")
 	require.Equal(t, endpoints[2], closed[2])

@@ -7,19 +7,6 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// withRawSockets returns the pods of this node that may forge packets.
-func (m *model) withRawSockets() []*policy.Pod {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var pods []*policy.Pod
-	for _, pod := range m.local {
-		if pod.RawSockets {
-			pods = append(pods, pod)
-		}
-	}
-	return pods
-}
-
 // rawSockets says which pods may forge packets, in namespaces in which a policy isolates a pod
 // of this node. It is safe for concurrent use.
 type rawSockets struct {

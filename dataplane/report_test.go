@@ -23,7 +23,7 @@ func policyAt(uid string, generation int64) *policy.Policy {
 	return &policy.Policy{UID: types.UID(uid), Generation: generation}
 }
 
-func viewOf(selecting ...*policy.Policy) *view { return &view{selecting: selecting} }
+func viewOf(selecting ...*policy.Policy) *view { return &view{View: View{selecting: selecting}} }
 
 // observed returns what the reporter would write after an observation.
 func observed(r *reporter, v *view, syncErr error) *v1alpha1.NodeEnforcementStatus {

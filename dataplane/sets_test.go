@@ -89,7 +89,7 @@ func TestIncrementalPlanAgreesWithFullDiff(t *testing.T) {
 			for range 1 + r.source.IntN(3) {
 				r.step()
 			}
-			outputs := compileAll(r.view(0))
+			outputs := compileAll(&view{View: *r.view(0)})
 			r.index.Want(wantedSets(outputs))
 			declared := declaredSets(outputs)
 			carryOut(t, kernel, incrementalPlan(known, declared, r.index))
@@ -141,7 +141,7 @@ func TestFullSets(t *testing.T) {
 	np := denyAll("p", 1)
 	require.NoError(t, yaml.UnmarshalStrict([]byte(`{policyTypes: [Ingress], ingress: [{from: [{podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/9]}}, {ipBlock: {cidr: 9.0.0.0/8}}]}]}`), &np.Spec))
 	m.see(np)
-	outputs := compileAll(m.view(0))
+	outputs := compileAll(&view{View: *m.view(0)})
 	m.index.Want(wantedSets(outputs))
 
 	sizes := map[string]int{}
@@ -157,7 +157,7 @@ func TestIsolatedSetsAreWrittenApart(t *testing.T) {
 	m := newModel("node-1")
 	m.see(podObject("web", "node-1", "10.0.0.1"))
 	m.see(denyAll("p", 1))
-	outputs := compileAll(m.view(0))
+	outputs := compileAll(&view{View: *m.view(0)})
 	v4 := compile.IsolatedSet(ruleset.IPv4, policy.Ingress)
 
 	wanted := isolatedState(outputs)

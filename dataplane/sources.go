@@ -1,15 +1,12 @@
 package dataplane
 
 import (
-	"cmp"
 	"maps"
 	"slices"
 	"time"
 
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
@@ -35,65 +32,6 @@ func (a AntiSpoofing) judges() bool { return a == SpoofingCount || a == Spoofing
 // sourcesEvery is the least time between two changes of what rules only count by: a pod that
 // nothing isolates starts and ends without a run of iptables-restore.
 const sourcesEvery = time.Second
-
-// sandboxView is a sandbox as a view has it.
-type sandboxView struct {
-	podstart.Sandbox
-	exempt bool // also while nothing is known of its namespace
-}
-
-// spoofers says of the namespaces that are known whether their pods may send from any address.
-type spoofers map[string]bool
-
-// exempt reports whether a namespace's pods may send from any address, as far as is known.
-func (s spoofers) exempt(namespace string) bool {
-	may, known := s[namespace]
-	return may || !known
-}
-
-// set takes a namespace's labels and reports whether that changes anything.
-func (s spoofers) set(namespace string, labels labels.Set) bool {
-	before := s.exempt(namespace)
-	s[namespace] = labels[v1alpha1.AllowSpoofingLabel] == "true"
-	return s[namespace] != before
-}
-
-// judgesSources makes the model tell of every sandbox that comes or goes.
-func (m *model) judgesSources() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.sources = true
-}
-
-// sandboxesMoved has the rules follow the sandboxes. The model is locked.
-func (m *model) sandboxesMoved() {
-	if m.sources {
-		m.revision++
-	}
-}
-
-// runsIn reports whether a sandbox of a namespace runs. The model is locked.
-func (m *model) runsIn(namespace string) bool {
-	return slices.ContainsFunc(m.runningSandboxes(), func(s sandboxView) bool { return s.Namespace == namespace })
-}
-
-// runningSandboxes returns what runs on this node as the runtime says, in a fixed order. The
-// model is locked.
-func (m *model) runningSandboxes() []sandboxView {
-	if !m.sources {
-		return nil
-	}
-	var running []sandboxView
-	add := func(s podstart.Sandbox) { running = append(running, sandboxView{s, m.spoofers.exempt(s.Namespace)}) }
-	for _, living := range m.sandboxes.living {
-		add(living.Sandbox)
-	}
-	for _, orphan := range m.sandboxes.orphans.running {
-		add(orphan)
-	}
-	slices.SortFunc(running, func(a, b sandboxView) int { return cmp.Compare(a.ID, b.ID) })
-	return running
-}
 
 // sources are the links by which the rules judge what pods send.
 type sources struct {

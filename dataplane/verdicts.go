@@ -11,9 +11,10 @@ import (
 )
 
 // nodeLookup answers what a verdict asks, as far as this node enforces it: policies
-// isolate its own pods alone. The model's lock has to be held while it is asked.
+// isolate its own pods alone. It is asked within model.peers, which gives it its peers.
 type nodeLookup struct {
-	model     *model
+	node      string
+	peers     peers
 	endpoints map[types.NamespacedName]*policy.Endpoint
 	orphans   map[netip.Addr]*policy.Pod
 	links     compile.Links
@@ -32,7 +33,7 @@ type nodeAddresses struct {
 type causes [compile.CutCauses]bool
 
 func newNodeLookup(m *model, v *view, own nodeAddresses) *nodeLookup {
-	l := &nodeLookup{model: m, endpoints: make(map[types.NamespacedName]*policy.Endpoint, len(v.endpoints)), links: v.links, own: own}
+	l := &nodeLookup{node: m.node, endpoints: make(map[types.NamespacedName]*policy.Endpoint, len(v.endpoints)), links: v.links, own: own}
 	for i := range v.endpoints {
 		l.endpoints[v.endpoints[i].Pod.Key()] = &v.endpoints[i]
 	}
@@ -47,7 +48,7 @@ func newNodeLookup(m *model, v *view, own nodeAddresses) *nodeLookup {
 
 // Owners implements policy.Lookup.
 func (l *nodeLookup) Owners(addr netip.Addr) policy.Owners {
-	owners := l.model.addresses.Owners(addr)
+	owners := l.peers.Owners(addr)
 	if orphan := l.orphans[addr]; orphan != nil {
 		owners.All = append(owners.All, orphan)
 	}
@@ -64,13 +65,13 @@ func (l *nodeLookup) Isolating(d policy.Direction, pod *policy.Pod) []*policy.Po
 }
 
 // Labels implements policy.Lookup.
-func (l *nodeLookup) Labels() policy.Namespaces { return l.model.index.Namespaces() }
+func (l *nodeLookup) Labels() policy.Namespaces { return l.peers.Namespaces() }
 
 // Node implements policy.Lookup. Of other nodes it knows nothing: they are peers by
 // their addresses alone.
 func (l *nodeLookup) Node(addr netip.Addr) string {
 	if l.own.all.Has(addr) {
-		return l.model.node
+		return l.node
 	}
 	return ""
 }
@@ -100,45 +101,4 @@ func (l *nodeLookup) linkForbids(class *conntrack.Class) bool {
 		return sent && (!class.LinkLocal(policy.Ingress) || l.own.closed.Has(class.Server))
 	}
 	return sent || received
-}
-
-// releasing remembers the addresses that a pod of this node has. The function that
-// it returns notes those that nobody has any more.
-func (m *model) releasing(key types.NamespacedName) func() {
-	pod := m.local[key]
-	if pod == nil {
-		return func() {}
-	}
-	return func() {
-		for _, addr := range pod.Addrs {
-			if len(m.addresses.Owners(addr).All) == 0 {
-				m.released[addr] = struct{}{}
-			}
-		}
-	}
-}
-
-// takeReleased returns the addresses that were released since it was asked last.
-func (m *model) takeReleased() conntrack.Addresses {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if len(m.released) == 0 {
-		return nil
-	}
-	released := m.released
-	m.released = conntrack.Addresses{}
-	return released
-}
-
-// unowned leaves out addresses that a pod has again.
-func (m *model) unowned(addrs conntrack.Addresses) conntrack.Addresses {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	unowned := conntrack.Addresses{}
-	for addr := range addrs {
-		if len(m.addresses.Owners(addr).All) == 0 {
-			unowned[addr] = struct{}{}
-		}
-	}
-	return unowned
 }

@@ -47,10 +47,14 @@ func TestConnectionsAreJudgedByLinks(t *testing.T) {
 			if len(links[policy.Egress]) > 0 {
 				own.closed = addresses(node, global)
 			}
-			l := newNodeLookup(newModel(thisNode), &view{links: links}, own)
+			m := newModel(thisNode)
+			l := newNodeLookup(m, &view{links: links}, own)
 			class := conntrack.Class{Client: netip.MustParseAddr(row.client), Server: netip.MustParseAddr(row.server), Protocol: policy.UDP, Port: 53, Answer: 53}
 			want := row.sent && len(links[policy.Egress]) > 0 || row.received && len(links[policy.Ingress]) > 0
-			require.Equal(t, causes{compile.ByLink: want}, l.forbids(&class), "%+v %v", row, links)
+			m.peers(func(p peers) {
+				l.peers = p
+				require.Equal(t, causes{compile.ByLink: want}, l.forbids(&class), "%+v %v", row, links)
+			})
 		}
 	}
 }

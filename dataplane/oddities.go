@@ -1,0 +1,59 @@
+package dataplane
+
+import (
+	"errors"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/flowcontrol"
+
+	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/metrics"
+)
+
+// actionReadStatus is the action of the event about such a pod.
+const actionReadStatus = "ReadStatus"
+
+// oddities tells people of odd pods, of each once.
+type oddities struct {
+	node    string
+	log     logr.Logger
+	events  events.EventRecorder // nil: no events
+	limit   flowcontrol.RateLimiter
+	metrics *metrics.Metrics
+	told    map[types.NamespacedName]oddPod
+}
+
+func newOddities(node string, recorder events.EventRecorder, m *metrics.Metrics, log logr.Logger) *oddities {
+	return &oddities{
+		node: node, log: log, events: recorder, metrics: m,
+		limit: flowcontrol.NewTokenBucketRateLimiter(eventsPerSecond, eventBurst),
+	}
+}
+
+// tell takes the pods that are odd now.
+func (o *oddities) tell(now map[types.NamespacedName]oddPod) {
+	for key, odd := range now {
+		if o.told[key] != odd {
+			o.log.Info("A pod's status shows addresses that no pod can have; they are left out", "pod", key, "addresses", odd.shows)
+			o.event(key, odd)
+		}
+	}
+	o.told = now
+	o.metrics.Unusable(len(now))
+}
+
+func (o *oddities) event(key types.NamespacedName, odd oddPod) {
+	if o.events == nil || !o.limit.TryAccept() {
+		return
+	}
+	pod := &corev1.Pod{
+		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: odd.uid},
+	}
+	o.events.Eventf(pod, speaker(o.node), corev1.EventTypeWarning, v1alpha1.EventReasonUnusableAddress, actionReadStatus, "%s",
+		message(errors.New("Moat leaves out addresses of this pod's status that no pod can have: "+odd.shows)))
+}

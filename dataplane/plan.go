@@ -1,0 +1,47 @@
+package dataplane
+
+import (
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/ruleset"
+)
+
+// view is a View as it is enforced: with earlier versions of policies that wait, and with
+// those pods closed whose policies are over budget.
+type view struct {
+	View
+
+	// links are those by which connections are judged.
+	links compile.Links
+
+	// waiting are policies of which not the present version is enforced.
+	waiting map[types.UID]*policy.Policy
+
+	// expensive says of policies that are over budget why.
+	expensive map[types.UID]error
+
+	// refused says why policies of these are in quarantine or over budget.
+	refused map[types.UID]error
+
+	// damaged are the families whose rules are not those that were left.
+	damaged []ruleset.Family
+}
+
+// isolatedPods counts the isolated pods of each direction. There are none in a nil
+// view.
+func (v *view) isolatedPods() [policy.Directions]int {
+	var pods [policy.Directions]int
+	if v == nil {
+		return pods
+	}
+	for i := range v.endpoints {
+		for d := range pods {
+			if v.endpoints[i].Isolated(policy.Direction(d)) {
+				pods[d]++
+			}
+		}
+	}
+	return pods
+}

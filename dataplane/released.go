@@ -1,0 +1,48 @@
+package dataplane
+
+import (
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
+)
+
+// releasing remembers the addresses that a pod of this node has. The function that
+// it returns notes those that nobody has any more.
+func (m *model) releasing(key types.NamespacedName) func() {
+	pod := m.local[key]
+	if pod == nil {
+		return func() {}
+	}
+	return func() {
+		for _, addr := range pod.Addrs {
+			if len(m.addresses.Owners(addr).All) == 0 {
+				m.released[addr] = struct{}{}
+			}
+		}
+	}
+}
+
+// takeReleased returns the addresses that were released since it was asked last.
+func (m *model) takeReleased() conntrack.Addresses {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.released) == 0 {
+		return nil
+	}
+	released := m.released
+	m.released = conntrack.Addresses{}
+	return released
+}
+
+// unowned leaves out addresses that a pod has again.
+func (m *model) unowned(addrs conntrack.Addresses) conntrack.Addresses {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	unowned := conntrack.Addresses{}
+	for addr := range addrs {
+		if len(m.addresses.Owners(addr).All) == 0 {
+			unowned[addr] = struct{}{}
+		}
+	}
+	return unowned
+}
