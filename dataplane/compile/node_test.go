@@ -6,6 +6,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 	"github.com/moat-dev/moat/dataplane/selector"
 )
@@ -14,7 +15,7 @@ import (
 func compileNode(c *policy.Cluster, node string, family ruleset.Family, guarded ...netip.Prefix) compile.Output {
 	local := podsOf(c, node)
 	endpoints := policy.Endpoints(local, c.Policies)
-	return compile.Compile(family, endpoints, bridgeOf(endpoints), compile.Guard{PodCIDRs: guarded, Local: addrsOf(local)})
+	return compile.Compile(compile.Host{}, family, endpoints, bridgeOf(endpoints), compile.Guard{PodCIDRs: guarded, Local: addrsOf(local)})
 }
 
 func addrsOf(pods []*policy.Pod) []netip.Addr {
@@ -26,7 +27,7 @@ func addrsOf(pods []*policy.Pod) []netip.Addr {
 }
 
 // hostsOf returns the addresses of a node's pods as prefixes: a guard of these
-// closes nobody.
+// closes no address.
 func hostsOf(c *policy.Cluster, node string) []netip.Prefix {
 	var hosts []netip.Prefix
 	for _, addr := range addrsOf(podsOf(c, node)) {
@@ -103,16 +104,16 @@ func membersOf(peers *policy.PeerSet, family ruleset.Family, c *policy.Cluster) 
 	members, addresses := ruleset.Members{}, addressesOf(c)
 	for _, shown := range c.Pods {
 		pod := addresses.Peer(shown)
-		if !peers.Pods.Matches(pod, c.Namespaces) {
+		if !policytest.Selects(&peers.Pods, pod, c.Namespaces) {
 			continue
 		}
-		for _, e := range peers.Elements(pod) {
+		peers.Elements(pod, func(e policy.Element) {
 			if family.Holds(e.Addr) {
 				member := ruleset.Address(e.Addr)
 				member.Protocol, member.Port = uint8(e.Protocol), e.Port
 				members[member] = struct{}{}
 			}
-		}
+		})
 	}
 	return members
 }

@@ -1,15 +1,6 @@
-// Package ruleset is packet filtering as plain data: chains of rules, and the
-// address sets that they look up.
-//
-// A Ruleset is one value that holds the whole desired state of one IP family.
-// It knows nothing of the program that puts it in the kernel, and uses only the
-// standard library. Values are compared with Equal and never changed once made.
 package ruleset
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 // Family is an IP version.
 type Family uint8
@@ -59,13 +50,8 @@ type Chain struct {
 	Rules []Rule
 }
 
-// Equal reports whether two chains have the same name and rules.
-func (c Chain) Equal(other Chain) bool {
-	return c.Name == other.Name && slices.EqualFunc(c.Rules, other.Rules, Rule.Equal)
-}
-
-// SetNames lists the sets that the chain's rules look up, in their order. A set that several
-// rules look up is listed as often.
+// SetNames lists the sets that the chain's rules look up, in the order of the rules. A set that
+// several rules look up is listed several times.
 func (c Chain) SetNames() []string {
 	var names []string
 	for i := range c.Rules {
@@ -82,12 +68,8 @@ func (c Chain) SetNames() []string {
 type Rule struct {
 	Match  []Match
 	Action Action
-	Target string // the chain of Jump and Goto
-}
-
-// Equal reports whether two rules are the same.
-func (r Rule) Equal(other Rule) bool {
-	return r.Action == other.Action && r.Target == other.Target && slices.EqualFunc(r.Match, other.Match, matchEqual)
+	Reason DropReason // of Drop
+	Target string     // the chain of Jump and Goto
 }
 
 // Action is what happens to a packet that a rule matches. There is none that
@@ -103,7 +85,7 @@ const (
 	Goto
 )
 
-// Side is an end of a packet's way.
+// Side is one of the two ends of a packet's way.
 type Side uint8
 
 // The sides.
@@ -170,13 +152,12 @@ type EstablishedMatch struct{}
 // UnestablishedMatch matches all other packets.
 type UnestablishedMatch struct{}
 
-// ConnectionMatch matches packets of connections that were let through before, in
-// one direction: from who opened the connection (Source) or to him (Destination).
-// It doesn't match the errors that belong to them.
+// ConnectionMatch matches packets of connections that were let through before, in one
+// direction: from the opener of the connection (Source) or to it (Destination). It doesn't match
+// errors that belong to them.
 type ConnectionMatch struct{ Opener Side }
 
-// MidStreamMatch matches TCP packets that belong to no connection and open
-// none.
+// MidStreamMatch matches TCP packets that neither belong to a connection nor open one.
 type MidStreamMatch struct{}
 
 func (ConnectionMatch) isMatch()    {}
@@ -191,15 +172,6 @@ func (ICMPv6TypeMatch) isMatch()    {}
 func (GroupMatch) isMatch()         {}
 func (EstablishedMatch) isMatch()   {}
 func (UnestablishedMatch) isMatch() {}
-
-func matchEqual(a, b Match) bool {
-	portsA, okA := a.(PortMatch)
-	portsB, okB := b.(PortMatch)
-	if okA && okB {
-		return slices.Equal(portsA.Ranges, portsB.Ranges)
-	}
-	return okA == okB && a == b
-}
 
 // MaxPortSlots is how many slots the kernel's multiport match has (15, see
 // XT_MULTI_PORTS in linux/netfilter/xt_multiport.h). A range takes two.
@@ -229,14 +201,31 @@ const (
 	HashIPPortIP SetType = "hash:ip,port,ip"
 )
 
-// Set declares an address set. Members of sets whose content follows pods are
-// kept elsewhere; Members is for sets of a fixed content.
+// Set declares an address set. Members holds the content of a set that is fixed. Where the
+// content follows pods, Members is nil, and the agent keeps the members apart.
 type Set struct {
-	Name    string
-	Type    SetType
-	Family  Family
-	Members Members
+	Name     string
+	Type     SetType
+	Family   Family
+	Entering Effect
+	Members  Members
 }
+
+// Effect is what becomes of packets when a member enters a set. To leave the set has the
+// contrary effect.
+type Effect uint8
+
+// The effects. Neutral, the zero value, is that of a set of which only the kernel knows: the
+// kernel keeps no effect.
+const (
+	Neutral Effect = iota
+
+	// Closes: more packets are dropped, and none passes that was dropped before.
+	Closes
+
+	// Opens: more packets pass, and none is dropped that passed before.
+	Opens
+)
 
 // Member is an element of a set: an address or a prefix, for HashIPPort and
 // HashIPPortIP a protocol and port, and for the latter the server.

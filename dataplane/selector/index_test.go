@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/selector"
 )
 
@@ -127,7 +128,7 @@ func TestThereAndBackIsNoChange(t *testing.T) {
 
 	ix.SetPod(newPod("a/1", "role=web,new=label", "10.0.0.1"))
 	ix.SetNamespace("a", map[string]string{"new": "label"})
-	require.Empty(t, changes(ix), "labels that nobody asks for")
+	require.Empty(t, changes(ix), "labels that no set requires")
 }
 
 func TestAddressMoves(t *testing.T) {
@@ -251,7 +252,7 @@ func (k known) list(name string) []string {
 	return list
 }
 
-// truth recomputes membership from nothing, sorted.
+// truth recomputes membership from all pods.
 type truth struct {
 	pods       map[types.NamespacedName]*policy.Pod
 	namespaces policy.Namespaces
@@ -260,10 +261,8 @@ type truth struct {
 func (tr truth) list(peers policy.PeerSet) []string {
 	members := map[string]struct{}{}
 	for _, pod := range tr.pods {
-		if peers.Pods.Matches(pod, tr.namespaces) {
-			for _, element := range peers.Elements(pod) {
-				members[elementText(element)] = struct{}{}
-			}
+		if policytest.Selects(&peers.Pods, pod, tr.namespaces) {
+			peers.Elements(pod, func(element policy.Element) { members[elementText(element)] = struct{}{} })
 		}
 	}
 	list := slices.AppendSeq([]string{}, maps.Keys(members))
