@@ -34,6 +34,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/lastword"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/watch"
 )
@@ -109,7 +110,7 @@ type Options struct {
 type Agent struct {
 	options  Options
 	log      logr.Logger
-	model    *model
+	model    *node.Model
 	enforcer *enforcer
 	reporter *reporter
 	storage  *watch.StorageCheck
@@ -178,7 +179,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	a := &Agent{
 		options:  options,
 		log:      log,
-		model:    newModel(options.NodeName),
+		model:    node.New(options.NodeName),
 		enforcer: newEnforcer(options.Backend),
 		reporter: newReporter(mgr.GetClient(), mgr.GetAPIReader(), options.NodeName, log),
 		storage:  watch.NewStorageCheck(mgr.GetAPIReader(), options.NodeName),
@@ -186,14 +187,14 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	a.home.name = options.Namespace
 	a.enforcer.budgets = newBudgets(limitsOr(options.Budgets), options.BudgetMode)
 	a.enforcer.budgets.memory = options.Policies.Used
-	options.Policies.Changed = a.model.holdOtherwise
+	options.Policies.Changed = a.model.HoldOtherwise
 	a.enforcer.sources.mode = options.AntiSpoofing
 	if options.AntiSpoofing.judges() {
-		a.model.judgesSources()
+		a.model.JudgesSources()
 	}
 	a.health = &health.Checks{Unsynced: a.unsynced, CutOff: options.Words.CutOff}
 	a.enforcer.progress = a.health.Begin
-	a.raw.pods = a.model.withRawSockets
+	a.raw.pods = a.model.WithRawSockets
 	a.enforcer.metrics.AskForRawSockets(a.raw.names)
 	recorder := mgr.GetEventRecorder("moat-agent")
 	a.starts = newStarts(options.PodStartGuard, a.model, recorder, log)
@@ -211,10 +212,10 @@ func (a *Agent) watch(ctx context.Context, informers cache.Cache) error {
 		object   client.Object
 		handler  toolscache.ResourceEventHandler
 	}{
-		{"pods", &watch.SlimPod{}, watch.HandlerOf(a.model.setPod, a.model.deletePod)},
+		{"pods", &watch.SlimPod{}, watch.HandlerOf(a.model.SetPod, a.model.DeletePod)},
 		{"namespaces", &corev1.Namespace{}, watch.HandlerOf(a.setNamespace, a.deleteNamespace)},
 		{"networkpolicies", &networkingv1.NetworkPolicy{}, a.policyHandler()},
-		{"nodes", &corev1.Node{}, a.model.nodeHandler(a.reporter.SawNode)},
+		{"nodes", &corev1.Node{}, a.model.NodeHandler(a.reporter.SawNode)},
 	}
 	for _, w := range watches {
 		source, err := informers.GetInformer(ctx, w.object, cache.BlockUntilSynced(false))
@@ -249,7 +250,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	}
 	a.settleBudgets(ctx)
 	defer a.enforcer.cutter.start(ctx)()
-	go newRangeReader(a.model, a.reporter.live, a.log).run(ctx)
+	go node.NewRangeReader(a.model, a.reporter.live, a.log).Run(ctx)
 	go a.readOmitted(ctx)
 	a.complete = time.Now()
 	defer a.holdStarts(ctx)()
@@ -282,7 +283,7 @@ func (a *Agent) await(ctx context.Context, start time.Time, retry *backoff.Backo
 		case <-ctx.Done():
 			a.log.Info("Stopping to enforce; the kernel holds the rules")
 			return false
-		case <-a.model.changed:
+		case <-a.model.Changed:
 			if retry.Waiting() {
 				synced, rest = time.Now(), retryFirst
 			}
@@ -323,7 +324,7 @@ func (a *Agent) gather(ctx context.Context, synced time.Time, rest time.Duration
 			timer.Stop()
 			return false
 		case <-timer.C:
-		case <-a.model.changed: // perhaps one that can't wait as long
+		case <-a.model.Changed: // perhaps one that can't wait as long
 			timer.Stop()
 		}
 	}
@@ -342,7 +343,7 @@ func (a *Agent) holdStarts(ctx context.Context) (end func()) {
 	}
 	switch a.options.PodStartGuard {
 	case GuardAlways:
-		a.model.guardFromNowOn()
+		a.model.GuardFromNowOn()
 	case GuardAuto:
 		if a.enforcer.findsGuard() {
 			a.starts.keepGuard()
@@ -390,7 +391,7 @@ func (a *Agent) sayWhatIsMissing(ctx context.Context) {
 func (a *Agent) sync(ctx context.Context) error {
 	a.health.Begin()
 	start, before := time.Now(), a.enforcer.backend
-	if event := a.model.takeEvent(); a.event.IsZero() {
+	if event := a.model.TakeEvent(); a.event.IsZero() {
 		a.event = event
 	}
 	err := a.enforcer.sync(ctx, a.model)
@@ -400,13 +401,13 @@ func (a *Agent) sync(ctx context.Context) error {
 	degraded := a.degradations(start)
 	a.sayWhetherCutOff()
 	if a.health.End(err) {
-		a.log.Info("The kernel holds the rules of all policies", "backend", a.enforcer.backend, "policies", len(a.enforcer.view.selecting))
+		a.log.Info("The kernel holds the rules of all policies", "backend", a.enforcer.backend, "policies", len(a.enforcer.view.Selecting))
 	}
 	if ctx.Err() != nil {
 		return ctx.Err()
 	}
 	if err == nil {
-		a.starts.synced(a.enforcer.view.revision)
+		a.starts.synced(a.enforcer.view.Revision)
 		if what, gap := a.enforcer.repaired(time.Now()); what != nil {
 			a.repairs.tell(what, gap)
 		}
@@ -417,12 +418,12 @@ func (a *Agent) sync(ctx context.Context) error {
 	newBudget := a.tellBudget()
 	if newStart := a.reporter.setPodStart(podStart); a.news.tell(degraded) || newBudget || newStart || !a.enforcer.same || err != nil {
 		a.sayWhatIsWrong()
-		a.oddities.tell(a.model.oddPods())
+		a.oddities.tell(a.model.OddPods())
 		a.reporter.found(a.enforcer.surroundings())
 		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
 		a.enforcer.metrics.Show(a.enforcer.snapshot(failed))
 		if a.enforcer.view != nil {
-			a.raw.follow(a.enforcer.view.endpoints)
+			a.raw.follow(a.enforcer.view.Endpoints)
 		}
 	}
 	a.sayRefused()
@@ -440,7 +441,7 @@ func (a *Agent) sync(ctx context.Context) error {
 func (a *Agent) sayWhatIsWrong() {
 	v, engines := a.enforcer.view, a.enforcer.engines
 	if v != nil {
-		for _, p := range v.selecting {
+		for _, p := range v.Selecting {
 			if err := v.refused[p.UID]; err != nil && a.said.refused[p.UID] == nil && !errors.Is(err, errThrottled) {
 				a.log.Error(err, "The rules of a policy can't be in the kernel, and the pods that it selects are closed",
 					"reason", refusalReason(err), "policy", p.Namespace+"/"+p.Name, "generation", p.Generation)

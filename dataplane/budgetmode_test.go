@@ -100,15 +100,15 @@ func agentOfRelease(r *release, options Options) *Agent {
 // that is over a ceiling, which may kill the agent, is closed all the same.
 func TestReportModeClosesNothingBelowTheCeilings(t *testing.T) {
 	m := newHostileModel()
-	m.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("hostile", "dear", 1, budgettest.Peers(400, 15*20))))
-	m.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("hostile", "deadly", 2, budgettest.Exceptions(10_000))))
+	m.SetPolicy(policy.ParseNetworkPolicy(budgettest.Named("hostile", "dear", 1, budgettest.Peers(400, 15*20))))
+	m.SetPolicy(policy.ParseNetworkPolicy(budgettest.Named("hostile", "deadly", 2, budgettest.Exceptions(10_000))))
 	e := newEnforcer("")
 	e.budgets.mode = BudgetReport
 	require.True(t, e.look(m))
 	require.Equal(t, []string{"hostile/deadly"}, e.budgets.closed)
 	require.Equal(t, []string{"hostile/dear"}, e.budgets.over)
 
-	m.deletePolicy(types.NamespacedName{Namespace: "hostile", Name: "deadly"})
+	m.DeletePolicy(types.NamespacedName{Namespace: "hostile", Name: "deadly"})
 	require.True(t, e.look(m))
 	require.Empty(t, e.view.expensive)
 	condition := e.budgets.condition()
@@ -119,7 +119,7 @@ func TestReportModeClosesNothingBelowTheCeilings(t *testing.T) {
 // Pods that come close no policy, and neither does a new agent that counts them.
 func TestGrowthWarnsAndClosesNothing(t *testing.T) {
 	m := newHostileModel()
-	m.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("hostile", "grows", 1, budgettest.Everything(3))))
+	m.SetPolicy(policy.ParseNetworkPolicy(budgettest.Named("hostile", "grows", 1, budgettest.Everything(3))))
 	limits := budget.Defaults()
 	limits.Policy[budget.Elements], limits.Node[budget.Elements] = 8_000, 20_000
 	report := v1alpha1.NodeEnforcementStatus{Policies: []v1alpha1.EnforcedPolicy{{UID: "hostile/grows", Generation: 1}}}
@@ -132,9 +132,9 @@ func TestGrowthWarnsAndClosesNothing(t *testing.T) {
 	e := look(v1alpha1.NodeEnforcementStatus{})
 	require.Empty(t, e.budgets.closed)
 	for number := range 1200 {
-		m.setPod(policy.ParsePod(budgettest.Pod("hostile", 5000+number, nil)))
+		m.SetPod(policy.ParsePod(budgettest.Pod("hostile", 5000+number, nil)))
 	}
-	m.revision++
+	m.Renew()
 	require.True(t, e.look(m))
 	require.Empty(t, e.budgets.closed, "the policy was within its budget when it came")
 	require.Empty(t, look(report).budgets.closed, "it is in force")

@@ -61,25 +61,25 @@ func (b *budgets) closeExpensive(v *view, pods budget.Pods) {
 	if b.mode == BudgetReport {
 		limits = budget.Ceilings()
 	}
-	decision := b.ledger.Decide(limits, v.endpoints, pods)
+	decision := b.ledger.Decide(limits, v.Endpoints, pods)
 	b.used, b.closed, b.over = decision.Used, namesOf(decision.Closed), nil
-	b.closed = append(b.closed, omittedNames(v.selecting)...)
+	b.closed = append(b.closed, omittedNames(v.Selecting)...)
 	if b.mode == BudgetReport {
-		would := b.ledger.Decide(b.limits, v.endpoints, pods)
+		would := b.ledger.Decide(b.limits, v.Endpoints, pods)
 		maps.DeleteFunc(would.Closed, func(p *policy.Policy, _ *budget.Excess) bool { return decision.Closed[p] != nil })
 		b.over = namesOf(would.Closed)
 	}
-	v.expensive = omitted(v.policies)
+	v.expensive = omitted(v.Policies)
 	for p, excess := range decision.Closed {
 		v.expensive[p.UID] = excess
 	}
-	v.endpoints = closeThose(v.endpoints, func(p *policy.Policy) bool { return p.Omitted || decision.Closed[p] != nil })
+	v.Endpoints = closeThose(v.Endpoints, func(p *policy.Policy) bool { return p.Omitted || decision.Closed[p] != nil })
 }
 
 // work is about how long the node takes to write the rules and sets of a policy. One that
 // selects no pod of the node has none.
 func (b *budgets) work(v *view, p *policy.Policy, pods budget.Pods) time.Duration {
-	if len(policy.Selecting(v.local, []*policy.Policy{p})) == 0 {
+	if len(policy.Selecting(v.Local, []*policy.Policy{p})) == 0 {
 		return 0
 	}
 	limits := b.limits

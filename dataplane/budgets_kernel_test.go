@@ -33,7 +33,7 @@ func TestAnExpensivePolicyClosesItsOwnPods(t *testing.T) {
 		for name, spec := range hostile {
 			spec.PodSelector = metav1.LabelSelector{MatchLabels: map[string]string{"app": "neighbour"}}
 			s.label("neighbour", map[string]string{"app": "neighbour"})
-			s.model.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("default", "expensive", 1, spec)))
+			s.model.SetPolicy(policy.ParseNetworkPolicy(budgettest.Named("default", "expensive", 1, spec)))
 			s.apply("metadata: {name: innocent, namespace: ours}\nspec: {podSelector: {}, policyTypes: [Ingress], ingress: [{ports: [{port: 80}]}]}")
 			restores := s.restores()
 			s.sync()
@@ -69,7 +69,7 @@ func TestAPacketPassesItsOwnRulesAlone(t *testing.T) {
 	s.sync()
 	alone := s.chainOf("innocent")
 	for number := range 12 {
-		s.model.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("default", string(rune('a'+number)), number, budgettest.Peers(40, 150+number))))
+		s.model.SetPolicy(policy.ParseNetworkPolicy(budgettest.Named("default", string(rune('a'+number)), number, budgettest.Peers(40, 150+number))))
 	}
 	s.enforcer.pace = newPace() // as of an agent that starts, which writes all at once
 	restores := s.restores()

@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
 )
 
 // cost is what a change takes in the kernel.
@@ -103,13 +104,13 @@ func TestBurstsAreGathered(t *testing.T) {
 	require.Equal(t, 40*time.Millisecond, restAfter(40*time.Millisecond), "half of the time at most")
 	require.Equal(t, restMost, restAfter(time.Minute))
 
-	a := &Agent{model: newModel("node-1"), enforcer: newEnforcer("")}
+	a := &Agent{model: node.New("node-1"), enforcer: newEnforcer("")}
 	now := time.Now()
-	a.model.changed <- struct{}{}
+	a.model.Changed <- struct{}{}
 	require.True(t, a.gather(t.Context(), now.Add(-time.Second), restLeast))
-	require.Len(t, a.model.changed, 1, "after quiet: at once")
+	require.Len(t, a.model.Changed, 1, "after quiet: at once")
 	require.True(t, a.gather(t.Context(), time.Now(), 20*time.Millisecond))
-	require.Empty(t, a.model.changed, "the sync that follows sees the change")
+	require.Empty(t, a.model.Changed, "the sync that follows sees the change")
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	require.False(t, a.gather(ended, now, time.Minute))
@@ -120,8 +121,8 @@ func TestBurstsAreGathered(t *testing.T) {
 	now = time.Now()
 	require.True(t, a.gather(t.Context(), now, time.Millisecond))
 	require.GreaterOrEqual(t, time.Since(now), restMembers)
-	a.model.revision++
-	a.model.changed <- struct{}{}
+	a.model.Renew()
+	a.model.Changed <- struct{}{}
 	now = time.Now()
 	require.True(t, a.gather(t.Context(), now, time.Millisecond))
 	require.Less(t, time.Since(now), restMembers)

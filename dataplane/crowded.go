@@ -10,6 +10,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/backoff"
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -52,7 +53,7 @@ func (e *crowdError) Unwrap() error { return e.err }
 // namespace that takes the most, the policies with the most. The suspects, whose sets are
 // lacking, are held for a pass, since a pass makes sets before it destroys others. known
 // has the policies that were in quarantine before.
-func (e *enforcer) makeRoom(ctx context.Context, m *model, suspects []policyID, known quarantine, err error) error {
+func (e *enforcer) makeRoom(ctx context.Context, m *node.Model, suspects []policyID, known quarantine, err error) error {
 	before, holdings := e.quarantine, e.holdings()
 	for need := e.overfull(); ; need *= 2 {
 		greedy := greediest(holdings, need)
@@ -82,7 +83,7 @@ func (e *enforcer) makeRoom(ctx context.Context, m *model, suspects []policyID, 
 }
 
 // passUntilSetsAreGone makes passes until all sets are gone that no rule names.
-func (e *enforcer) passUntilSetsAreGone(ctx context.Context, m *model, q quarantine) error {
+func (e *enforcer) passUntilSetsAreGone(ctx context.Context, m *node.Model, q quarantine) error {
 	for end := time.Now().Add(setsGoWithin); ; {
 		if err := e.passWith(ctx, m, q); err != nil || e.trusted || time.Now().After(end) {
 			return err
@@ -109,7 +110,7 @@ func (e *enforcer) holdings() []holding {
 		countSets(&e.outputs[i], sets)
 	}
 	var holdings []holding
-	for _, p := range e.view.selecting {
+	for _, p := range e.view.Selecting {
 		// Chains hold the rules of all policies that isolate the same pods.
 		if n := min(len(sets[idOf(p)]), mostSetsOf(p)); n > 0 {
 			holdings = append(holdings, holding{idOf(p), p.Namespace, n})

@@ -55,7 +55,7 @@ func (s *scene) runAgent() (stop func()) {
 				select {
 				case <-ctx.Done():
 					return nil
-				case <-s.model.changed:
+				case <-s.model.Changed:
 				case <-s.inspects:
 					s.enforcer.inspect()
 				}
@@ -461,7 +461,7 @@ func TestAReleasedAddressIsForgotten(t *testing.T) {
 
 	pod := s.pods["near"]
 	s.node.RemovePod(t, s.hosts["near"])
-	s.model.deletePod(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name})
+	s.model.DeletePod(types.NamespacedName{Namespace: pod.Namespace, Name: pod.Name})
 	require.Eventually(t, func() bool { return entries(near) == 0 }, 10*cutWithin, time.Millisecond)
 	require.Equal(t, kept, entries(neighbour), "others lost theirs")
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -96,7 +97,7 @@ func (c *cuts) cutPickedUp() map[conntrack.Class]struct{} {
 
 // follow takes in what a look found, nil for none, and forgets what is over or
 // allowed again. It returns how many connections are cut that weren't before.
-func (c *cuts) follow(found *findings, m *model, v *view, now time.Time) (flows int) {
+func (c *cuts) follow(found *findings, m *node.Model, v *view, now time.Time) (flows int) {
 	if found != nil {
 		if found.own.all != nil {
 			c.own = found.own
@@ -112,7 +113,7 @@ func (c *cuts) follow(found *findings, m *model, v *view, now time.Time) (flows 
 		return 0
 	}
 	lookup := newNodeLookup(m, v, c.own)
-	m.peers(func(p peers) {
+	m.Peers(func(p node.Peers) {
 		lookup.peers = p
 		for class, cut := range c.classes {
 			// One look may miss an entry, when the kernel makes its table larger.
@@ -185,7 +186,7 @@ func cutMember(client, server netip.Addr, protocol policy.Protocol, port uint16)
 
 // followCuts brings what is cut up to date with the model and with the last look.
 // It reports whether rules are needed that weren't, or the other way round.
-func (e *enforcer) followCuts(m *model) (bool, error) {
+func (e *enforcer) followCuts(m *node.Model) (bool, error) {
 	if err := e.cutter.open(); err != nil {
 		return false, err
 	}
@@ -220,17 +221,17 @@ func (e *enforcer) enforced() *view {
 		e.judged = e.links
 	}
 	enforced := *e.view
-	enforced.endpoints = faulty.close(enforced.endpoints)
+	enforced.Endpoints = faulty.close(enforced.Endpoints)
 	enforced.links = e.judged
 	return &enforced
 }
 
 // lookForCuts asks for looks at the table of connections where connections may have
 // become forbidden: the kernel is stricter than it was, or a pod is gone.
-func (e *enforcer) lookForCuts(m *model) {
+func (e *enforcer) lookForCuts(m *node.Model) {
 	enforced := e.enforced()
 	e.cutter.watch(len(e.cuts.classes) > 0, enforced, e.cuts.cutPickedUp())
-	if released := m.takeReleased(); e.stricter || len(released) > 0 {
+	if released := m.TakeReleased(); e.stricter || len(released) > 0 {
 		e.cutter.request(m, enforced, released)
 	}
 	if e.hooked {

@@ -15,6 +15,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
 	"github.com/moat-dev/moat/dataplane/metrics"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -66,7 +67,7 @@ type cutter struct {
 	table    *conntrack.Table
 	ports    conntrack.Ports
 	routes   *netlink.Handle
-	model    *model
+	model    *node.Model
 	view     *view
 	released conntrack.Addresses
 	owed     int                          // looks that were asked for
@@ -135,7 +136,7 @@ func (c *cutter) close() {
 }
 
 // request asks for looks, after rules became stricter or addresses were released.
-func (c *cutter) request(m *model, v *view, released conntrack.Addresses) {
+func (c *cutter) request(m *node.Model, v *view, released conntrack.Addresses) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.owed == 0 {
@@ -265,7 +266,7 @@ func (c *cutter) look(start time.Time) {
 	c.owed, c.gapLooks, c.released = max(0, owed-1), max(0, c.gapLooks-1), nil
 	c.mu.Unlock()
 
-	scan.Isolated, scan.Released = isolatedAddresses(v), m.unowned(released)
+	scan.Isolated, scan.Released = isolatedAddresses(v), m.Unowned(released)
 	found, err := c.search(m, v, &scan)
 	if err == nil && watching && found.own.all == nil { // the sync loop judges by them
 		found.own, err = c.ownAddresses(v.links[policy.Egress])
@@ -286,7 +287,7 @@ func (c *cutter) look(start time.Time) {
 	}
 	c.mu.Unlock()
 	if news {
-		m.poke()
+		m.Poke()
 	}
 }
 
@@ -299,7 +300,7 @@ func joinAddresses(a, b conntrack.Addresses) conntrack.Addresses {
 
 // search returns the forbidden classes, and forgets the entries of released
 // addresses.
-func (c *cutter) search(m *model, v *view, scan *conntrack.Scan) (*findings, error) {
+func (c *cutter) search(m *node.Model, v *view, scan *conntrack.Scan) (*findings, error) {
 	for d, links := range v.links {
 		scan.Links[d] = len(links) > 0
 	}
@@ -320,10 +321,10 @@ func (c *cutter) search(m *model, v *view, scan *conntrack.Scan) (*findings, err
 }
 
 // judge returns the classes that are forbidden.
-func judge(m *model, l *nodeLookup, classes map[conntrack.Class]int) map[conntrack.Class]int {
+func judge(m *node.Model, l *nodeLookup, classes map[conntrack.Class]int) map[conntrack.Class]int {
 	forbidden := map[conntrack.Class]int{}
 	for some := range slices.Chunk(slices.Collect(maps.Keys(classes)), judgedAtOnce) {
-		m.peers(func(p peers) {
+		m.Peers(func(p node.Peers) {
 			l.peers = p
 			for i := range some {
 				if l.forbids(&some[i]) != (causes{}) {
@@ -339,9 +340,9 @@ func isolatedAddresses(v *view) [policy.Directions]conntrack.Addresses {
 	var isolated [policy.Directions]conntrack.Addresses
 	for d := range isolated {
 		isolated[d] = conntrack.Addresses{}
-		for i := range v.endpoints {
-			if v.endpoints[i].Isolated(policy.Direction(d)) {
-				for _, addr := range v.endpoints[i].Pod.Addrs {
+		for i := range v.Endpoints {
+			if v.Endpoints[i].Isolated(policy.Direction(d)) {
+				for _, addr := range v.Endpoints[i].Pod.Addrs {
 					isolated[d][addr] = struct{}{}
 				}
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/metrics"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 	"github.com/moat-dev/moat/dataplane/selector"
@@ -79,7 +80,7 @@ type enforcer struct {
 	settled bool
 
 	// admitted is what the sets of known pods were last brought to; nil where that is unknown.
-	admitted *View
+	admitted *node.View
 
 	// overtaken says that sets of known pods followed the model beside the present sync,
 	// so that they aren't what it planned.
@@ -130,7 +131,7 @@ func (e *enforcer) distrust() { e.trusted = false }
 // sync makes the kernel hold what the model asks for. After an error the kernel
 // holds the last good rules, newly isolated pods are closed, and the next sync
 // starts by reading the kernel.
-func (e *enforcer) sync(ctx context.Context, m *model) error {
+func (e *enforcer) sync(ctx context.Context, m *node.Model) error {
 	e.begun = time.Now()
 	err := e.standing(explainModule(e.findFaults(ctx, m, e.pass(ctx, m))))
 	if err == nil {
@@ -152,17 +153,17 @@ func (e *enforcer) sync(ctx context.Context, m *model) error {
 	return err
 }
 
-func (e *enforcer) pass(ctx context.Context, m *model) error {
+func (e *enforcer) pass(ctx context.Context, m *node.Model) error {
 	var barErr error
 	if !e.trusted {
 		var own map[netip.Addr]struct{}
 		if own, barErr = host.LocalAddresses(); barErr == nil { // otherwise those stay that were known
-			m.barOwnAddresses(own)
+			m.BarOwnAddresses(own)
 		}
 	}
-	askErr := m.askNetwork()
+	askErr := m.AskNetwork()
 	if e.look(m) {
-		e.quarantine.keep(e.view.selecting)
+		e.quarantine.keep(e.view.Selecting)
 		e.holdDebtors(e.begun)
 		e.outputs = nil
 	}
@@ -173,7 +174,7 @@ func (e *enforcer) pass(ctx context.Context, m *model) error {
 
 // bring makes the kernel hold what was last seen of the model. Where outputs is nil
 // they are made anew.
-func (e *enforcer) bring(ctx context.Context, m *model) error {
+func (e *enforcer) bring(ctx context.Context, m *node.Model) error {
 	e.broken, e.overtaken = familyErrors{}, false
 	if !e.trusted {
 		e.inspection.begin()
@@ -214,7 +215,7 @@ func (e *enforcer) bring(ctx context.Context, m *model) error {
 }
 
 // openAll opens what a sync works with.
-func (e *enforcer) openAll(ctx context.Context, m *model) error {
+func (e *enforcer) openAll(ctx context.Context, m *node.Model) error {
 	err := e.openSets()
 	if err == nil {
 		e.meanwhile(m, func() { err = e.open(ctx) })
@@ -224,17 +225,17 @@ func (e *enforcer) openAll(ctx context.Context, m *model) error {
 
 // upToDate reports whether nothing that the rules depend on has changed since they
 // were last looked at.
-func (e *enforcer) upToDate(m *model) bool {
-	return e.view != nil && e.view.revision == m.present()
+func (e *enforcer) upToDate(m *node.Model) bool {
+	return e.view != nil && e.view.Revision == m.Present()
 }
 
 // look renews the view and reports whether it changed.
-func (e *enforcer) look(m *model) bool {
+func (e *enforcer) look(m *node.Model) bool {
 	since := uint64(0)
 	if e.view != nil {
-		since = e.view.revision
+		since = e.view.Revision
 	}
-	now := m.view(since)
+	now := m.View(since)
 	if now != nil {
 		v := &view{View: *now}
 		e.pace.follow(v, func(p *policy.Policy) time.Duration { return e.budgets.work(v, p, m) }, e.begun)
@@ -252,11 +253,11 @@ func (e *enforcer) followLinks() (bool, error) {
 	if e.outputs != nil && e.trusted {
 		return false, nil
 	}
-	links, err := host.LinksOf(e.quarantine.close(e.view.endpoints))
+	links, err := host.LinksOf(e.quarantine.close(e.view.Endpoints))
 	if err != nil {
 		links = host.JoinLinks(e.links, links)
 	}
-	uplinks, upErr := host.UplinksOf(e.view.guard.Foreign, e.view.guard.Local)
+	uplinks, upErr := host.UplinksOf(e.view.Guard.Foreign, e.view.Guard.Local)
 	if upErr != nil {
 		uplinks = e.uplinks
 	}
@@ -267,7 +268,7 @@ func (e *enforcer) followLinks() (bool, error) {
 		e.ways.Forget()
 		tunnels, tunnelsErr = host.TunnelsOf(e.tunnels)
 	}
-	waysErr := e.ways.Follow(e.view.addrs())
+	waysErr := e.ways.Follow(e.view.Addrs())
 	same := host.SameTunnels(tunnels, e.tunnels) && slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks) && maps.Equal(before, e.ways.Known)
 	e.links, e.uplinks, e.tunnels = links, uplinks, tunnels
 	return differ || !same, errors.Join(err, upErr, waysErr, tunnelsErr, broadcastsErr)
@@ -288,7 +289,7 @@ func (e *enforcer) followBroadcasts(links compile.Links) (bool, error) {
 // compile makes the desired state of each family from the view and the links.
 func (e *enforcer) compile() {
 	e.outputs, e.desired, e.recompiled, e.clashes = nil, map[ruleset.Family]iptables.Table{}, true, map[types.UID]error{}
-	endpoints, guard := e.quarantine.close(e.view.endpoints), e.view.guard
+	endpoints, guard := e.quarantine.close(e.view.Endpoints), e.view.Guard
 	guard.Uplinks = e.uplinks
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
@@ -305,15 +306,15 @@ func (e *enforcer) compile() {
 
 // planSets tells the model which sets are wanted and works out what to do with
 // them.
-func (e *enforcer) planSets(m *model) (ipset.Plan, error) {
+func (e *enforcer) planSets(m *node.Model) (ipset.Plan, error) {
 	e.same = e.trusted && !e.recompiled
 	var plan ipset.Plan
 	if e.same {
-		m.members(func(index *selector.Index) { followMembers(&plan, e.known, index) })
+		m.Members(func(index *selector.Index) { followMembers(&plan, e.known, index) })
 		return plan, nil
 	}
 	if e.trusted {
-		m.members(func(index *selector.Index) {
+		m.Members(func(index *selector.Index) {
 			index.Want(wantedSets(e.outputs))
 			plan = incrementalPlan(e.known, declaredSets(e.outputs), index)
 		})
@@ -325,7 +326,7 @@ func (e *enforcer) planSets(m *model) (ipset.Plan, error) {
 	}
 	isolated := takeIsolated(have, e.outputs)
 	var expected ipset.Plan
-	m.members(func(index *selector.Index) {
+	m.Members(func(index *selector.Index) {
 		index.Want(wantedSets(e.outputs))
 		plan = ipset.Diff(have, fullSets(e.outputs, index))
 		if e.settled {
@@ -362,7 +363,7 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 		e.sets.Delete(isolated.Delete),
 		e.sets.Add(local.early),
 	}
-	if errors.Join(errs[1:]...) == nil && e.admitted.at() < e.view.revision {
+	if errors.Join(errs[1:]...) == nil && e.admitted.At() < e.view.Revision {
 		e.admitted = &e.view.View
 	}
 	if !ipset.IsUnmade(errs[0]) { // otherwise rules would look up what isn't there

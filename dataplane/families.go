@@ -145,8 +145,8 @@ func (v *view) concerned() map[types.UID][]ruleset.Family {
 			}
 		}
 	}
-	for i := range v.endpoints {
-		endpoint := &v.endpoints[i]
+	for i := range v.Endpoints {
+		endpoint := &v.Endpoints[i]
 		for _, isolating := range endpoint.Isolating {
 			for _, p := range isolating {
 				note(p, endpoint.Pod)

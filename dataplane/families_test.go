@@ -11,6 +11,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -56,9 +57,9 @@ func TestPoliciesAreInForceByFamily(t *testing.T) {
 		e.Isolating[policy.Ingress] = []*policy.Policy{p}
 		return e
 	}
-	v := &view{View: View{
-		selecting: []*policy.Policy{four, both},
-		endpoints: []policy.Endpoint{endpoint(four, "10.244.1.10"), endpoint(both, "10.244.1.11", "fd00::11")},
+	v := &view{View: node.View{
+		Selecting: []*policy.Policy{four, both},
+		Endpoints: []policy.Endpoint{endpoint(four, "10.244.1.10"), endpoint(both, "10.244.1.11", "fd00::11")},
 	}}
 	six := familyErrors{ruleset.IPv6: errors.New("no")}
 	for _, row := range []struct {
@@ -75,7 +76,7 @@ func TestPoliciesAreInForceByFamily(t *testing.T) {
 		{errors.New("all"), ruleset.Families(), 2, "both!SyncFailed four!SyncFailed"},
 	} {
 		r := newTestReporter()
-		for _, p := range v.selecting {
+		for _, p := range v.Selecting {
 			r.inForce[p.UID] = row.before
 		}
 		v.damaged = row.damaged

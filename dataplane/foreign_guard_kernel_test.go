@@ -104,12 +104,12 @@ func TestPodsOfOtherNodesPassTheGuard(t *testing.T) {
 		closed("the agent has seen the new route, and the API shows the address elsewhere")
 
 		sandbox := podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "heir", Labels: map[string]string{"role": "db"}, Addrs: heir.Addrs}
-		s.model.startSandbox(sandbox)
+		s.model.StartSandbox(sandbox)
 		s.sync()
 		s.requirePings(false, remote, heir)
 		s.requirePings(true, project, heir)
 
-		s.model.stopSandbox(sandbox)
+		s.model.StopSandbox(sandbox)
 		s.sync()
 		closed("its sandbox has ended")
 	})
@@ -131,7 +131,7 @@ func TestAFailedRestoreClosesAnAddressThatComesHere(t *testing.T) {
 	s.unrouteTo(foreign)
 	heir := s.node.AddRemote(t, "10.244.1.77", "fd00:10:244:1::77")
 	s.breakRestore(true)
-	s.model.startSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "heir", Labels: map[string]string{"role": "db"}, Addrs: heir.Addrs})
+	s.model.StartSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "heir", Labels: map[string]string{"role": "db"}, Addrs: heir.Addrs})
 	require.Error(t, s.trySync())
 	s.requirePings(false, s.hosts["project"], heir)
 	require.NotContains(t, s.run("ipset", "list", "moat-4-foreign"), "10.244.1.77", "what was spared is closed before the rules change")

@@ -23,8 +23,8 @@ func (s *scene) guardNode() {
 	for _, cidr := range s.node.PodCIDRs() {
 		node.Spec.PodCIDRs = append(node.Spec.PodCIDRs, cidr.String())
 	}
-	s.model.setNode(node)
-	s.model.guardFromNowOn()
+	s.model.SetNode(node)
+	s.model.GuardFromNowOn()
 }
 
 // requirePings pings in each family that both ends have.
@@ -71,17 +71,17 @@ func TestTheGuardClosesAPodUntilItIsProgrammed(t *testing.T) {
 
 		sandbox := podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "fresh", Labels: map[string]string{"role": "db"}, Addrs: fresh.Addrs}
 		s.apply(walkThrough)
-		s.model.startSandbox(sandbox)
+		s.model.StartSandbox(sandbox)
 		s.sync()
 		s.requirePings(false, remote, fresh)
 		s.requirePings(true, s.hosts["project"], fresh)
 
-		s.model.stopSandbox(sandbox)
+		s.model.StopSandbox(sandbox)
 		s.sync()
 		s.requirePings(false, s.hosts["project"], fresh)
 		s.requirePings(true, remote, old)
 
-		s.model.guardNoMore() // the runtime tells no addresses any more
+		s.model.GuardNoMore() // the runtime tells no addresses any more
 		s.sync()
 		s.requirePings(true, remote, fresh)
 		s.requirePings(true, remote, old)
@@ -100,7 +100,7 @@ func TestAFailedRestoreDarkensNobody(t *testing.T) {
 	fresh := s.node.AddPod(t, "10.244.1.40", "fd00:10:244:1::40")
 	s.breakRestore(true)
 	s.remove("test-network-policy") // another pod's
-	s.model.startSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "fresh", Addrs: fresh.Addrs})
+	s.model.StartSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "fresh", Addrs: fresh.Addrs})
 	require.Error(t, s.trySync())
 	s.requirePings(true, s.hosts["busybox"], fresh)
 	s.requirePings(true, fresh, s.hosts["busybox"])
@@ -114,7 +114,7 @@ func TestAFailedRestoreKeepsTheGuardUp(t *testing.T) {
 	s.sync()
 	fresh := s.node.AddPod(t, "10.244.1.40")
 	s.breakRestore(true)
-	s.model.startSandbox(podstart.Sandbox{
+	s.model.StartSandbox(podstart.Sandbox{
 		ID: "1", UID: "u", Namespace: "default", Name: "fresh",
 		Labels: map[string]string{"role": "db"}, Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.40")},
 	})

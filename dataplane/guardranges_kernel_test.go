@@ -11,6 +11,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 )
 
 // A Node that is made again without podCIDRs keeps its guard: its pods run on. So does the
@@ -36,35 +38,35 @@ func TestTheGuardOutlivesItsNodesRanges(t *testing.T) {
 		}
 		guarded()
 		anew := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: thisNode}}
-		s.model.setNode(anew)
+		s.model.SetNode(anew)
 		guarded()
 
 		pods := s.pods
-		s.model = newModel(thisNode)
+		s.model = node.New(thisNode)
 		s.enforcer.close()
 		s.enforcer = newEnforcer(backend)
-		s.model.setNode(anew)
+		s.model.SetNode(anew)
 		for _, pod := range pods {
 			s.update(pod)
 		}
 		for _, namespace := range s.namespaces {
-			s.model.see(namespace)
+			modeltest.See(s.model, namespace)
 		}
 		a := &Agent{model: s.model, enforcer: s.enforcer, log: logr.Discard()}
 		require.NoError(t, s.node.Do(func() error {
 			a.keepRanges(t.Context())
 			return nil
 		}))
-		s.model.guardFromNowOn()
+		s.model.GuardFromNowOn()
 		guarded()
-		_, ranges := s.model.guarded()
+		_, ranges := s.model.Guarded()
 		require.ElementsMatch(t, slices.Collect(slices.Values(s.node.PodCIDRs())), ranges)
 
 		anew.Spec.PodCIDRs = []string{"10.244.9.0/24"}
-		s.model.setNode(anew)
+		s.model.SetNode(anew)
 		s.sync()
 		s.requirePings(true, remote, fresh)
-		_, ranges = s.model.guarded()
+		_, ranges = s.model.Guarded()
 		require.Equal(t, []netip.Prefix{netip.MustParsePrefix("10.244.9.0/24")}, ranges)
 	})
 }

@@ -31,12 +31,12 @@ func (a *Agent) setNamespace(n *policy.Namespace) {
 	if n.Name == a.home.name {
 		a.home.ends.Store(n.Ends)
 	}
-	a.model.setNamespace(n)
+	a.model.SetNamespace(n)
 }
 
 func (a *Agent) deleteNamespace(key types.NamespacedName) {
 	if key.Name == a.home.name {
 		a.home.ends.Store(true)
 	}
-	a.model.deleteNamespace(key)
+	a.model.DeleteNamespace(key)
 }

@@ -8,6 +8,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/watch"
@@ -28,7 +29,7 @@ func TestTheAgentSeesItsNamespaceEnd(t *testing.T) {
 		}
 	}
 	agent := func() *Agent {
-		a := &Agent{model: newModel(thisNode)}
+		a := &Agent{model: node.New(thisNode)}
 		a.home.name = moat
 		return a
 	}

@@ -14,8 +14,10 @@ import (
 	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/budget/budgettest"
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
+	"github.com/moat-dev/moat/dataplane/selector"
 )
 
 const (
@@ -55,7 +57,7 @@ func TestHostileNamespace(t *testing.T) {
 		for range hostileMost {
 			np := generator.Next()
 			names = append(names, np.Name)
-			m.setPolicy(policy.ParseNetworkPolicy(np))
+			m.SetPolicy(policy.ParseNetworkPolicy(np))
 		}
 		for edits := range 3 {
 			start := cpuTime(t)
@@ -69,7 +71,7 @@ func TestHostileNamespace(t *testing.T) {
 			policies, closed = policies+hostileMost, closed+len(p.view.expensive)
 			np := generator.Next() // in place of another
 			np.Name, np.Generation = names[edits], int64(2+edits)
-			m.setPolicy(policy.ParseNetworkPolicy(np))
+			m.SetPolicy(policy.ParseNetworkPolicy(np))
 		}
 	}
 	t.Logf("%d policies in passes, %d of them closed; the slowest pass took %s", policies, closed, slowest)
@@ -87,21 +89,21 @@ func cpuTime(t *testing.T) time.Duration {
 
 // newHostileModel has pods of two namespaces on the node and elsewhere, and the policies
 // of the innocent one.
-func newHostileModel() *model {
-	m := newModel("node-1")
+func newHostileModel() *node.Model {
+	m := node.New("node-1")
 	for number := range 1200 {
 		namespace := []string{"hostile", "innocent"}[number%2]
 		pod := budgettest.Pod(namespace, number, map[string]string{"app": []string{"a0", "a1", "x1", "x2"}[number/2%4]})
 		if number < 200 {
 			pod.Spec.NodeName = "node-1"
 		}
-		m.setPod(policy.ParsePod(pod))
+		m.SetPod(policy.ParsePod(pod))
 	}
-	m.setNamespace(&policy.Namespace{Name: "hostile"})
-	m.setNamespace(&policy.Namespace{Name: "innocent"})
-	m.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("innocent", "in", 100, budgettest.Peers(3, 20))))
-	m.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("innocent", "out", 101, budgettest.NamesOfPorts(3))))
-	m.setPolicy(policy.ParseNetworkPolicy(budgettest.Named("innocent", "far", 102, budgettest.Exceptions4(10))))
+	m.SetNamespace(&policy.Namespace{Name: "hostile"})
+	m.SetNamespace(&policy.Namespace{Name: "innocent"})
+	m.SetPolicy(policy.ParseNetworkPolicy(budgettest.Named("innocent", "in", 100, budgettest.Peers(3, 20))))
+	m.SetPolicy(policy.ParseNetworkPolicy(budgettest.Named("innocent", "out", 101, budgettest.NamesOfPorts(3))))
+	m.SetPolicy(policy.ParseNetworkPolicy(budgettest.Named("innocent", "far", 102, budgettest.Exceptions4(10))))
 	return m
 }
 
@@ -113,16 +115,18 @@ type hostilePass struct {
 	sets    map[string]ruleset.Set
 }
 
-func passOf(t *testing.T, m *model) *hostilePass {
+func passOf(t *testing.T, m *node.Model) *hostilePass {
 	t.Helper()
 	e := newEnforcer("")
 	require.True(t, e.look(m))
 	p := &hostilePass{view: e.view, used: e.budgets.used}
 	for _, family := range ruleset.Families() {
-		p.outputs = append(p.outputs, compile.Compile(compile.Host{}, family, e.view.endpoints, compile.Links{}, compile.Guard{}))
+		p.outputs = append(p.outputs, compile.Compile(compile.Host{}, family, e.view.Endpoints, compile.Links{}, compile.Guard{}))
 	}
-	m.index.Want(wantedSets(p.outputs))
-	p.sets = fullSets(p.outputs, m.index)
+	m.Members(func(index *selector.Index) {
+		index.Want(wantedSets(p.outputs))
+		p.sets = fullSets(p.outputs, index)
+	})
 	return p
 }
 

@@ -193,8 +193,8 @@ func (e *enforcer) sizesAsLeft() bool {
 
 // linksAsLeft looks whether the routes lead to the pods by the same links.
 func (e *enforcer) linksAsLeft() bool {
-	links, err := host.LinksOf(e.quarantine.close(e.view.endpoints))
-	uplinks, upErr := host.UplinksOf(e.view.guard.Foreign, e.view.guard.Local)
+	links, err := host.LinksOf(e.quarantine.close(e.view.Endpoints))
+	uplinks, upErr := host.UplinksOf(e.view.Guard.Foreign, e.view.Guard.Local)
 	return err == nil && upErr == nil && slices.EqualFunc(links[:], e.links[:], slices.Equal) && slices.Equal(uplinks, e.uplinks)
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 )
 
 // comeToRest makes passes until an inspection finds everything as it was left.
@@ -199,10 +200,10 @@ func TestAnInspectionTrustsItsOwnWrites(t *testing.T) {
 // 2,000 sets.
 func largeNode(s *scene, pods, peers int) {
 	for i := range pods {
-		pod := podObject(fmt.Sprintf("local-%d", i), thisNode, fmt.Sprintf("10.244.1.%d", 20+i))
+		pod := policytest.PodObject(fmt.Sprintf("local-%d", i), thisNode, fmt.Sprintf("10.244.1.%d", 20+i))
 		pod.Namespace, pod.Labels = "default", map[string]string{"local": fmt.Sprint(i)}
 		pod.Status.PodIPs = append(pod.Status.PodIPs, corev1.PodIP{IP: fmt.Sprintf("fd00:10:244:1::%x", 20+i)})
-		s.model.setPod(policy.ParsePod(pod))
+		s.model.SetPod(policy.ParsePod(pod))
 		var text strings.Builder
 		fmt.Fprintf(&text, "metadata: {name: large-%d}\nspec:\n  podSelector: {matchLabels: {local: %q}}\n  policyTypes: [Ingress]\n  ingress:\n", i, fmt.Sprint(i))
 		for j := range peers {
@@ -215,7 +216,7 @@ func largeNode(s *scene, pods, peers int) {
 		peer := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: fmt.Sprintf("peer-%d", i), Labels: map[string]string{"role": fmt.Sprintf("r%d-%d", i%pods, i%peers)}}}
 		peer.Spec.NodeName = "elsewhere"
 		peer.Status.PodIPs = []corev1.PodIP{{IP: fmt.Sprintf("10.245.%d.%d", i/250, i%250+1)}}
-		s.model.setPod(policy.ParsePod(peer))
+		s.model.SetPod(policy.ParsePod(peer))
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 // keepRanges makes an agent guard the ranges that one before it has left in the kernel,
 // where its Node says nothing of ranges.
 func (a *Agent) keepRanges(ctx context.Context) {
-	if _, cidrs := a.model.guarded(); len(cidrs) > 0 {
+	if _, cidrs := a.model.Guarded(); len(cidrs) > 0 {
 		return
 	}
 	ranges, err := a.enforcer.guardedRanges(ctx)
@@ -21,7 +21,7 @@ func (a *Agent) keepRanges(ctx context.Context) {
 	}
 	if len(ranges) > 0 {
 		a.log.Info("The Node has no podCIDRs; the ranges stay guarded that were before", "ranges", ranges)
-		a.model.guardRanges(ranges)
+		a.model.GuardRanges(ranges)
 	}
 }
 

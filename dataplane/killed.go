@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -33,7 +34,7 @@ func newAttempts() attempts {
 // limit or for lack of memory. That is no word about the rules: perhaps the node is busy.
 // So nobody is closed before the node has shown that it is calm, and a policy is at fault
 // only if the same pass without it succeeds twice within a third of the limit.
-func (e *enforcer) findKillers(ctx context.Context, m *model, err error) error {
+func (e *enforcer) findKillers(ctx context.Context, m *node.Model, err error) error {
 	before, suspects := e.quarantine, e.byWeight()
 	if len(suspects) == 0 || !e.calm(ctx, m) {
 		return err
@@ -113,7 +114,7 @@ func (e *enforcer) weights() map[policyID]int {
 
 // calm reports whether iptables-restore writes once more what the kernel has, within a third
 // of its limit. That changes nothing.
-func (e *enforcer) calm(ctx context.Context, m *model) bool {
+func (e *enforcer) calm(ctx context.Context, m *node.Model) bool {
 	e.progress()
 	calm := true
 	e.meanwhile(m, func() {
@@ -130,7 +131,7 @@ func (e *enforcer) calm(ctx context.Context, m *model) bool {
 
 // succeedsTwice makes a pass with the given quarantine, and writes its rules once more. It
 // reports whether both succeeded within a third of the limit.
-func (e *enforcer) succeedsTwice(ctx context.Context, m *model, q quarantine) bool {
+func (e *enforcer) succeedsTwice(ctx context.Context, m *node.Model, q quarantine) bool {
 	e.slowest = 0
 	if e.passWith(ctx, m, q) != nil || e.slowest > e.limit/calmPart {
 		return false
@@ -148,7 +149,7 @@ func (e *enforcer) refuse(q quarantine, id policyID, err error, took time.Durati
 
 // namespaceOf returns the namespace of one of the view's policies.
 func (v *view) namespaceOf(id policyID) string {
-	for _, p := range v.selecting {
+	for _, p := range v.Selecting {
 		if idOf(p) == id {
 			return p.Namespace
 		}
@@ -168,7 +169,7 @@ func (f *inForce) policies() map[policyID]bool {
 	if f.view == nil {
 		return ids
 	}
-	for _, p := range f.view.selecting {
+	for _, p := range f.view.Selecting {
 		if !f.held.holds(p) {
 			ids[idOf(p)] = true
 		}
@@ -186,7 +187,7 @@ func (e *enforcer) holdDebtors(now time.Time) {
 		}
 		inForce := e.last.policies()
 		waits := &refusal{err: &debtError{namespace, until}, wait: quarantineFirst, retry: until}
-		for _, p := range e.view.selecting {
+		for _, p := range e.view.Selecting {
 			if p.Namespace == namespace && !inForce[idOf(p)] && !e.quarantine.holds(p) {
 				e.quarantine = e.quarantine.including(p, waits)
 			}

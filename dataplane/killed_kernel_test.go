@@ -11,6 +11,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -103,7 +104,7 @@ func TestAPolicyThatKillsIptablesHoldsBackNoOtherNamespace(t *testing.T) {
 				s.enforcer.debts.charge("hostile", debtFree, time.Now()) // as the real limit would
 				edited := s.policies["killing"].DeepCopy()
 				edited.Generation = 2
-				s.model.setPolicy(policy.ParseNetworkPolicy(edited))
+				s.model.SetPolicy(policy.ParseNetworkPolicy(edited))
 				s.apply(killingPolicy("another"))
 				s.remove("neighbour")
 				start, before := time.Now(), s.restores()
@@ -152,7 +153,7 @@ func TestSeveralPoliciesThatKillIptables(t *testing.T) {
 	for i := range large.Spec.Ingress {
 		large.Spec.Ingress[i].Ports[0].Port.IntVal %= 6000 // 81, 666, 668, ...
 	}
-	s.model.see(large)
+	modeltest.See(s.model, large)
 	for i, port := range []int{6666, 7777} {
 		s.apply(fmt.Sprintf("metadata: {name: killing-%d}\nspec: {podSelector: {matchLabels: {local: %q}}, policyTypes: [Ingress], ingress: [{ports: [{port: %d}]}]}", i, fmt.Sprint(i), port))
 	}

@@ -12,7 +12,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 )
 
 // flow is new connections from one host to another, one after the other. Its
@@ -88,7 +90,7 @@ func (s *scene) crowd(labels map[string]string, from, to int) {
 			{IP: fmt.Sprintf("10.%d.%d.%d", 100+i>>16, i>>8&255, i&255)},
 			{IP: fmt.Sprintf("fd00:10:%x::%x", 0x6400+i>>16, 1+i&0xffff)},
 		}
-		s.model.see(pod)
+		modeltest.See(s.model, pod)
 	}
 }
 
@@ -151,9 +153,9 @@ func TestTheIsolatedSetGrowsWithoutAGap(t *testing.T) {
 	s, flows := growingScene(t, iptables.NFT)
 	whileFlowing(t, flows, func() {
 		for i := range 200 {
-			pod := podObject(fmt.Sprintf("local-%d", i), thisNode, fmt.Sprintf("10.244.1.%d", 20+i))
+			pod := policytest.PodObject(fmt.Sprintf("local-%d", i), thisNode, fmt.Sprintf("10.244.1.%d", 20+i))
 			pod.Namespace, pod.Labels = "default", map[string]string{"role": "db"}
-			s.model.see(pod)
+			modeltest.See(s.model, pod)
 			s.sync()
 		}
 	})

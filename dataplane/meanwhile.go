@@ -12,6 +12,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -24,7 +25,7 @@ const (
 
 // meanwhile does work in which programs run. As soon as that takes long, the sets of known
 // pods follow the model beside it, as far as no rule is needed. The work must not use sets.
-func (e *enforcer) meanwhile(m *model, work func()) {
+func (e *enforcer) meanwhile(m *node.Model, work func()) {
 	d := &doorkeeper{sets: e.sets, model: m, seen: e.admitted}
 	done := make(chan struct{})
 	var keeping sync.WaitGroup
@@ -39,8 +40,8 @@ func (e *enforcer) meanwhile(m *model, work func()) {
 // enforcer waits.
 type doorkeeper struct {
 	sets    *ipset.Kernel
-	model   *model
-	seen    *View // what the sets were last brought to; nil: nothing that is known
+	model   *node.Model
+	seen    *node.View // what the sets were last brought to; nil: nothing that is known
 	changed bool
 }
 
@@ -61,7 +62,7 @@ func (d *doorkeeper) keep(done <-chan struct{}) {
 // follow brings the sets to the present view. What fails is tried again, and it is said by the
 // next sync, which fails as well.
 func (d *doorkeeper) follow() {
-	now := d.model.view(d.seen.at())
+	now := d.model.View(d.seen.At())
 	if now == nil {
 		return
 	}
@@ -89,7 +90,7 @@ func (d *doorkeeper) follow() {
 // being written: pods that nothing isolates enter, and addresses leave that no pod has any
 // more, or that an isolated pod has got from another one. Where nothing is known of before,
 // isolated pods stay inside.
-func passing(family ruleset.Family, inside ruleset.Members, before, now *View) (enter, leave []ipset.Change) {
+func passing(family ruleset.Family, inside ruleset.Members, before, now *node.View) (enter, leave []ipset.Change) {
 	name := compile.LocalSet(family)
 	had, has := occupantsOf(before), occupantsOf(now)
 	for addr, occupant := range has {
@@ -111,8 +112,8 @@ func passing(family ruleset.Family, inside ruleset.Members, before, now *View) (
 // overtake makes the changes of the sets of known pods agree with what these sets were
 // brought to beside the present sync, which saw the model before that. What is left out is
 // the next sync's to do.
-func (l *localChanges) overtake(admitted, planned *View) {
-	if admitted.at() <= planned.at() {
+func (l *localChanges) overtake(admitted, planned *node.View) {
+	if admitted.At() <= planned.At() {
 		return
 	}
 	planner, has := occupantsOf(planned), occupantsOf(admitted)
@@ -126,14 +127,6 @@ func (l *localChanges) overtake(admitted, planned *View) {
 	}
 }
 
-// at returns a view's revision, which is zero for none.
-func (v *View) at() uint64 {
-	if v == nil {
-		return 0
-	}
-	return v.revision
-}
-
 // occupant is the pod that has an address.
 type occupant struct {
 	key      types.NamespacedName
@@ -145,16 +138,16 @@ type occupant struct {
 func (o occupant) is(other occupant) bool { return o.key == other.key && o.uid == other.uid }
 
 // occupantsOf returns who has the addresses of the node's pods. A nil view has none.
-func occupantsOf(v *View) map[netip.Addr]occupant {
+func occupantsOf(v *node.View) map[netip.Addr]occupant {
 	if v == nil {
 		return nil
 	}
 	isolated := map[types.NamespacedName]bool{}
-	for i := range v.endpoints {
-		isolated[v.endpoints[i].Pod.Key()] = true
+	for i := range v.Endpoints {
+		isolated[v.Endpoints[i].Pod.Key()] = true
 	}
 	occupants := map[netip.Addr]occupant{}
-	for _, pod := range v.local {
+	for _, pod := range v.Local {
 		for _, addr := range pod.Addrs {
 			occupants[addr] = occupant{pod.Key(), pod.UID, isolated[pod.Key()] || occupants[addr].isolated}
 		}

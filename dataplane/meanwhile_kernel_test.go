@@ -16,6 +16,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -61,7 +62,7 @@ func TestAHangingRestoreDarkensNobody(t *testing.T) {
 			defer s.runAgent()()
 			open := podstart.Sandbox{ID: "1", UID: "u", Namespace: "free", Name: "fresh", Addrs: fresh.Addrs}
 			time.Sleep(time.Second) // so that the sync hangs before the pod comes
-			s.model.startSandbox(open)
+			s.model.StartSandbox(open)
 			started := time.Now()
 			for _, addr := range fresh.Addrs {
 				require.Eventually(t, func() bool { return busybox.Ping(addr, silentAfter) }, networkWithin, time.Millisecond, "%s", addr)
@@ -70,15 +71,15 @@ func TestAHangingRestoreDarkensNobody(t *testing.T) {
 			s.requirePings(true, fresh, busybox)
 			s.requirePings(true, busybox, neighbour) // the policy isn't in force: the program hangs
 
-			s.model.stopSandbox(open)
-			s.model.startSandbox(podstart.Sandbox{ID: "2", UID: "v", Namespace: "default", Name: "next", Addrs: fresh.Addrs})
+			s.model.StopSandbox(open)
+			s.model.StartSandbox(podstart.Sandbox{ID: "2", UID: "v", Namespace: "default", Name: "next", Addrs: fresh.Addrs})
 			for _, addr := range fresh.Addrs {
 				require.Eventually(t, func() bool { return !busybox.Ping(addr, silentAfter) }, networkWithin, time.Millisecond, "%s", addr)
 			}
 			s.requirePings(false, fresh, busybox) // closed altogether
 
 			later := s.node.AddPod(t, "10.244.1.41", "fd00:10:244:1::41")
-			s.model.startSandbox(podstart.Sandbox{ID: "3", UID: "w", Namespace: "free", Name: "later", Addrs: later.Addrs})
+			s.model.StartSandbox(podstart.Sandbox{ID: "3", UID: "w", Namespace: "free", Name: "later", Addrs: later.Addrs})
 			for _, addr := range later.Addrs {
 				require.Eventually(t, func() bool { return busybox.Ping(addr, silentAfter) }, networkWithin, time.Millisecond, "%s", addr)
 			}
@@ -108,14 +109,14 @@ func TestAHangingQuestionDarkensNobody(t *testing.T) {
 			release := s.holdRestores()
 			s.enforcer.distrust() // the runners are new, and so they are asked again
 			s.apply("metadata: {name: closed}\nspec: {podSelector: {matchLabels: {role: db}}}")
-			s.model.startSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "free", Name: "fresh", Addrs: fresh.Addrs})
+			s.model.StartSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "free", Name: "fresh", Addrs: fresh.Addrs})
 			s.pod("default", "isolated", map[string]string{"role": "db"}, "10.244.1.41", "fd00:10:244:1::41")
 			defer s.runAgent()()
 			for _, addr := range fresh.Addrs {
 				require.Eventually(t, func() bool { return busybox.Ping(addr, silentAfter) }, networkWithin, time.Millisecond, "%s", addr)
 			}
 			later := s.node.AddPod(t, "10.244.1.42", "fd00:10:244:1::42")
-			s.model.startSandbox(podstart.Sandbox{ID: "2", UID: "v", Namespace: "free", Name: "later", Addrs: later.Addrs})
+			s.model.StartSandbox(podstart.Sandbox{ID: "2", UID: "v", Namespace: "free", Name: "later", Addrs: later.Addrs})
 			for _, addr := range later.Addrs {
 				require.Eventually(t, func() bool { return busybox.Ping(addr, silentAfter) }, networkWithin, time.Millisecond, "%s", addr)
 			}
@@ -141,31 +142,31 @@ func TestPassing(t *testing.T) {
 		}
 		return p
 	}
-	isolating := func(v *View, pods ...*policy.Pod) *View {
+	isolating := func(v *node.View, pods ...*policy.Pod) *node.View {
 		for _, p := range pods {
-			v.endpoints = append(v.endpoints, policy.Endpoint{Pod: p, Isolating: [policy.Directions][]*policy.Policy{{{}}}})
+			v.Endpoints = append(v.Endpoints, policy.Endpoint{Pod: p, Isolating: [policy.Directions][]*policy.Policy{{{}}}})
 		}
 		return v
 	}
 	first, second := pod("first", "1", "10.0.0.1"), pod("second", "2", "10.0.0.1")
 	for name, row := range map[string]struct {
 		inside      []string
-		before, now *View
+		before, now *node.View
 		enter       []string
 		leave       []string
 	}{
-		"an open pod comes":                     {nil, &View{}, &View{local: []*policy.Pod{first}}, []string{"10.0.0.1"}, nil},
-		"another family's pod comes":            {nil, &View{}, &View{local: []*policy.Pod{pod("p", "1", "fd00::1")}}, nil, nil},
-		"an isolated pod comes":                 {nil, &View{}, isolating(&View{local: []*policy.Pod{first}}, first), nil, nil},
-		"a pod goes":                            {[]string{"10.0.0.1"}, &View{local: []*policy.Pod{first}}, &View{}, nil, []string{"10.0.0.1"}},
-		"a pod becomes isolated":                {[]string{"10.0.0.1"}, &View{local: []*policy.Pod{first}}, isolating(&View{local: []*policy.Pod{first}}, first), nil, nil},
-		"an isolated pod gets another's":        {[]string{"10.0.0.1"}, &View{local: []*policy.Pod{first}}, isolating(&View{local: []*policy.Pod{second}}, second), nil, []string{"10.0.0.1"}},
-		"an open pod gets another's":            {[]string{"10.0.0.1"}, &View{local: []*policy.Pod{first}}, &View{local: []*policy.Pod{second}}, nil, nil},
-		"a pod of that name is made anew":       {[]string{"10.0.0.1"}, &View{local: []*policy.Pod{first}}, isolating(&View{local: []*policy.Pod{pod("first", "3", "10.0.0.1")}}, first), nil, []string{"10.0.0.1"}},
-		"nobody knows who had it":               {[]string{"10.0.0.1"}, nil, isolating(&View{local: []*policy.Pod{first}}, first), nil, nil},
-		"nobody knows who had what goes":        {[]string{"10.0.0.1"}, nil, &View{}, nil, []string{"10.0.0.1"}},
-		"an open pod comes first of all":        {nil, nil, &View{local: []*policy.Pod{first}}, []string{"10.0.0.1"}, nil},
-		"two show it, and one of them isolated": {nil, &View{}, isolating(&View{local: []*policy.Pod{first, second}}, first), nil, nil},
+		"an open pod comes":                     {nil, &node.View{}, &node.View{Local: []*policy.Pod{first}}, []string{"10.0.0.1"}, nil},
+		"another family's pod comes":            {nil, &node.View{}, &node.View{Local: []*policy.Pod{pod("p", "1", "fd00::1")}}, nil, nil},
+		"an isolated pod comes":                 {nil, &node.View{}, isolating(&node.View{Local: []*policy.Pod{first}}, first), nil, nil},
+		"a pod goes":                            {[]string{"10.0.0.1"}, &node.View{Local: []*policy.Pod{first}}, &node.View{}, nil, []string{"10.0.0.1"}},
+		"a pod becomes isolated":                {[]string{"10.0.0.1"}, &node.View{Local: []*policy.Pod{first}}, isolating(&node.View{Local: []*policy.Pod{first}}, first), nil, nil},
+		"an isolated pod gets another's":        {[]string{"10.0.0.1"}, &node.View{Local: []*policy.Pod{first}}, isolating(&node.View{Local: []*policy.Pod{second}}, second), nil, []string{"10.0.0.1"}},
+		"an open pod gets another's":            {[]string{"10.0.0.1"}, &node.View{Local: []*policy.Pod{first}}, &node.View{Local: []*policy.Pod{second}}, nil, nil},
+		"a pod of that name is made anew":       {[]string{"10.0.0.1"}, &node.View{Local: []*policy.Pod{first}}, isolating(&node.View{Local: []*policy.Pod{pod("first", "3", "10.0.0.1")}}, first), nil, []string{"10.0.0.1"}},
+		"nobody knows who had it":               {[]string{"10.0.0.1"}, nil, isolating(&node.View{Local: []*policy.Pod{first}}, first), nil, nil},
+		"nobody knows who had what goes":        {[]string{"10.0.0.1"}, nil, &node.View{}, nil, []string{"10.0.0.1"}},
+		"an open pod comes first of all":        {nil, nil, &node.View{Local: []*policy.Pod{first}}, []string{"10.0.0.1"}, nil},
+		"two show it, and one of them isolated": {nil, &node.View{}, isolating(&node.View{Local: []*policy.Pod{first, second}}, first), nil, nil},
 	} {
 		inside := ruleset.Members{}
 		for _, addr := range row.inside {
@@ -194,8 +195,8 @@ func TestOvertake(t *testing.T) {
 		return policy.Endpoint{Pod: p, Isolating: [policy.Directions][]*policy.Policy{{{}}}}
 	}
 	stays, went, closed, came := pod("stays", "10.0.0.1"), pod("went", "10.0.0.2"), pod("closed", "10.0.0.2"), pod("came", "10.0.0.3")
-	planned := &View{revision: 1, local: []*policy.Pod{stays, went}}
-	admitted := &View{revision: 2, local: []*policy.Pod{stays, closed, came}, endpoints: []policy.Endpoint{isolated(closed)}}
+	planned := &node.View{Revision: 1, Local: []*policy.Pod{stays, went}}
+	admitted := &node.View{Revision: 2, Local: []*policy.Pod{stays, closed, came}, Endpoints: []policy.Endpoint{isolated(closed)}}
 	change := func(addr string) ipset.Change {
 		return ipset.Change{Set: compile.LocalSet(ruleset.IPv4), Type: ruleset.HashIP, Member: ruleset.Address(netip.MustParseAddr(addr))}
 	}

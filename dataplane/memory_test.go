@@ -14,8 +14,12 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/policystore"
+	"github.com/moat-dev/moat/dataplane/selector"
 	"github.com/moat-dev/moat/dataplane/watch"
 )
 
@@ -64,12 +68,12 @@ func heap() uint64 {
 // benchmark: 100 pods and 20 policies in each namespace, 100 pods on this node.
 func TestMemory(t *testing.T) {
 	const namespaces = 100
-	m, interner := newModel("node-0"), policy.NewInterner()
-	pods := newWatched(&watch.SlimPod{}, watch.HandlerOf(m.setPod, m.deletePod), interner)
-	policies := newWatched(&networkingv1.NetworkPolicy{}, watch.HandlerOf(m.hold, m.deletePolicy), interner)
+	m, interner := node.New("node-0"), policy.NewInterner()
+	pods := newWatched(&watch.SlimPod{}, watch.HandlerOf(m.SetPod, m.DeletePod), interner)
+	policies := newWatched(&networkingv1.NetworkPolicy{}, watch.HandlerOf(m.Hold, m.DeletePolicy), interner)
 	base := heap()
 	for n := range namespaces {
-		m.see(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("namespace-%d", n), Labels: map[string]string{"team": fmt.Sprint(n % 10)}}})
+		modeltest.See(m, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprintf("namespace-%d", n), Labels: map[string]string{"team": fmt.Sprint(n % 10)}}})
 		for i := range 100 {
 			pods.add(t, memoryPod(n, i))
 		}
@@ -82,9 +86,11 @@ func TestMemory(t *testing.T) {
 	}
 	withPolicies := heap()
 	perPod, perPolicy := int(withPods-base)/(namespaces*100), int(withPolicies-withPods)/(namespaces*20)
-	outputs := compileAll(&view{View: *m.view(0)})
-	m.index.Want(wantedSets(outputs))
-	m.index.Changes(func(string, policy.Element, bool) {})
+	outputs := compileAll(&view{View: *m.View(0)})
+	m.Members(func(index *selector.Index) {
+		index.Want(wantedSets(outputs))
+		index.Changes(func(string, policy.Element, bool) {})
+	})
 	t.Logf("%d bytes a pod, %d bytes a policy, and %d KB for the %d sets of this node", perPod, perPolicy, (heap()-withPolicies)>>10, len(declaredSets(outputs)))
 	require.LessOrEqual(t, perPod, mostPerPod)
 	require.LessOrEqual(t, perPolicy, mostPerPolicy)
@@ -93,7 +99,7 @@ func TestMemory(t *testing.T) {
 }
 
 func memoryPod(n, i int) *corev1.Pod {
-	pod := podObject(fmt.Sprintf("app-%d-6d4cf56db6-%05d", i/10, i), fmt.Sprintf("node-%d", n), fmt.Sprintf("10.%d.%d.%d", n/256, n%256, i), fmt.Sprintf("fd00::%x:%x", n, i))
+	pod := policytest.PodObject(fmt.Sprintf("app-%d-6d4cf56db6-%05d", i/10, i), fmt.Sprintf("node-%d", n), fmt.Sprintf("10.%d.%d.%d", n/256, n%256, i), fmt.Sprintf("fd00::%x:%x", n, i))
 	pod.Namespace, pod.ResourceVersion = fmt.Sprintf("namespace-%d", n), fmt.Sprint(1_000_000+n*100+i)
 	pod.UID = types.UID(fmt.Sprintf("%08d-0000-0000-0000-%012d", n, i))
 	pod.Labels = map[string]string{"app": fmt.Sprintf("app-%d", i/10), "tier": fmt.Sprintf("tier-%d", i%3), "pod-template-hash": "6d4cf56db6"}
@@ -102,7 +108,7 @@ func memoryPod(n, i int) *corev1.Pod {
 }
 
 func memoryPolicy(t *testing.T, n, i int) *networkingv1.NetworkPolicy {
-	np := denyAll(fmt.Sprintf("policy-%d", i), 1)
+	np := policytest.DenyAll(fmt.Sprintf("policy-%d", i), 1)
 	np.Namespace, np.UID = fmt.Sprintf("namespace-%d", n), types.UID(fmt.Sprintf("%08d-0000-0000-0001-%012d", n, i))
 	text := fmt.Sprintf(`{podSelector: {matchLabels: {app: app-%d}}, policyTypes: [Ingress, Egress],
 		ingress: [{from: [{namespaceSelector: {matchLabels: {team: "%d"}}, podSelector: {matchLabels: {app: app-%d}}}], ports: [{port: 8080}]}],

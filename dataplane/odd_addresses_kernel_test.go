@@ -13,7 +13,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/podstart"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 )
 
 // impossible are addresses that no pod has, as a status may show them.
@@ -54,7 +56,7 @@ func TestImpossibleAddressesStopNothing(t *testing.T) {
 		s.showOdd(thisNode, odd)
 		s.label("busybox", map[string]string{"role": "frontend"}) // in one batch with them
 		fresh := s.node.AddPod(t, "10.244.1.40", "fd00:10:244:1::40")
-		s.model.startSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "fresh", Addrs: fresh.Addrs})
+		s.model.StartSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "fresh", Addrs: fresh.Addrs})
 		s.sync()
 
 		s.requirePings(true, s.hosts["busybox"], s.hosts["test-np"])
@@ -70,11 +72,11 @@ func TestImpossibleAddressesStopNothing(t *testing.T) {
 		require.NotContains(t, sets, "gress 10.244.1.1\n", "the node isn't isolated")
 		require.NotContains(t, sets, "gress fd00:10:244:1::1\n")
 
-		told := s.model.oddPods()
+		told := s.model.OddPods()
 		require.Len(t, told, len(impossible), "those of this node")
 		shows := slices.Collect(maps.Values(told))
-		require.Contains(t, shows, oddPod{shows: "0.0.0.0 (unspecified), :: (unspecified)"})
-		require.Contains(t, shows, oddPod{shows: "10.244.1.1 (the node's own), fd00:10:244:1::1 (the node's own)"})
+		require.Contains(t, shows, node.OddPod{Shows: "0.0.0.0 (unspecified), :: (unspecified)"})
+		require.Contains(t, shows, node.OddPod{Shows: "10.244.1.1 (the node's own), fd00:10:244:1::1 (the node's own)"})
 	})
 }
 
@@ -88,7 +90,7 @@ func TestAServicesAddressInAStatusStopsNothing(t *testing.T) {
 		s.apply(`{metadata: {name: odd}, spec: {podSelector: {matchLabels: {odd: "yes"}}, policyTypes: [Ingress, Egress]}}`)
 		services := []netip.Addr{netip.MustParseAddr("10.96.0.10"), netip.MustParseAddr("fd00:96::10")}
 		programs := []string{string(backend), strings.Replace(string(backend), "iptables", "ip6tables", 1)}
-		pod := podObject("odd", thisNode, services[0].String(), services[1].String())
+		pod := policytest.PodObject("odd", thisNode, services[0].String(), services[1].String())
 		pod.Labels = map[string]string{"odd": "yes"}
 		s.update(pod)
 		s.sync()

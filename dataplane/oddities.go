@@ -12,6 +12,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/metrics"
+	"github.com/moat-dev/moat/dataplane/node"
 )
 
 // actionReadStatus is the action of the event about such a pod.
@@ -24,7 +25,7 @@ type oddities struct {
 	events  events.EventRecorder // nil: no events
 	limit   flowcontrol.RateLimiter
 	metrics *metrics.Metrics
-	told    map[types.NamespacedName]oddPod
+	told    map[types.NamespacedName]node.OddPod
 }
 
 func newOddities(node string, recorder events.EventRecorder, m *metrics.Metrics, log logr.Logger) *oddities {
@@ -35,10 +36,10 @@ func newOddities(node string, recorder events.EventRecorder, m *metrics.Metrics,
 }
 
 // tell takes the pods that are odd now.
-func (o *oddities) tell(now map[types.NamespacedName]oddPod) {
+func (o *oddities) tell(now map[types.NamespacedName]node.OddPod) {
 	for key, odd := range now {
 		if o.told[key] != odd {
-			o.log.Info("A pod's status shows addresses that no pod can have; they are left out", "pod", key, "addresses", odd.shows)
+			o.log.Info("A pod's status shows addresses that no pod can have; they are left out", "pod", key, "addresses", odd.Shows)
 			o.event(key, odd)
 		}
 	}
@@ -46,14 +47,14 @@ func (o *oddities) tell(now map[types.NamespacedName]oddPod) {
 	o.metrics.Unusable(len(now))
 }
 
-func (o *oddities) event(key types.NamespacedName, odd oddPod) {
+func (o *oddities) event(key types.NamespacedName, odd node.OddPod) {
 	if o.events == nil || !o.limit.TryAccept() {
 		return
 	}
 	pod := &corev1.Pod{
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
-		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: odd.uid},
+		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: odd.UID},
 	}
 	o.events.Eventf(pod, speaker(o.node), corev1.EventTypeWarning, v1alpha1.EventReasonUnusableAddress, actionReadStatus, "%s",
-		message(errors.New("Moat leaves out addresses of this pod's status that no pod can have: "+odd.shows)))
+		message(errors.New("Moat leaves out addresses of this pod's status that no pod can have: "+odd.Shows)))
 }

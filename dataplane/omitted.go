@@ -28,7 +28,7 @@ const readOmittedEvery = time.Second
 
 // policyHandler has the model follow the policies, and the store forget those that have gone.
 func (a *Agent) policyHandler() toolscache.ResourceEventHandler {
-	follow := watch.HandlerOf(a.model.hold, a.model.deletePolicy)
+	follow := watch.HandlerOf(a.model.Hold, a.model.DeletePolicy)
 	return toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    func(object any) { follow.OnAdd(object, false) },
 		UpdateFunc: follow.OnUpdate,
@@ -50,7 +50,7 @@ func (a *Agent) policyHandler() toolscache.ResourceEventHandler {
 func (a *Agent) readOmitted(ctx context.Context) {
 	for backoff.Sleep(ctx, readOmittedEvery) {
 		fitting := a.options.Policies.Fitting()
-		i := slices.IndexFunc(fitting, func(h *policystore.Held) bool { return a.model.concerns(h.Policy()) })
+		i := slices.IndexFunc(fitting, func(h *policystore.Held) bool { return a.model.Concerns(h.Policy()) })
 		if i < 0 {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -28,7 +29,7 @@ func TestAPodDeletedByForceIsClosedWhileItRuns(t *testing.T) {
 		s.label("test-np", map[string]string{"role": "db"})
 		s.apply(walkThrough)
 		sandbox, other := s.runs("test-np", ""), s.runs("neighbour", "")
-		s.model.replaceSandboxes([]podstart.Sandbox{sandbox, other})
+		s.model.ReplaceSandboxes([]podstart.Sandbox{sandbox, other})
 		s.sync()
 		db, neighbour, project := s.hosts["test-np"], s.hosts["neighbour"], s.hosts["project"]
 		s.requirePings(true, project, db)
@@ -42,7 +43,7 @@ func TestAPodDeletedByForceIsClosedWhileItRuns(t *testing.T) {
 			s.requirePings(false, host, s.node.Host)
 			s.requirePings(true, s.node.Host, host)
 		}
-		s.model.lose(s.pods["test-np"])
+		modeltest.Lose(s.model, s.pods["test-np"])
 		closed(db)
 		s.requireTCP(false, "busybox", "test-np", 80)
 		s.remove("test-network-policy") // the namespace's policies go too
@@ -50,22 +51,22 @@ func TestAPodDeletedByForceIsClosedWhileItRuns(t *testing.T) {
 		s.show("liar", thisNode, nil, db)
 		closed(db)
 		s.requirePings(true, project, neighbour)
-		s.model.lose(s.pods["neighbour"]) // nothing isolated it
+		modeltest.Lose(s.model, s.pods["neighbour"]) // nothing isolated it
 		closed(neighbour)
 
 		heir := s.node.AddPod(t, "10.244.1.40", "fd00:10:244:1::40")
-		s.model.setPod(&policy.Pod{Namespace: "default", Name: "neighbour", Node: thisNode, UID: "b", Subject: true, Addrs: heir.Addrs})
+		s.model.SetPod(&policy.Pod{Namespace: "default", Name: "neighbour", Node: thisNode, UID: "b", Subject: true, Addrs: heir.Addrs})
 		s.sync()
 		s.requirePings(true, project, heir)
 		s.requirePings(false, project, neighbour)
 
-		s.model.replaceSandboxes([]podstart.Sandbox{sandbox, other}) // the runtime is connected again
+		s.model.ReplaceSandboxes([]podstart.Sandbox{sandbox, other}) // the runtime is connected again
 		closed(neighbour)
-		s.model.stopSandbox(sandbox)
+		s.model.StopSandbox(sandbox)
 		s.sync()
 		s.requirePings(true, project, db) // nobody's address, as before
 		s.requirePings(false, project, neighbour)
-		s.model.replaceSandboxes(nil)
+		s.model.ReplaceSandboxes(nil)
 		s.sync()
 		s.requirePings(true, project, neighbour)
 	})
@@ -82,11 +83,11 @@ func TestTheNetworkSaysThatAPodStillRuns(t *testing.T) {
 		remote := s.hosts["busybox"]
 		s.requirePings(true, remote, old)
 
-		s.model.lose(s.pods["old"])
+		modeltest.Lose(s.model, s.pods["old"])
 		s.sync()
 		s.requirePings(false, remote, old)
 		s.requirePings(false, old, remote)
-		require.Len(t, s.model.sandboxes.orphans.routed, 2)
+		require.Equal(t, 2, s.model.Routed())
 
 		for _, addr := range old.Addrs {
 			s.run("ip", "route", "del", netip.PrefixFrom(addr, addr.BitLen()).String())
@@ -94,13 +95,13 @@ func TestTheNetworkSaysThatAPodStillRuns(t *testing.T) {
 		heir := s.node.AddRemote(t, "10.244.1.20", "fd00:10:244:1::20")
 		s.sync()
 		s.requirePings(true, remote, heir)
-		require.Empty(t, s.model.sandboxes.orphans.routed)
+		require.Zero(t, s.model.Routed())
 
 		// Where the address is another pod's by the time that the API loses the first.
 		s.show("first", thisNode, nil, heir)
 		s.show("second", thisNode, nil, heir)
 		s.sync()
-		s.model.lose(s.pods["first"])
+		modeltest.Lose(s.model, s.pods["first"])
 		s.sync()
 		s.requirePings(true, remote, heir)
 	})
@@ -109,7 +110,7 @@ func TestTheNetworkSaysThatAPodStillRuns(t *testing.T) {
 // What a pod had opened before it was deleted ends too.
 func TestConnectionsOfAPodDeletedByForceEnd(t *testing.T) {
 	s := guarded(t, iptables.NFT)
-	s.model.replaceSandboxes([]podstart.Sandbox{s.runs("server", "")})
+	s.model.ReplaceSandboxes([]podstart.Sandbox{s.runs("server", "")})
 	s.sync()
 	defer s.runAgent()()
 	connections, allowed := streams{}, streams{}
@@ -117,6 +118,6 @@ func TestConnectionsOfAPodDeletedByForceEnd(t *testing.T) {
 	connections.open(t, "out", s.hosts["server"], s.hosts["near"])
 	allowed.open(t, "others", s.hosts["far"], s.hosts["near"])
 	connections.requireFlow(s)
-	connections.requireCut(s, func() { s.model.lose(s.pods["server"]) })
+	connections.requireCut(s, func() { modeltest.Lose(s.model, s.pods["server"]) })
 	allowed.requireFlow(s)
 }

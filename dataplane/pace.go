@@ -10,6 +10,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -57,10 +58,10 @@ func newPace() pace {
 // follow has the view enforce the policies whose turn it is, and earlier versions of the
 // others. Work estimates what a policy takes; it is asked once for each.
 func (c *pace) follow(v *view, work func(*policy.Policy) time.Duration, now time.Time) {
-	waiting := c.choose(v.policies, work, now)
-	enforced := make([]*policy.Policy, 0, len(v.policies)+len(waiting))
+	waiting := c.choose(v.Policies, work, now)
+	enforced := make([]*policy.Policy, 0, len(v.Policies)+len(waiting))
 	next := map[string]map[string]*policy.Policy{}
-	for _, p := range v.policies {
+	for _, p := range v.Policies {
 		if w := waiting[p]; w != nil {
 			enforced = append(enforced, w.closed)
 			p = c.enforced[p.Namespace][p.Name] // nil where there was none
@@ -74,7 +75,7 @@ func (c *pace) follow(v *view, work func(*policy.Policy) time.Duration, now time
 		}
 		next[p.Namespace][p.Name] = p
 	}
-	for _, pod := range v.local { // a namespace without policies is known, too
+	for _, pod := range v.Local { // a namespace without policies is known, too
 		if next[pod.Namespace] == nil {
 			next[pod.Namespace] = map[string]*policy.Policy{}
 		}
@@ -87,8 +88,8 @@ func (c *pace) follow(v *view, work func(*policy.Policy) time.Duration, now time
 	for p := range waiting {
 		v.waiting[p.UID] = p
 	}
-	v.View = v.with(enforced)
-	v.selecting = slices.DeleteFunc(v.selecting, func(p *policy.Policy) bool { return strings.HasSuffix(p.Name, waitingSuffix) })
+	v.View = v.With(enforced)
+	v.Selecting = slices.DeleteFunc(v.Selecting, func(p *policy.Policy) bool { return strings.HasSuffix(p.Name, waitingSuffix) })
 }
 
 // choose returns the policies that wait. Of those that changed the ones that waited longest
@@ -150,7 +151,7 @@ func closedBy(p *policy.Policy) *policy.Policy {
 }
 
 // goOn has the loop look again when the turn of the next policy that waits has come.
-func (c *pace) goOn(m *model, now time.Time) {
+func (c *pace) goOn(m *node.Model, now time.Time) {
 	c.close()
 	if len(c.waiting) == 0 {
 		return
@@ -160,7 +161,7 @@ func (c *pace) goOn(m *model, now time.Time) {
 		turns = append(turns, c.debts.until(p.Namespace, now))
 	}
 	first := slices.MinFunc(turns, time.Time.Compare)
-	c.timer = time.AfterFunc(max(0, first.Sub(now)), m.renew)
+	c.timer = time.AfterFunc(max(0, first.Sub(now)), m.Renew)
 }
 
 // reasons says of each policy that waits why, by its uid.
@@ -182,10 +183,10 @@ func (c *pace) close() {
 // present returns the policies that select a pod of the node as they are written now.
 func (v *view) present() []*policy.Policy {
 	if len(v.waiting) == 0 {
-		return v.selecting
+		return v.Selecting
 	}
-	present := slices.DeleteFunc(slices.Clone(v.selecting), func(p *policy.Policy) bool { return v.waiting[p.UID] != nil })
-	present = append(present, policy.Selecting(v.local, slices.Collect(maps.Values(v.waiting)))...)
+	present := slices.DeleteFunc(slices.Clone(v.Selecting), func(p *policy.Policy) bool { return v.waiting[p.UID] != nil })
+	present = append(present, policy.Selecting(v.Local, slices.Collect(maps.Values(v.waiting)))...)
 	slices.SortFunc(present, func(a, b *policy.Policy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})

@@ -44,14 +44,14 @@ func TestAChangeThatWaits(t *testing.T) {
 		require.True(t, strings.HasPrefix(status.Failures[0].Message, "the policies of its namespace change so often"))
 
 		select {
-		case <-s.model.changed: // of these changes
+		case <-s.model.Changed: // of these changes
 		default:
 		}
 		clear(s.enforcer.pace.debts.of)
 		s.enforcer.pace.debts.charge("busy", paceFree+100*time.Millisecond/paceShare, time.Now())
 		s.enforcer.pace.goOn(s.model, time.Now())
 		select {
-		case <-s.model.changed:
+		case <-s.model.Changed:
 		case <-time.After(10 * time.Second):
 			require.Fail(t, "nothing wakes the loop when the turn comes")
 		}

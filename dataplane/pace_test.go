@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -52,14 +53,14 @@ func (p *paced) write(namespace, name, app string, work time.Duration) *policy.P
 }
 
 func (p *paced) look() *view {
-	v := &view{View: View{local: p.pods}}
+	v := &view{View: node.View{Local: p.pods}}
 	var policies []*policy.Policy
 	for _, name := range []types.NamespacedName{{Namespace: "a", Name: "x"}, {Namespace: "a", Name: "y"}, {Namespace: "a", Name: "z"}, {Namespace: "b", Name: "x"}} {
 		if np := p.policies[name]; np != nil {
 			policies = append(policies, np)
 		}
 	}
-	v.enforce(policies, nil)
+	v.View = v.With(policies)
 	p.pace.follow(v, func(np *policy.Policy) time.Duration { return p.works[np.UID] }, p.now)
 	return v
 }
@@ -68,12 +69,12 @@ func (p *paced) look() *view {
 // generation, and whether it is isolated.
 func allowing(v *view, namespace string) (names []string, isolated bool) {
 	names = []string{}
-	for i := range v.endpoints {
-		if v.endpoints[i].Pod.Namespace != namespace {
+	for i := range v.Endpoints {
+		if v.Endpoints[i].Pod.Namespace != namespace {
 			continue
 		}
 		isolated = true
-		for _, p := range v.endpoints[i].Isolating[policy.Ingress] {
+		for _, p := range v.Endpoints[i].Isolating[policy.Ingress] {
 			if len(p.Rules[policy.Ingress]) > 0 {
 				names = append(names, fmt.Sprint(p.Name, p.Generation))
 			}
@@ -104,7 +105,7 @@ func TestLargeChangesWait(t *testing.T) {
 	require.Equal(t, map[types.UID]error{"a/x": errThrottled}, p.pace.reasons())
 	require.Equal(t, int64(2), v.present()[0].Generation, "the status is about the present version")
 	require.Len(t, v.present(), 2)
-	require.Equal(t, int64(1), v.selecting[0].Generation, "the kernel has the earlier one")
+	require.Equal(t, int64(1), v.Selecting[0].Generation, "the kernel has the earlier one")
 
 	p.now = p.now.Add(paceShare*time.Second - 1)
 	p.write("a", "x", "a", time.Second)
@@ -131,7 +132,7 @@ func TestAPolicyThatWaitsOpensNothing(t *testing.T) {
 		p.write("a", "x", "a", time.Second)
 		v := p.look()
 		p.require(v, "a", true)
-		require.Empty(t, v.selecting)
+		require.Empty(t, v.Selecting)
 		require.Len(t, v.present(), 1)
 	}
 }

@@ -11,6 +11,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 )
 
 // TestBugsOfPeers shows that what other programs got wrong is right here. Bugs
@@ -182,7 +184,7 @@ func showNoGap(s *scene) {
 // other's half-made change, and tries again.
 func showTwoAgents(s *scene) {
 	second := newEnforcer(s.enforcer.requested)
-	other := newModel(thisNode)
+	other := node.New(thisNode)
 	s.t.Cleanup(func() {
 		if second.sets != nil {
 			second.sets.Close()
@@ -190,18 +192,18 @@ func showTwoAgents(s *scene) {
 	})
 	s.apply(walkThrough)
 	for _, pod := range s.pods {
-		other.see(pod)
+		modeltest.See(other, pod)
 	}
 	for _, namespace := range s.namespaces {
-		other.see(namespace)
+		modeltest.See(other, namespace)
 	}
 	for _, np := range s.policies {
-		other.see(np)
+		modeltest.See(other, np)
 	}
 	var wait sync.WaitGroup
 	for _, agent := range []struct {
 		enforcer *enforcer
-		model    *model
+		model    *node.Model
 	}{{s.enforcer, s.model}, {second, other}} {
 		wait.Go(func() {
 			for range 10 {

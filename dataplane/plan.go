@@ -4,6 +4,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -11,7 +12,7 @@ import (
 // view is a View as it is enforced: with earlier versions of policies that wait, and with
 // those pods closed whose policies are over budget.
 type view struct {
-	View
+	node.View
 
 	// links are those by which connections are judged.
 	links compile.Links
@@ -36,9 +37,9 @@ func (v *view) isolatedPods() [policy.Directions]int {
 	if v == nil {
 		return pods
 	}
-	for i := range v.endpoints {
+	for i := range v.Endpoints {
 		for d := range pods {
-			if v.endpoints[i].Isolated(policy.Direction(d)) {
+			if v.Endpoints[i].Isolated(policy.Direction(d)) {
 				pods[d]++
 			}
 		}

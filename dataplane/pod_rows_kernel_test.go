@@ -9,6 +9,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 )
 
@@ -131,7 +132,7 @@ func showAddressReused(s *scene) {
 	s.requireFates([]string{"batch -> heir-of-db tcp/80", "heir-of-db -> office ping"}, []string{"batch -> replica tcp/80"})
 
 	// The ended pod's object goes at last: its successor keeps the address.
-	s.model.lose(s.pods["db"])
+	modeltest.Lose(s.model, s.pods["db"])
 	delete(s.pods, "db")
 	s.enforce(`{podSelector: {}, policyTypes: [Ingress]}`)
 	s.requireFates(nil, []string{"batch -> heir-of-db tcp/80", "office -> heir-of-db ping"})

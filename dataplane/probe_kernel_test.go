@@ -29,7 +29,7 @@ func patience(want bool) time.Duration {
 
 // cluster is the model that the oracle judges by.
 func (s *scene) cluster() *policy.Cluster {
-	c := &policy.Cluster{Namespaces: s.labels, Ranges: s.model.addresses.Ranges()}
+	c := &policy.Cluster{Namespaces: s.labels, Ranges: s.model.Ranges()}
 	for _, pod := range s.pods {
 		c.Pods = append(c.Pods, policy.ParsePod(pod))
 	}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -137,7 +138,7 @@ func isRefusal(err error) bool {
 // findFaults takes the outcome of a pass. Where rules were refused, or policies in
 // quarantine are to be tried again, it finds the policies at fault with further
 // passes. It returns nil if all policies but these are in force.
-func (e *enforcer) findFaults(ctx context.Context, m *model, err error) error {
+func (e *enforcer) findFaults(ctx context.Context, m *node.Model, err error) error {
 	now := time.Now()
 	if err == nil {
 		if due := e.due(now); len(due) > 0 {
@@ -175,7 +176,7 @@ func (e *enforcer) findFaults(ctx context.Context, m *model, err error) error {
 
 // restoresNothing reports whether iptables-restore takes a change of nothing. Where it
 // doesn't, it is no policy's fault.
-func (e *enforcer) restoresNothing(ctx context.Context, m *model) bool {
+func (e *enforcer) restoresNothing(ctx context.Context, m *node.Model) bool {
 	restores := true
 	e.meanwhile(m, func() {
 		for _, runner := range e.runners {
@@ -196,7 +197,7 @@ func (e *enforcer) suspects() []policyID {
 
 // letGo lets policies that are in quarantine go, but for those at fault. Each try
 // is a pass: the policies that went are in force while the others are searched.
-func (e *enforcer) letGo(ctx context.Context, m *model, suspects []policyID) error {
+func (e *enforcer) letGo(ctx context.Context, m *node.Model, suspects []policyID) error {
 	all, s, end := e.quarantine, newSearch(suspects, e.searchBy), time.Now().Add(searchWithin)
 	held := func(group []policyID) quarantine {
 		q := maps.Clone(all)
@@ -242,7 +243,7 @@ func (e *enforcer) hold(q quarantine) {
 
 // passWith makes a pass with the given quarantine, of what was last seen of the
 // model: what came since mustn't be taken for the fault of a suspect.
-func (e *enforcer) passWith(ctx context.Context, m *model, q quarantine) error {
+func (e *enforcer) passWith(ctx context.Context, m *node.Model, q quarantine) error {
 	e.progress()
 	e.hold(q)
 	err := e.bring(ctx, m)

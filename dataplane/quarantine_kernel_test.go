@@ -16,6 +16,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 )
 
 // refuseRestore puts programs in front of iptables-restore that refuse scripts with
@@ -38,9 +39,9 @@ func refuseRestore(t *testing.T, text string) string {
 // crowdOfPolicies isolates the neighbour and the pods local-N by a policy each.
 func (s *scene) crowdOfPolicies(n int) {
 	for i := range n {
-		pod := podObject(fmt.Sprintf("local-%d", i), thisNode, fmt.Sprintf("10.244.1.%d", 100+i))
+		pod := policytest.PodObject(fmt.Sprintf("local-%d", i), thisNode, fmt.Sprintf("10.244.1.%d", 100+i))
 		pod.Namespace, pod.Labels = "default", map[string]string{"local": fmt.Sprint(i)}
-		s.model.setPod(policy.ParsePod(pod))
+		s.model.SetPod(policy.ParsePod(pod))
 		s.apply(fmt.Sprintf("metadata: {name: local-%d}\nspec: {podSelector: {matchLabels: {local: %q}}, policyTypes: [Ingress], ingress: [{ports: [{port: %d}]}]}", i, fmt.Sprint(i), 1000+i))
 	}
 	s.label("neighbour", map[string]string{"app": "neighbour"})
@@ -124,7 +125,7 @@ func TestARefusedPolicyThatChanges(t *testing.T) {
 	better := s.policies["refused"].DeepCopy()
 	better.Generation, better.Spec.Ingress = 2, better.Spec.Ingress[1:]
 	s.policies["refused"] = better
-	s.model.setPolicy(policy.ParseNetworkPolicy(better))
+	s.model.SetPolicy(policy.ParseNetworkPolicy(better))
 	s.sync()
 	require.Empty(t, s.quarantined())
 	s.requireTCP(true, "busybox", "test-np", 80)
@@ -239,7 +240,7 @@ func TestASetThatCantBeMadeHitsItsPolicyAlone(t *testing.T) {
 // peerSetOf returns the name of the IPv4 set of the policy's first ingress peer.
 func peerSetOf(np *networkingv1.NetworkPolicy) string {
 	p := policy.ParseNetworkPolicy(np)
-	pod := &policy.Pod{Namespace: "default", Name: "x", Addrs: policy.ParsePod(podObject("x", thisNode, "10.244.1.99")).Addrs}
+	pod := &policy.Pod{Namespace: "default", Name: "x", Addrs: policy.ParsePod(policytest.PodObject("x", thisNode, "10.244.1.99")).Addrs}
 	p.UID = types.UID("x")
 	endpoint := policy.Endpoint{Pod: pod, Isolating: [policy.Directions][]*policy.Policy{{p}, nil}}
 	output := compile.Compile(compile.Host{}, 4, []policy.Endpoint{endpoint}, compile.Links{}, compile.Guard{})

@@ -15,6 +15,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policy/policytest"
@@ -84,16 +86,16 @@ type randomScene struct {
 func newRandomScene(t *testing.T, backend iptables.Backend, seed uint64) *randomScene {
 	t.Helper()
 	c := &randomScene{scene: newScene(t, backend), objects: policytest.RandomDice(seed, 900).Cluster()}
-	c.model = newModel(policytest.NodeName(1))
+	c.model = node.New(policytest.NodeName(1))
 	for i := range c.objects.Pods {
 		avoidGateway(&c.objects.Pods[i])
-		c.model.see(&c.objects.Pods[i])
+		modeltest.See(c.model, &c.objects.Pods[i])
 	}
 	for i := range c.objects.Namespaces {
-		c.model.see(&c.objects.Namespaces[i])
+		modeltest.See(c.model, &c.objects.Namespaces[i])
 	}
 	for i := range c.objects.Policies {
-		c.model.see(&c.objects.Policies[i])
+		modeltest.See(c.model, &c.objects.Policies[i])
 	}
 	c.verdicts = c.objects.Cluster()
 	c.chooseServices(rand.New(rand.NewPCG(seed, 2)))

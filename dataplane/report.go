@@ -121,7 +121,7 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, deg
 	r.followForce(v, generations(selecting, refused), syncErr)
 	status := statusOf(selecting, r.inForce, refused, syncErr)
 	if v != nil && syncErr == nil {
-		r.pods.follow(v.seen)
+		r.pods.follow(v.Seen)
 	}
 	r.pods.report(status)
 	status.Backend = string(backend)

@@ -16,6 +16,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -23,7 +24,7 @@ func policyAt(uid string, generation int64) *policy.Policy {
 	return &policy.Policy{UID: types.UID(uid), Generation: generation}
 }
 
-func viewOf(selecting ...*policy.Policy) *view { return &view{View: View{selecting: selecting}} }
+func viewOf(selecting ...*policy.Policy) *view { return &view{View: node.View{Selecting: selecting}} }
 
 // observed returns what the reporter would write after an observation.
 func observed(r *reporter, v *view, syncErr error) *v1alpha1.NodeEnforcementStatus {
@@ -156,9 +157,9 @@ func TestMessageIsBoundedAndReadable(t *testing.T) {
 func TestReportListsThePodsThatAreSeen(t *testing.T) {
 	pods := func(digests ...string) *view {
 		v := viewOf(policyAt("a", 1))
-		v.seen = map[types.UID]string{}
+		v.Seen = map[types.UID]string{}
 		for _, digest := range digests {
-			v.seen[types.UID(digest[:1])] = digest[1:]
+			v.Seen[types.UID(digest[:1])] = digest[1:]
 		}
 		return v
 	}
@@ -176,9 +177,9 @@ func TestReportListsThePodsThatAreSeen(t *testing.T) {
 		many = append(many, fmt.Sprintf("%c%04d", rune(0x100+i), i))
 	}
 	v := viewOf()
-	v.seen = map[types.UID]string{}
+	v.Seen = map[types.UID]string{}
 	for _, digest := range many {
-		v.seen[types.UID(digest)] = digest
+		v.Seen[types.UID(digest)] = digest
 	}
 	status := observed(newTestReporter(), v, nil)
 	require.Len(t, status.Pods, v1alpha1.MaxReportedPods)

@@ -17,6 +17,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
@@ -26,7 +28,7 @@ import (
 type scene struct {
 	t        *testing.T
 	node     *nodetest.Node
-	model    *model
+	model    *node.Model
 	enforcer *enforcer
 	hosts    map[string]*nodetest.Host
 	pods     map[string]*corev1.Pod
@@ -48,7 +50,7 @@ func newScene(t *testing.T, backend iptables.Backend) *scene {
 	s := &scene{
 		t:        t,
 		node:     nodetest.NewNode(t),
-		model:    newModel(thisNode),
+		model:    node.New(thisNode),
 		enforcer: newEnforcer(backend),
 		hosts:    map[string]*nodetest.Host{},
 		pods:     map[string]*corev1.Pod{},
@@ -68,7 +70,7 @@ func (s *scene) namespace(name string, labels map[string]string) {
 	s.labels[name] = labels
 	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
 	s.namespaces = append(s.namespaces, namespace)
-	s.model.see(namespace)
+	modeltest.See(s.model, namespace)
 }
 
 // pod adds a pod with its host. A pod of this node has an address in
@@ -100,7 +102,7 @@ func containersServing(port int32) []corev1.Container {
 
 func (s *scene) update(pod *corev1.Pod) {
 	s.pods[pod.Name] = pod
-	s.model.see(pod)
+	modeltest.See(s.model, pod)
 }
 
 // label sets labels of a pod.
@@ -130,11 +132,11 @@ func (s *scene) apply(text string) {
 	np.UID = types.UID(np.Namespace + "/" + np.Name)
 	np.Generation = max(1, np.Generation)
 	s.policies[np.Name] = np
-	s.model.see(np)
+	modeltest.See(s.model, np)
 }
 
 func (s *scene) remove(name string) {
-	s.model.lose(s.policies[name])
+	modeltest.Lose(s.model, s.policies[name])
 	delete(s.policies, name)
 }
 

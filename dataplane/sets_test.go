@@ -13,8 +13,12 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
+	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
+	"github.com/moat-dev/moat/dataplane/selector"
 )
 
 // policySpecs are the policies that come and go in the random test: peers of all
@@ -30,7 +34,7 @@ var policySpecs = []string{
 
 // randomModel makes random changes to a model.
 type randomModel struct {
-	*model
+	*node.Model
 	source *rand.Rand
 	t      *testing.T
 }
@@ -39,15 +43,15 @@ func (r *randomModel) step() {
 	namespace := fmt.Sprintf("ns-%d", r.source.IntN(2))
 	switch r.source.IntN(8) {
 	case 0:
-		r.see(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: r.labels("team", "blue", "green")}})
+		modeltest.See(r.Model, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace, Labels: r.labels("team", "blue", "green")}})
 	case 1:
-		r.lose(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
+		modeltest.Lose(r.Model, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}})
 	case 2, 3:
 		r.changePolicy(namespace)
 	case 4:
-		r.lose(r.podObject(namespace))
+		modeltest.Lose(r.Model, r.podObject(namespace))
 	default:
-		r.see(r.podObject(namespace))
+		modeltest.See(r.Model, r.podObject(namespace))
 	}
 }
 
@@ -55,16 +59,16 @@ func (r *randomModel) changePolicy(namespace string) {
 	i := r.source.IntN(len(policySpecs))
 	np := &networkingv1.NetworkPolicy{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprint(i)}}
 	if r.source.IntN(3) == 0 {
-		r.lose(np)
+		modeltest.Lose(r.Model, np)
 		return
 	}
 	require.NoError(r.t, yaml.UnmarshalStrict([]byte(policySpecs[i]), &np.Spec))
-	r.see(np)
+	modeltest.See(r.Model, np)
 }
 
 func (r *randomModel) podObject(namespace string) *corev1.Pod {
 	i := r.source.IntN(5)
-	pod := podObject(fmt.Sprint(i), fmt.Sprintf("node-%d", i%2), fmt.Sprintf("10.0.%d.%d", i%2, r.source.IntN(6)), fmt.Sprintf("fd00::%d", r.source.IntN(6)))
+	pod := policytest.PodObject(fmt.Sprint(i), fmt.Sprintf("node-%d", i%2), fmt.Sprintf("10.0.%d.%d", i%2, r.source.IntN(6)), fmt.Sprintf("fd00::%d", r.source.IntN(6)))
 	pod.Namespace, pod.Labels = namespace, r.labels("role", "web", "db")
 	if r.source.IntN(2) == 0 {
 		pod.Spec.Containers = []corev1.Container{{Ports: []corev1.ContainerPort{{Name: "http", ContainerPort: int32(80 + r.source.IntN(3))}}}}
@@ -83,19 +87,21 @@ func (r *randomModel) labels(key string, values ...string) map[string]string {
 // at what a full comparison would make of it.
 func TestIncrementalPlanAgreesWithFullDiff(t *testing.T) {
 	for seed := range uint64(30) {
-		r := &randomModel{newModel("node-1"), rand.New(rand.NewPCG(seed, 7)), t}
+		r := &randomModel{node.New("node-1"), rand.New(rand.NewPCG(seed, 7)), t}
 		kernel, known := ipset.State{}, ipset.State{}
 		for step := range 60 {
 			for range 1 + r.source.IntN(3) {
 				r.step()
 			}
-			outputs := compileAll(&view{View: *r.view(0)})
-			r.index.Want(wantedSets(outputs))
+			outputs := compileAll(&view{View: *r.View(0)})
 			declared := declaredSets(outputs)
-			carryOut(t, kernel, incrementalPlan(known, declared, r.index))
+			var full ipset.Plan
+			r.Members(func(index *selector.Index) {
+				index.Want(wantedSets(outputs))
+				carryOut(t, kernel, incrementalPlan(known, declared, index))
+				full = ipset.Diff(kernel, fullSets(outputs, index))
+			})
 			known = declared
-
-			full := ipset.Diff(kernel, fullSets(outputs, r.index))
 			require.Equal(t, ipset.Plan{}, full, "seed %d, step %d: what a full comparison would still do", seed, step)
 		}
 	}
@@ -104,7 +110,7 @@ func TestIncrementalPlanAgreesWithFullDiff(t *testing.T) {
 func compileAll(v *view) []compile.Output {
 	var outputs []compile.Output
 	for _, family := range ruleset.Families() {
-		outputs = append(outputs, compile.Compile(compile.Host{}, family, v.endpoints, compile.Links{}, compile.Guard{}))
+		outputs = append(outputs, compile.Compile(compile.Host{}, family, v.Endpoints, compile.Links{}, compile.Guard{}))
 	}
 	return outputs
 }
@@ -136,16 +142,19 @@ func carryOut(t *testing.T, kernel ipset.State, plan ipset.Plan) {
 }
 
 func TestFullSets(t *testing.T) {
-	m := newModel("node-1")
-	m.see(podObject("web", "node-1", "10.0.0.1", "fd00::1"))
-	np := denyAll("p", 1)
+	m := node.New("node-1")
+	modeltest.See(m, policytest.PodObject("web", "node-1", "10.0.0.1", "fd00::1"))
+	np := policytest.DenyAll("p", 1)
 	require.NoError(t, yaml.UnmarshalStrict([]byte(`{policyTypes: [Ingress], ingress: [{from: [{podSelector: {}}, {ipBlock: {cidr: 10.0.0.0/8, except: [10.0.0.0/9]}}, {ipBlock: {cidr: 9.0.0.0/8}}]}]}`), &np.Spec))
-	m.see(np)
-	outputs := compileAll(&view{View: *m.view(0)})
-	m.index.Want(wantedSets(outputs))
-
+	modeltest.See(m, np)
+	outputs := compileAll(&view{View: *m.View(0)})
+	var full ipset.State
+	m.Members(func(index *selector.Index) {
+		index.Want(wantedSets(outputs))
+		full = fullSets(outputs, index)
+	})
 	sizes := map[string]int{}
-	for name, set := range fullSets(outputs, m.index) {
+	for name, set := range full {
 		sizes[string(set.Type)+" "+set.Family.String()] += len(set.Members)
 		require.Equal(t, name, set.Name)
 	}
@@ -154,10 +163,10 @@ func TestFullSets(t *testing.T) {
 }
 
 func TestIsolatedSetsAreWrittenApart(t *testing.T) {
-	m := newModel("node-1")
-	m.see(podObject("web", "node-1", "10.0.0.1"))
-	m.see(denyAll("p", 1))
-	outputs := compileAll(&view{View: *m.view(0)})
+	m := node.New("node-1")
+	modeltest.See(m, policytest.PodObject("web", "node-1", "10.0.0.1"))
+	modeltest.See(m, policytest.DenyAll("p", 1))
+	outputs := compileAll(&view{View: *m.View(0)})
 	v4 := compile.IsolatedSet(ruleset.IPv4, policy.Ingress)
 
 	wanted := isolatedState(outputs)

@@ -8,7 +8,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 )
 
 // ranged gives the other nodes of a scene their ranges.
@@ -18,7 +20,7 @@ func (s *scene) ranged() {
 		"elsewhere": {"10.244.2.0/24", "fd00:10:244:2::/64"},
 		"third":     {"10.244.3.0/24", "fd00:10:244:3::/64"},
 	} {
-		s.model.setRanges(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDRs: cidrs}})
+		s.model.SetRanges(&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: corev1.NodeSpec{PodCIDRs: cidrs}})
 	}
 }
 
@@ -54,7 +56,7 @@ func TestIsolationDoesNotEndByAnotherPodsStatus(t *testing.T) {
 		s.ranged()
 		closed()
 
-		s.model.lose(s.pods["test-np"])
+		modeltest.Lose(s.model, s.pods["test-np"])
 		s.sync()
 		s.requirePings(true, neighbour, db) // the address is the other pod's now
 	})
@@ -106,9 +108,9 @@ func TestAnotherNodesAddressIsNoPeer(t *testing.T) {
 		frontend := map[string]string{"role": "frontend"}
 		s.label("busybox", frontend)
 		s.pod("default", "other-node", nil, "10.244.2.13", "fd00:10:244:2::13")
-		s.model.lose(s.pods["other-node"])
+		modeltest.Lose(s.model, s.pods["other-node"])
 		onHost := func(name, node string, at *nodetest.Host) {
-			pod := podObject(name, node, at.Addrs[0].String(), at.Addrs[1].String())
+			pod := policytest.PodObject(name, node, at.Addrs[0].String(), at.Addrs[1].String())
 			pod.Spec.HostNetwork = true
 			s.update(pod)
 		}
@@ -122,8 +124,8 @@ func TestAnotherNodesAddressIsNoPeer(t *testing.T) {
 			onHost("flannel", "elsewhere", other)
 			s.sync()
 			s.requirePings(false, other, db)
-			s.model.lose(s.pods["kube-proxy"])
-			s.model.lose(s.pods["flannel"])
+			modeltest.Lose(s.model, s.pods["kube-proxy"])
+			modeltest.Lose(s.model, s.pods["flannel"])
 		}
 		s.requirePings(true, busybox, db)
 

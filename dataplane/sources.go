@@ -10,6 +10,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -59,9 +60,9 @@ func (s *sources) follow(v *view, now time.Time) (bool, error) {
 	if !s.mode.judges() {
 		return false, nil
 	}
-	sandboxes := make([]podstart.Sandbox, len(v.sandboxes))
-	for i := range v.sandboxes {
-		sandboxes[i] = v.sandboxes[i].Sandbox
+	sandboxes := make([]podstart.Sandbox, len(v.Sandboxes))
+	for i := range v.Sandboxes {
+		sandboxes[i] = v.Sandboxes[i].Sandbox
 	}
 	s.spoofing.keep(sandboxes)
 	want, err := s.links.Follow(sandboxes)
@@ -69,19 +70,19 @@ func (s *sources) follow(v *view, now time.Time) (bool, error) {
 		return false, err
 	}
 	judged := map[types.NamespacedName]bool{}
-	for i := range v.sandboxes {
-		sandbox := &v.sandboxes[i]
+	for i := range v.Sandboxes {
+		sandbox := &v.Sandboxes[i]
 		link, found := want[sandbox.ID]
 		if !found {
 			continue
 		}
-		link.Exempt = sandbox.exempt
+		link.Exempt = sandbox.Exempt
 		want[sandbox.ID] = link
 		judged[sandbox.Key()] = true
 	}
 	s.unjudged = 0
-	for _, pod := range v.local {
-		if !judged[pod.Key()] && !v.exempt[pod.Namespace] {
+	for _, pod := range v.Local {
+		if !judged[pod.Key()] && !v.Exempt[pod.Namespace] {
 			s.unjudged++
 		}
 	}
@@ -139,7 +140,7 @@ func changesPolicies(change *iptables.Change) bool {
 }
 
 // followSources looks which link each pod has, where that may have changed.
-func (e *enforcer) followSources(m *model) error {
+func (e *enforcer) followSources(m *node.Model) error {
 	now := time.Now()
 	if e.outputs != nil && e.trusted && !e.sources.due(now) {
 		return nil
@@ -149,7 +150,7 @@ func (e *enforcer) followSources(m *model) error {
 		e.outputs, e.extensions.ports = nil, e.sources.bridged()
 	}
 	if e.sources.behind {
-		time.AfterFunc(e.sources.every, m.poke)
+		time.AfterFunc(e.sources.every, m.Poke)
 	}
 	return err
 }

@@ -40,7 +40,7 @@ func newSourceScene(t *testing.T, backend iptables.Backend) *sourceScene {
 		}
 		return host.OpenNamespace()
 	}
-	s.model.judgesSources()
+	s.model.JudgesSources()
 	s.namespace("default", nil)
 	s.namespace("routers", map[string]string{v1alpha1.AllowSpoofingLabel: "true"})
 	s.pod("default", "a", nil, "10.244.1.10", "fd00:10:244:1::10")
@@ -62,12 +62,12 @@ func (s *sourceScene) starts(namespace, name string) {
 		Addrs: s.hosts[name].Addrs, NetNS: name,
 	}
 	s.running[name] = sandbox
-	s.model.startSandbox(sandbox)
+	s.model.StartSandbox(sandbox)
 }
 
 // stops ends what runs of a pod, and its host.
 func (s *sourceScene) stops(name string) {
-	s.model.stopSandbox(s.running[name])
+	s.model.StopSandbox(s.running[name])
 	s.node.RemovePod(s.t, s.hosts[name])
 	delete(s.hosts, name)
 }
@@ -336,7 +336,7 @@ func TestUnknownLinksAreLeftAlone(t *testing.T) {
 
 	sandbox := s.running["a"]
 	sandbox.ID, sandbox.NetNS = "untold", ""
-	s.model.startSandbox(sandbox)
+	s.model.StartSandbox(sandbox)
 	s.sync()
 	require.Equal(t, 1, s.enforcer.sources.unjudged)
 	s.requireJudged("a", true)
@@ -352,7 +352,7 @@ func TestUnknownLinksAreLeftAlone(t *testing.T) {
 			LinkAttrs: netlink.LinkAttrs{Name: "second", TxQLen: -1}, PeerName: "eth1", PeerNamespace: netlink.NsFd(file.Fd()),
 		})
 	}))
-	s.model.startSandbox(sandbox)
+	s.model.StartSandbox(sandbox)
 	s.sync()
 	require.Equal(t, 1, s.enforcer.sources.unjudged)
 	s.requireJudged("a", true)

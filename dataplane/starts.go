@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/podstart"
 )
 
@@ -63,7 +64,7 @@ var errNotAsked = errors.New("the container runtime's NRI was not asked yet")
 // podstart.Keeper and is safe for concurrent use.
 type starts struct {
 	mode   PodStartGuard
-	model  *model
+	model  *node.Model
 	log    logr.Logger
 	events events.EventRecorder
 	limit  flowcontrol.RateLimiter
@@ -79,7 +80,7 @@ type starts struct {
 	advanced  chan struct{} // closed with the next good sync
 }
 
-func newStarts(mode PodStartGuard, m *model, recorder events.EventRecorder, log logr.Logger) *starts {
+func newStarts(mode PodStartGuard, m *node.Model, recorder events.EventRecorder, log logr.Logger) *starts {
 	return &starts{
 		mode: mode, model: m, log: log, events: recorder,
 		limit:    flowcontrol.NewTokenBucketRateLimiter(eventsPerSecond, eventBurst),
@@ -111,7 +112,7 @@ func (s *starts) awaitRuntime(ctx context.Context) {
 }
 
 // Replace implements podstart.Keeper.
-func (s *starts) Replace(running []podstart.Sandbox) { s.model.replaceSandboxes(running) }
+func (s *starts) Replace(running []podstart.Sandbox) { s.model.ReplaceSandboxes(running) }
 
 // Connection implements podstart.Keeper.
 func (s *starts) Connection(err error) {
@@ -119,20 +120,20 @@ func (s *starts) Connection(err error) {
 	changed := s.connected != (err == nil) || s.reason == nil && err != nil || isSilent(s.reason) != isSilent(err)
 	s.connected, s.reason = err == nil, err
 	if err != nil {
-		s.model.runtimeLost()
+		s.model.RuntimeLost()
 	}
 	switch {
 	case err == nil && s.guards():
-		s.model.guardFromNowOn()
+		s.model.GuardFromNowOn()
 	case s.mode == GuardAuto && isSilent(err):
-		s.model.guardNoMore()
+		s.model.GuardNoMore()
 	}
 	s.mu.Unlock()
 	s.once.Do(func() { close(s.settled) })
 	if !changed {
 		return
 	}
-	s.model.poke() // to report it
+	s.model.Poke() // to report it
 	if err != nil {
 		s.log.Info("The container runtime doesn't hold the starts of pods", "reason", err.Error())
 	} else {
@@ -154,7 +155,7 @@ func (s *starts) keepGuard() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !isSilent(s.reason) {
-		s.model.guardFromNowOn()
+		s.model.GuardFromNowOn()
 	}
 }
 
@@ -162,14 +163,14 @@ func (s *starts) keepGuard() {
 // programmed by what the runtime says of it.
 func (s *starts) Start(ctx context.Context, sandbox podstart.Sandbox) {
 	begun := time.Now()
-	s.model.startSandbox(sandbox)
+	s.model.StartSandbox(sandbox)
 	ctx, cancel := s.patience(ctx)
 	defer cancel()
 	s.await(ctx, func() bool {
-		_, known := s.model.sandboxState(&sandbox)
+		_, known := s.model.SandboxState(&sandbox)
 		return known || time.Since(begun) > knownWithin
 	})
-	revision, known := s.model.sandboxState(&sandbox)
+	revision, known := s.model.SandboxState(&sandbox)
 	if s.await(ctx, func() bool { return s.holds(revision) }) {
 		s.log.V(1).Info("A pod starts with its rules in force", "pod", sandbox.Key(), "held", time.Since(begun).String(), "known", known)
 		return
@@ -182,8 +183,8 @@ func (s *starts) Start(ctx context.Context, sandbox podstart.Sandbox) {
 
 // Stop implements podstart.Keeper.
 func (s *starts) Stop(ctx context.Context, sandbox podstart.Sandbox) {
-	s.model.stopSandbox(sandbox)
-	revision, _ := s.model.sandboxState(&sandbox)
+	s.model.StopSandbox(sandbox)
+	revision, _ := s.model.SandboxState(&sandbox)
 	ctx, cancel := s.patience(ctx)
 	defer cancel()
 	s.await(ctx, func() bool { return s.holds(revision) })
@@ -238,7 +239,7 @@ func (s *starts) synced(revision uint64) {
 
 // tell says that a pod was started before it was programmed.
 func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
-	on, _ := s.model.guarded()
+	on, _ := s.model.Guarded()
 	s.log.Info("A pod starts before its rules are in force", "pod", sandbox.Key(), "held", held.String(), "closed", on)
 	if s.events == nil || !s.limit.TryAccept() {
 		return
@@ -247,7 +248,7 @@ func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: sandbox.Namespace, Name: sandbox.Name, UID: sandbox.UID},
 	}
-	s.events.Eventf(pod, speaker(s.model.node), corev1.EventTypeWarning, v1alpha1.EventReasonPodNotProgrammed, "HoldStart",
+	s.events.Eventf(pod, speaker(s.model.Node()), corev1.EventTypeWarning, v1alpha1.EventReasonPodNotProgrammed, "HoldStart",
 		"The rules of this pod were not in force within %s. The pod starts all the same; "+
 			"its addresses stay closed until they are.", held.Round(time.Millisecond))
 }
@@ -266,8 +267,8 @@ func speaker(node string) *corev1.Node {
 
 // condition says whether pods' starts are guarded.
 func (s *starts) condition() metav1.Condition {
-	on, cidrs := s.model.guarded()
-	spares, outside := s.model.sparesForeign(), s.model.outsideRanges()
+	on, cidrs := s.model.Guarded()
+	spares, outside := s.model.SparesForeign(), s.model.OutsideRanges()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := metav1.Condition{Type: v1alpha1.NodeConditionPodStartGuarded, Status: metav1.ConditionFalse}

@@ -10,34 +10,37 @@ import (
 	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/podstart"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 )
 
-func newTestStarts(mode PodStartGuard) (*starts, *model) {
-	m := newModel("node-1")
+func newTestStarts(mode PodStartGuard) (*starts, *node.Model) {
+	m := node.New("node-1")
 	return newStarts(mode, m, nil, logr.Discard()), m
 }
 
 // A start returns with the sync that has put the pod into the kernel, not before.
 func TestAStartIsHeldUntilItsSync(t *testing.T) {
 	s, m := newTestStarts(GuardAuto)
-	m.setPod(apiPod("a", "node-1"))
+	m.SetPod(policytest.APIPod("a", "node-1"))
 	done := make(chan struct{})
 	go func() {
 		s.Start(t.Context(), sandboxOf("s", "a", "10.0.0.1"))
 		close(done)
 	}()
-	<-m.changed
+	<-m.Changed
 	s.synced(0)
 	select {
 	case <-done:
 		require.FailNow(t, "not held")
 	case <-time.After(100 * time.Millisecond):
 	}
-	s.synced(m.view(0).revision)
+	s.synced(m.View(0).Revision)
 	<-done
 	require.False(t, s.stalled)
 }
@@ -45,7 +48,7 @@ func TestAStartIsHeldUntilItsSync(t *testing.T) {
 // A start that was held in vain shortens the wait of the next, until a sync succeeds.
 func TestAStartIsNotHeldForEver(t *testing.T) {
 	s, m := newTestStarts(GuardAuto)
-	m.setPod(apiPod("a", "node-1"))
+	m.SetPod(policytest.APIPod("a", "node-1"))
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
 	defer cancel()
 	recorder := events.NewFakeRecorder(100)
@@ -59,7 +62,7 @@ func TestAStartIsNotHeldForEver(t *testing.T) {
 	require.Less(t, time.Since(begun), knownWithin)
 	require.Len(t, said, 2)
 	require.Contains(t, <-said, "Warning "+v1alpha1.EventReasonPodNotProgrammed+" The rules of this pod were not in force within")
-	s.synced(m.view(0).revision)
+	s.synced(m.View(0).Revision)
 	require.False(t, s.stalled)
 }
 
@@ -76,44 +79,59 @@ func TestLateStartsGetFewEvents(t *testing.T) {
 }
 
 func TestThePodStartCondition(t *testing.T) {
-	withCIDR := func(m *model) { m.guard.podCIDRs = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")} }
+	withCIDR := func(m *node.Model) { m.GuardRanges([]netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}) }
 	lost := errors.New("connection refused")
 	silent := &podstart.SilentError{Runtime: "containerd", Version: "v2.0.5"}
 	for _, row := range []struct {
 		mode   PodStartGuard
-		do     func(s *starts, m *model)
+		do     func(s *starts, m *node.Model)
 		status metav1.ConditionStatus
 		reason string
 	}{
-		{GuardOff, func(*starts, *model) {}, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
-		{"", func(*starts, *model) {}, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(lost) }, metav1.ConditionFalse, v1alpha1.NodeReasonNRIUnavailable},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); s.Connection(lost) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
-		{GuardAuto, func(s *starts, m *model) { s.Connection(nil) }, metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs},
-		{GuardAlways, func(s *starts, m *model) { withCIDR(m); m.guardFromNowOn() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(silent); s.Connection(nil) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(silent); s.keepGuard() }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.keepGuard(); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(lost); s.keepGuard() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
-		{GuardAlways, func(s *starts, m *model) { withCIDR(m); m.guardFromNowOn(); s.Connection(silent) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); m.setPod(apiPod("a", "node-1", "10.0.0.7")) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); m.setPod(apiPod("a", "node-1", "10.9.9.9")) }, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
-		{GuardAuto, func(s *starts, m *model) {
+		{GuardOff, func(*starts, *node.Model) {}, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
+		{"", func(*starts, *node.Model) {}, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
+		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(lost) }, metav1.ConditionFalse, v1alpha1.NodeReasonNRIUnavailable},
+		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(nil) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
+		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(nil); s.Connection(lost) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAuto, func(s *starts, m *node.Model) { s.Connection(nil) }, metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs},
+		{GuardAlways, func(s *starts, m *node.Model) { withCIDR(m); m.GuardFromNowOn() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(nil); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(silent); s.Connection(nil) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
+		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(silent); s.keepGuard() }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.keepGuard(); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(lost); s.keepGuard() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAlways, func(s *starts, m *node.Model) { withCIDR(m); m.GuardFromNowOn(); s.Connection(silent) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAuto, func(s *starts, m *node.Model) {
 			withCIDR(m)
 			s.Connection(nil)
-			m.setPod(apiPod("a", "node-1", "10.0.0.7", "fd00::7"))
-		}, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
-		{GuardAuto, func(s *starts, m *model) { withCIDR(m); s.Connection(nil); m.setPod(apiPod("a", "node-2", "10.9.9.9")) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
-		{GuardAlways, func(s *starts, m *model) {
+			m.SetPod(policytest.APIPod("a", "node-1", "10.0.0.7"))
+		}, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
+		{GuardAuto, func(s *starts, m *node.Model) {
 			withCIDR(m)
-			m.guardFromNowOn()
-			m.setPod(apiPod("a", "node-1", "10.9.9.9"))
+			s.Connection(nil)
+			m.SetPod(policytest.APIPod("a", "node-1", "10.9.9.9"))
 		}, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
-		{GuardAuto, func(s *starts, m *model) { s.Connection(nil); m.setPod(apiPod("a", "node-1", "10.9.9.9")) }, metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs},
-		{GuardOff, func(s *starts, m *model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
+		{GuardAuto, func(s *starts, m *node.Model) {
+			withCIDR(m)
+			s.Connection(nil)
+			m.SetPod(policytest.APIPod("a", "node-1", "10.0.0.7", "fd00::7"))
+		}, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
+		{GuardAuto, func(s *starts, m *node.Model) {
+			withCIDR(m)
+			s.Connection(nil)
+			m.SetPod(policytest.APIPod("a", "node-2", "10.9.9.9"))
+		}, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
+		{GuardAlways, func(s *starts, m *node.Model) {
+			withCIDR(m)
+			m.GuardFromNowOn()
+			m.SetPod(policytest.APIPod("a", "node-1", "10.9.9.9"))
+		}, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
+		{GuardAuto, func(s *starts, m *node.Model) {
+			s.Connection(nil)
+			m.SetPod(policytest.APIPod("a", "node-1", "10.9.9.9"))
+		}, metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs},
+		{GuardOff, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
 	} {
 		s, m := newTestStarts(row.mode)
 		row.do(s, m)
@@ -131,17 +149,35 @@ func TestThePodStartCondition(t *testing.T) {
 // is True again once that pod is gone.
 func TestThePodStartConditionNamesAPod(t *testing.T) {
 	s, m := newTestStarts(GuardAlways)
-	m.guardFromNowOn()
-	m.setNode(nodeWith("10.0.0.0/24"))
-	m.setPod(named("fine", "node-1", "10.0.0.7"))
+	m.GuardFromNowOn()
+	m.SetNode(policytest.NodeWith("10.0.0.0/24"))
+	m.SetPod(policytest.PodOn("fine", "node-1", "10.0.0.7"))
 	require.Equal(t, metav1.ConditionTrue, s.condition().Status)
 	for _, name := range []string{"c", "a", "b"} {
-		m.setPod(named(name, "node-1", "10.9.9.9"))
+		m.SetPod(policytest.PodOn(name, "node-1", "10.9.9.9"))
 	}
 	require.Equal(t, "3 of 4 pods have an address outside of the Node's podCIDRs, pod default/a for one (10.9.9.9). "+
 		"The guard doesn't close such an address before the pod's rules are in force", s.condition().Message)
 	for _, name := range []string{"c", "a", "b"} {
-		m.deletePod(named(name, "node-1").Key())
+		m.DeletePod(policytest.PodOn(name, "node-1").Key())
 	}
 	require.Equal(t, metav1.ConditionTrue, s.condition().Status)
+}
+
+// The condition says where the guard spares addresses.
+func TestThePodStartConditionNamesSparedAddresses(t *testing.T) {
+	s, m := newTestStarts(GuardAuto)
+	m.SetNode(policytest.NodeWith("10.0.0.0/24"))
+	s.Connection(nil)
+	require.NotContains(t, s.condition().Message, "Pods of other nodes")
+	m.SetPod(policytest.PodOn("remote", "node-2", "10.0.0.7"))
+	require.Equal(t, v1alpha1.NodeReasonRuntimeConnected, s.condition().Reason)
+	require.Contains(t, s.condition().Message, "Pods of other nodes have addresses of this Node's podCIDRs and pass the guard")
+	require.LessOrEqual(t, len(s.condition().Message), maxMessage)
+	m.DeletePod(types.NamespacedName{Namespace: "default", Name: "remote"})
+	require.NotContains(t, s.condition().Message, "Pods of other nodes")
+}
+
+func sandboxOf(id, uid, addr string) podstart.Sandbox {
+	return podstart.Sandbox{ID: id, UID: types.UID(uid), Namespace: "default", Name: "web", Addrs: []netip.Addr{netip.MustParseAddr(addr)}}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -14,7 +15,7 @@ import (
 // isolate its own pods alone. It is asked within model.peers, which gives it its peers.
 type nodeLookup struct {
 	node      string
-	peers     peers
+	peers     node.Peers
 	endpoints map[types.NamespacedName]*policy.Endpoint
 	orphans   map[netip.Addr]*policy.Pod
 	links     compile.Links
@@ -32,13 +33,13 @@ type nodeAddresses struct {
 // causes tell what forbids a class of connections.
 type causes [compile.CutCauses]bool
 
-func newNodeLookup(m *model, v *view, own nodeAddresses) *nodeLookup {
-	l := &nodeLookup{node: m.node, endpoints: make(map[types.NamespacedName]*policy.Endpoint, len(v.endpoints)), links: v.links, own: own}
-	for i := range v.endpoints {
-		l.endpoints[v.endpoints[i].Pod.Key()] = &v.endpoints[i]
+func newNodeLookup(m *node.Model, v *view, own nodeAddresses) *nodeLookup {
+	l := &nodeLookup{node: m.Node(), endpoints: make(map[types.NamespacedName]*policy.Endpoint, len(v.Endpoints)), links: v.links, own: own}
+	for i := range v.Endpoints {
+		l.endpoints[v.Endpoints[i].Pod.Key()] = &v.Endpoints[i]
 	}
 	l.orphans = map[netip.Addr]*policy.Pod{}
-	for _, endpoint := range v.endpoints[len(v.endpoints)-v.gone:] {
+	for _, endpoint := range v.Endpoints[len(v.Endpoints)-v.Gone:] {
 		for _, addr := range endpoint.Pod.Addrs {
 			l.orphans[addr] = endpoint.Pod
 		}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
+	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -17,7 +18,7 @@ func TestConnectionsAreJudgedByLinks(t *testing.T) {
 	const (
 		pod, other           = "fe80::a", "fe80::b"
 		known                = "fd00:10:244:1::10"
-		node, uplink, global = "fe80::1", "fe80::99", "fd00:10:244:1::1"
+		self, uplink, global = "fe80::1", "fe80::99", "fd00:10:244:1::1"
 	)
 	addresses := func(texts ...string) conntrack.Addresses {
 		set := conntrack.Addresses{}
@@ -26,7 +27,7 @@ func TestConnectionsAreJudgedByLinks(t *testing.T) {
 		}
 		return set
 	}
-	own := nodeAddresses{all: addresses(node, uplink, global)}
+	own := nodeAddresses{all: addresses(self, uplink, global)}
 	for _, row := range []struct {
 		client, server string
 		sent, received bool
@@ -35,23 +36,23 @@ func TestConnectionsAreJudgedByLinks(t *testing.T) {
 		{pod, known, true, false},
 		{known, pod, false, true},
 		{known, known, false, false},
-		{pod, node, true, false},
+		{pod, self, true, false},
 		{pod, global, true, false},
 		{pod, uplink, false, false},
-		{node, pod, false, false},
+		{self, pod, false, false},
 		{uplink, pod, false, false},
 		{global, pod, false, false},
 	} {
 		for _, links := range []compile.Links{{}, {policy.Egress: {"cni0"}}, {policy.Ingress: {"cni0"}}, {{"cni0"}, {"cni0"}}} {
 			own.closed = nil
 			if len(links[policy.Egress]) > 0 {
-				own.closed = addresses(node, global)
+				own.closed = addresses(self, global)
 			}
-			m := newModel(thisNode)
+			m := node.New(thisNode)
 			l := newNodeLookup(m, &view{links: links}, own)
 			class := conntrack.Class{Client: netip.MustParseAddr(row.client), Server: netip.MustParseAddr(row.server), Protocol: policy.UDP, Port: 53, Answer: 53}
 			want := row.sent && len(links[policy.Egress]) > 0 || row.received && len(links[policy.Ingress]) > 0
-			m.peers(func(p peers) {
+			m.Peers(func(p node.Peers) {
 				l.peers = p
 				require.Equal(t, causes{compile.ByLink: want}, l.forbids(&class), "%+v %v", row, links)
 			})

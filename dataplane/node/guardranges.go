@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"fmt"
@@ -14,9 +14,9 @@ type unguarded struct {
 	text     string // empty for nothing
 }
 
-// outsideRanges names a pod of this node that has an address outside of the guarded
+// OutsideRanges names a pod of this node that has an address outside of the guarded
 // ranges, and says how many there are. It is empty where there is none.
-func (m *model) outsideRanges() string {
+func (m *Model) OutsideRanges() string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.outside.revision == m.revision {

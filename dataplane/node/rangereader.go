@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"context"
@@ -20,19 +20,19 @@ import (
 
 // rangeReader reads the ranges of nodes that are contested.
 type rangeReader struct {
-	model *model
+	model *Model
 	live  client.Reader
 	log   logr.Logger
 	limit *rate.Limiter
 	read  map[string]time.Time // when each node was read
 }
 
-func newRangeReader(m *model, live client.Reader, log logr.Logger) *rangeReader {
+func NewRangeReader(m *Model, live client.Reader, log logr.Logger) *rangeReader {
 	return &rangeReader{model: m, live: live, log: log, limit: rate.NewLimiter(rangesPerSecond, rangesBurst), read: map[string]time.Time{}}
 }
 
-// run reads ranges until the context ends.
-func (r *rangeReader) run(ctx context.Context) {
+// Run reads ranges until the context ends.
+func (r *rangeReader) Run(ctx context.Context) {
 	var again <-chan time.Time
 	for {
 		select {
@@ -82,6 +82,6 @@ func (r *rangeReader) readOne(ctx context.Context, name string) error {
 	}
 	node.Name = name
 	r.read[name] = time.Now()
-	r.model.setRanges(node)
+	r.model.SetRanges(node)
 	return nil
 }

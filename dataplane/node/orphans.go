@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"cmp"
@@ -133,18 +133,18 @@ func (o *orphans) endpoints(node string) []policy.Endpoint {
 	return closed
 }
 
-// runtimeLost notes that the runtime tells no more which pods run.
-func (m *model) runtimeLost() {
+// RuntimeLost notes that the runtime tells no more which pods run.
+func (m *Model) RuntimeLost() {
 	m.change(func() {
 		m.sandboxes.connected = false
 		m.sandboxes.orphans.lost()
 	})
 }
 
-// askNetwork finds out which addresses of pods that are gone the network still leads to.
+// AskNetwork finds out which addresses of pods that are gone the network still leads to.
 // One that another pod of this node has is that pod's. Those in the guard's ranges are
 // closed anyway.
-func (m *model) askNetwork() error {
+func (m *Model) AskNetwork() error {
 	m.mu.Lock()
 	unsure := m.sandboxes.orphans.unsure()
 	m.mu.Unlock()

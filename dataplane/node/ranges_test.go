@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"context"
@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 )
 
 // nodeStore is an API server that has Nodes with these podCIDRs. It is away where err is
@@ -43,9 +44,9 @@ func (s *nodeStore) Get(_ context.Context, key client.ObjectKey, into client.Obj
 
 // An agent reads the Nodes of pods that show one address, each once, and no others.
 func TestRangesAreReadWhereAnAddressIsContested(t *testing.T) {
-	m := newModel("node-1")
+	m := New("node-1")
 	store := &nodeStore{nodes: map[string][]string{"node-2": {"10.0.2.0/24"}}, err: errors.New("away")}
-	r := newRangeReader(m, store, logr.Discard())
+	r := NewRangeReader(m, store, logr.Discard())
 	r.limit = rate.NewLimiter(rate.Inf, 1)
 	peer := func() string {
 		if owner := m.addresses.Owners(netip.MustParseAddr("10.0.2.7")).Peer; owner != nil {
@@ -54,14 +55,14 @@ func TestRangesAreReadWhereAnAddressIsContested(t *testing.T) {
 		return ""
 	}
 	read := func() error { return r.readDue(t.Context()) }
-	m.setNode(nodeWith("10.0.1.0/24"))
-	m.setPod(named("home", "node-2", "10.0.2.7"))
-	m.setPod(named("other", "node-3", "10.0.3.7"))
+	m.SetNode(policytest.NodeWith("10.0.1.0/24"))
+	m.SetPod(policytest.PodOn("home", "node-2", "10.0.2.7"))
+	m.SetPod(policytest.PodOn("other", "node-3", "10.0.3.7"))
 	require.Empty(t, m.contested)
 	require.NoError(t, read())
 	require.Empty(t, store.asked)
 
-	m.setPod(named("liar", "gone", "10.0.2.7"))
+	m.SetPod(policytest.PodOn("liar", "gone", "10.0.2.7"))
 	require.Len(t, m.contested, 1, "who reads is woken")
 	require.ErrorContains(t, read(), "reading Node")
 	require.Empty(t, peer())
@@ -72,13 +73,13 @@ func TestRangesAreReadWhereAnAddressIsContested(t *testing.T) {
 	require.NoError(t, read())
 	require.Len(t, store.asked, 2, "they are known")
 
-	m.setPod(named("here", "node-1", "10.0.2.7"))
+	m.SetPod(policytest.PodOn("here", "node-1", "10.0.2.7"))
 	require.NoError(t, read())
 	require.Equal(t, "home", peer(), "this node's ranges are known")
 	require.Len(t, store.asked, 2)
 
 	for _, name := range []string{"liar", "here"} {
-		m.deletePod(types.NamespacedName{Namespace: "default", Name: name})
+		m.DeletePod(types.NamespacedName{Namespace: "default", Name: name})
 	}
 	require.NoError(t, read())
 	require.Equal(t, policy.Ranges{"node-1": {netip.MustParsePrefix("10.0.1.0/24")}}, m.addresses.Ranges(), "the others are forgotten")

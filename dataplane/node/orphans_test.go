@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"maps"
@@ -11,13 +11,14 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 )
 
 // What runs without its pod is closed until the runtime says that it has ended, or hands
 // its address out again. Each step follows the one before.
 func TestOrphansFollowTheRuntime(t *testing.T) {
 	key := types.NamespacedName{Namespace: "default", Name: "web"}
-	m := newModel("node-1")
+	m := New("node-1")
 	static := sandboxOf("static", "m", "10.0.0.9")
 	static.Static = true
 	for _, step := range []struct {
@@ -25,28 +26,28 @@ func TestOrphansFollowTheRuntime(t *testing.T) {
 		do     func()
 		closed []string
 	}{
-		{"the runtime has a pod", func() { m.replaceSandboxes([]podstart.Sandbox{sandboxOf("s1", "a", "10.0.0.1")}) }, nil},
-		{"which the API shows", func() { m.setPod(apiPod("a", "node-1", "10.0.0.1")) }, nil},
-		{"and has no more", func() { m.deletePod(key) }, []string{"10.0.0.1"}},
-		{"a pod of that name comes", func() { m.setPod(apiPod("b", "node-1")) }, []string{"10.0.0.1"}},
-		{"it starts", func() { m.startSandbox(sandboxOf("s2", "b", "10.0.0.2")) }, []string{"10.0.0.1"}},
+		{"the runtime has a pod", func() { m.ReplaceSandboxes([]podstart.Sandbox{sandboxOf("s1", "a", "10.0.0.1")}) }, nil},
+		{"which the API shows", func() { m.SetPod(policytest.APIPod("a", "node-1", "10.0.0.1")) }, nil},
+		{"and has no more", func() { m.DeletePod(key) }, []string{"10.0.0.1"}},
+		{"a pod of that name comes", func() { m.SetPod(policytest.APIPod("b", "node-1")) }, []string{"10.0.0.1"}},
+		{"it starts", func() { m.StartSandbox(sandboxOf("s2", "b", "10.0.0.2")) }, []string{"10.0.0.1"}},
 		{"the runtime is connected again", func() {
-			m.replaceSandboxes([]podstart.Sandbox{sandboxOf("s1", "a", "10.0.0.1"), sandboxOf("s2", "b", "10.0.0.2")})
+			m.ReplaceSandboxes([]podstart.Sandbox{sandboxOf("s1", "a", "10.0.0.1"), sandboxOf("s2", "b", "10.0.0.2")})
 		}, []string{"10.0.0.1"}},
-		{"the first ends", func() { m.stopSandbox(sandboxOf("s1", "a", "10.0.0.1")) }, nil},
-		{"the API has a third one instead", func() { m.setPod(apiPod("c", "node-1", "10.0.0.3")) }, []string{"10.0.0.2"}},
-		{"its address goes to another pod", func() { m.startSandbox(sandboxOf("s3", "c", "10.0.0.2")) }, nil},
-		{"the API loses that too", func() { m.deletePod(key) }, []string{"10.0.0.2"}},
-		{"and has it again", func() { m.setPod(apiPod("c", "node-1", "10.0.0.2")) }, nil},
-		{"it is made again on another node", func() { m.setPod(apiPod("d", "node-2", "10.0.0.7")) }, []string{"10.0.0.2"}},
-		{"the runtime runs nothing", func() { m.replaceSandboxes(nil) }, nil},
-		{"a static pod runs", func() { m.startSandbox(static) }, nil},
-		{"the API shows it", func() { m.setPod(apiPod("m", "node-1", "10.0.0.9")) }, nil},
-		{"somebody deletes it in the API", func() { m.deletePod(key) }, nil},
+		{"the first ends", func() { m.StopSandbox(sandboxOf("s1", "a", "10.0.0.1")) }, nil},
+		{"the API has a third one instead", func() { m.SetPod(policytest.APIPod("c", "node-1", "10.0.0.3")) }, []string{"10.0.0.2"}},
+		{"its address goes to another pod", func() { m.StartSandbox(sandboxOf("s3", "c", "10.0.0.2")) }, nil},
+		{"the API loses that too", func() { m.DeletePod(key) }, []string{"10.0.0.2"}},
+		{"and has it again", func() { m.SetPod(policytest.APIPod("c", "node-1", "10.0.0.2")) }, nil},
+		{"it is made again on another node", func() { m.SetPod(policytest.APIPod("d", "node-2", "10.0.0.7")) }, []string{"10.0.0.2"}},
+		{"the runtime runs nothing", func() { m.ReplaceSandboxes(nil) }, nil},
+		{"a static pod runs", func() { m.StartSandbox(static) }, nil},
+		{"the API shows it", func() { m.SetPod(policytest.APIPod("m", "node-1", "10.0.0.9")) }, nil},
+		{"somebody deletes it in the API", func() { m.DeletePod(key) }, nil},
 	} {
-		before, view := m.revision, m.view(0)
+		before, view := m.revision, m.View(0)
 		step.do()
-		now := m.view(0)
+		now := m.View(0)
 		require.Equal(t, step.closed, closedIn(now), step.name)
 		if !slices.Equal(closedIn(view), step.closed) {
 			require.Greater(t, m.revision, before, step.name)
@@ -60,20 +61,20 @@ func TestOrphansFollowTheRuntime(t *testing.T) {
 func TestTheOrphanIsTheOneThatTheAPILost(t *testing.T) {
 	key := types.NamespacedName{Namespace: "default", Name: "web"}
 	old, heir := sandboxOf("s1", "a", "10.0.0.1"), sandboxOf("s2", "b", "10.0.0.2")
-	requireHeir := func(m *model) {
+	requireHeir := func(m *Model) {
 		t.Helper()
-		require.Equal(t, []string{"10.0.0.1"}, closedIn(m.view(0)))
+		require.Equal(t, []string{"10.0.0.1"}, closedIn(m.View(0)))
 		require.Equal(t, heir.Addrs, m.local[key].Addrs)
 	}
 	for _, running := range [][]podstart.Sandbox{{old, heir}, {heir, old}} {
-		m := newModel("node-1")
-		m.setPod(apiPod("b", "node-1"))
-		m.replaceSandboxes(running)
+		m := New("node-1")
+		m.SetPod(policytest.APIPod("b", "node-1"))
+		m.ReplaceSandboxes(running)
 		requireHeir(m)
 
-		m = newModel("node-1")
-		m.replaceSandboxes(running)
-		m.setPod(apiPod("b", "node-1"))
+		m = New("node-1")
+		m.ReplaceSandboxes(running)
+		m.SetPod(policytest.APIPod("b", "node-1"))
 		requireHeir(m)
 	}
 }
@@ -81,7 +82,7 @@ func TestTheOrphanIsTheOneThatTheAPILost(t *testing.T) {
 // closedIn returns the addresses of orphans.
 func closedIn(v *View) []string {
 	var closed []string
-	for _, endpoint := range v.endpoints[len(v.endpoints)-v.gone:] {
+	for _, endpoint := range v.Endpoints[len(v.Endpoints)-v.Gone:] {
 		for _, addr := range endpoint.Pod.Addrs {
 			closed = append(closed, addr.String())
 		}
@@ -110,12 +111,12 @@ func TestOrphansFollowTheNetwork(t *testing.T) {
 	require.Empty(t, o.routed, "another pod's link")
 	require.Greater(t, o.revision, revision)
 
-	m := newModel("node-1")
-	ended := named("ended", "node-1")
+	m := New("node-1")
+	ended := policytest.PodOn("ended", "node-1")
 	ended.Subject = false
-	for _, pod := range []*policy.Pod{named("here", "node-1", "10.0.0.1"), named("far", "node-2", "10.0.0.2"), ended} {
-		m.setPod(pod)
-		m.deletePod(pod.Key())
+	for _, pod := range []*policy.Pod{policytest.PodOn("here", "node-1", "10.0.0.1"), policytest.PodOn("far", "node-2", "10.0.0.2"), ended} {
+		m.SetPod(pod)
+		m.DeletePod(pod.Key())
 	}
 	require.Equal(t, []netip.Addr{one}, m.sandboxes.orphans.unsure())
 }

@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"cmp"
@@ -17,11 +17,11 @@ import (
 	"github.com/moat-dev/moat/dataplane/selector"
 )
 
-// model is what the agent has seen of the cluster. Informers write it, the sync
+// Model is what the agent has seen of the cluster. Informers write it, the sync
 // loop reads it; it is safe for use by both at once.
-type model struct {
+type Model struct {
 	node    string
-	changed chan struct{} // holds one signal: something may have changed
+	Changed chan struct{} // holds one signal: something may have changed
 
 	// contested holds one signal: several pods show one address.
 	contested chan struct{}
@@ -49,10 +49,10 @@ type model struct {
 	event time.Time // when the first event came that takeEvent has not returned
 }
 
-func newModel(node string) *model {
-	return &model{
+func New(node string) *Model {
+	return &Model{
 		node:      node,
-		changed:   make(chan struct{}, 1),
+		Changed:   make(chan struct{}, 1),
 		contested: make(chan struct{}, 1),
 		addresses: selector.NewAddresses(),
 		local:     map[types.NamespacedName]*policy.Pod{},
@@ -68,7 +68,7 @@ func newModel(node string) *model {
 
 // change makes one change under the lock and signals it, if it concerns the rules or
 // a set that this node needs. Most changes of a large cluster don't.
-func (m *model) change(do func()) {
+func (m *Model) change(do func()) {
 	m.mu.Lock()
 	before, orphans := m.revision, m.sandboxes.orphans.revision
 	do()
@@ -81,21 +81,21 @@ func (m *model) change(do func()) {
 	}
 	m.mu.Unlock()
 	if concerns {
-		m.poke()
+		m.Poke()
 	}
 }
 
-// poke wakes the sync loop.
-func (m *model) poke() {
+// Poke wakes the sync loop.
+func (m *Model) Poke() {
 	select {
-	case m.changed <- struct{}{}:
+	case m.Changed <- struct{}{}:
 	default:
 	}
 }
 
-// takeEvent returns when the first event came since it was asked last; zero if
+// TakeEvent returns when the first event came since it was asked last; zero if
 // there was none.
-func (m *model) takeEvent() time.Time {
+func (m *Model) TakeEvent() time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	event := m.event
@@ -103,44 +103,62 @@ func (m *model) takeEvent() time.Time {
 	return event
 }
 
-// present returns the model's present revision.
-func (m *model) present() uint64 {
+// Node is that of the node.
+func (m *Model) Node() string { return m.node }
+
+// Ranges returns the ranges of pods of each node of which they are known.
+func (m *Model) Ranges() policy.Ranges {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.addresses.Ranges()
+}
+
+// Routed returns how many addresses of pods that the API lost the network still routes to
+// this node.
+func (m *Model) Routed() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.sandboxes.orphans.routed)
+}
+
+// Present returns the model's present revision.
+func (m *Model) Present() uint64 {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.revision
 }
 
-// members calls f with the index of the sets' members while the model is locked: f must not
+// Members calls f with the index of the sets' members while the model is locked: f must not
 // ask the model for anything, and informers wait for it.
-func (m *model) members(f func(*selector.Index)) {
+func (m *Model) Members(f func(*selector.Index)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f(m.index)
 }
 
-// peers calls f with what is known of peers while the model is locked: f must not ask the
+// Peers calls f with what is known of peers while the model is locked: f must not ask the
 // model for anything, nor keep the peers, and informers wait for it.
-func (m *model) peers(f func(peers)) {
+func (m *Model) Peers(f func(Peers)) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	f(peers{m})
+	f(Peers{m})
 }
 
-// peers are what a verdict asks of the cluster.
-type peers struct{ model *model }
+// Peers are what a verdict asks of the cluster.
+type Peers struct{ model *Model }
 
 // Owners returns which pods have an address.
-func (p peers) Owners(addr netip.Addr) policy.Owners { return p.model.addresses.Owners(addr) }
+func (p Peers) Owners(addr netip.Addr) policy.Owners { return p.model.addresses.Owners(addr) }
 
 // Namespaces returns the namespaces with their labels.
-func (p peers) Namespaces() policy.Namespaces { return p.model.index.Namespaces() }
+func (p Peers) Namespaces() policy.Namespaces { return p.model.index.Namespaces() }
 
-func (m *model) setPod(pod *policy.Pod) {
+func (m *Model) SetPod(pod *policy.Pod) {
 	m.change(func() { m.enter(m.sandboxes.see(pod)) })
 }
 
 // enter adds a pod or replaces the one of that name.
-func (m *model) enter(pod *policy.Pod) {
+func (m *Model) enter(pod *policy.Pod) {
 	defer m.releasing(pod.Key())()
 	before := m.addresses.Get(pod.Key())
 	affected := m.addresses.Set(pod)
@@ -151,7 +169,7 @@ func (m *model) enter(pod *policy.Pod) {
 	m.followForeign(before, pod)
 }
 
-func (m *model) deletePod(key types.NamespacedName) {
+func (m *Model) DeletePod(key types.NamespacedName) {
 	m.change(func() {
 		m.sandboxes.unsee(key)
 		m.put(key)
@@ -159,7 +177,7 @@ func (m *model) deletePod(key types.NamespacedName) {
 }
 
 // put enters what is known of a pod, or takes it out where that is nothing.
-func (m *model) put(key types.NamespacedName) {
+func (m *Model) put(key types.NamespacedName) {
 	if pod := m.sandboxes.pod(key); pod != nil {
 		m.enter(pod)
 		return
@@ -176,7 +194,7 @@ func (m *model) put(key types.NamespacedName) {
 }
 
 // place puts a pod where it belongs, with the addresses that it owns.
-func (m *model) place(pod *policy.Pod) {
+func (m *Model) place(pod *policy.Pod) {
 	m.index.SetPod(m.addresses.Peer(pod))
 	if pod.Node == m.node && pod.Subject {
 		m.setLocal(pod.Key(), m.addresses.Subject(pod))
@@ -186,7 +204,7 @@ func (m *model) place(pod *policy.Pod) {
 }
 
 // setLocal replaces a pod of this node; nil if it is none.
-func (m *model) setLocal(key types.NamespacedName, pod *policy.Pod) {
+func (m *Model) setLocal(key types.NamespacedName, pod *policy.Pod) {
 	old := m.local[key]
 	if pod == nil {
 		delete(m.local, key)
@@ -210,7 +228,7 @@ func sameRules(a, b *policy.Pod) bool {
 	return as.Equal(b)
 }
 
-func (m *model) setNamespace(n *policy.Namespace) {
+func (m *Model) SetNamespace(n *policy.Namespace) {
 	m.change(func() {
 		m.index.SetNamespace(n.Name, n.Labels)
 		if m.spoofers.set(n.Name, n.Labels) && m.runsIn(n.Name) {
@@ -219,23 +237,23 @@ func (m *model) setNamespace(n *policy.Namespace) {
 	})
 }
 
-func (m *model) deleteNamespace(key types.NamespacedName) {
+func (m *Model) DeleteNamespace(key types.NamespacedName) {
 	m.change(func() {
 		m.index.DeleteNamespace(key.Name)
 		delete(m.spoofers, key.Name)
 	})
 }
 
-func (m *model) setPolicy(p *policy.Policy) { m.hold(policystore.Hold(p)) }
+func (m *Model) SetPolicy(p *policy.Policy) { m.Hold(policystore.Hold(p)) }
 
-// hold enters a policy as it is held, or replaces the one of its name.
-func (m *model) hold(h *policystore.Held) {
+// Hold enters a policy as it is held, or replaces the one of its name.
+func (m *Model) Hold(h *policystore.Held) {
 	m.change(func() { m.enterPolicy(h.Policy()) })
 }
 
-// holdOtherwise follows a policy of which more or less is held than before. One that the
+// HoldOtherwise follows a policy of which more or less is held than before. One that the
 // model doesn't have, or not in this version, comes or came by its watch.
-func (m *model) holdOtherwise(h *policystore.Held) {
+func (m *Model) HoldOtherwise(h *policystore.Held) {
 	m.change(func() {
 		p := h.Policy()
 		if old := m.policies[p.Namespace][p.Name]; old != nil && old.UID == p.UID && old.Generation == p.Generation {
@@ -244,7 +262,7 @@ func (m *model) holdOtherwise(h *policystore.Held) {
 	})
 }
 
-func (m *model) enterPolicy(p *policy.Policy) {
+func (m *Model) enterPolicy(p *policy.Policy) {
 	inNamespace := m.policies[p.Namespace]
 	if inNamespace == nil {
 		inNamespace = map[string]*policy.Policy{}
@@ -257,7 +275,7 @@ func (m *model) enterPolicy(p *policy.Policy) {
 	}
 }
 
-func (m *model) deletePolicy(key types.NamespacedName) {
+func (m *Model) DeletePolicy(key types.NamespacedName) {
 	m.change(func() {
 		inNamespace := m.policies[key.Namespace]
 		if m.selectsLocal(inNamespace[key.Name]) {
@@ -272,7 +290,7 @@ func (m *model) deletePolicy(key types.NamespacedName) {
 
 // selectsLocal reports whether the policy, which may be nil, selects a pod of this
 // node.
-func (m *model) selectsLocal(p *policy.Policy) bool {
+func (m *Model) selectsLocal(p *policy.Policy) bool {
 	if p == nil {
 		return false
 	}
@@ -286,43 +304,43 @@ func (m *model) selectsLocal(p *policy.Policy) bool {
 
 // View is what the rules of this node depend on, at one revision. It is immutable.
 type View struct {
-	revision  uint64
-	local     []*policy.Pod    // the node's pods
-	policies  []*policy.Policy // of the namespaces of these pods
-	endpoints []policy.Endpoint
-	selecting []*policy.Policy // of these policies, those that select one of the pods
-	guard     compile.Guard
-	gone      int                  // how many of the endpoints, the last ones, are orphans
-	seen      map[types.UID]string // seenPods
-	sandboxes []sandboxView        // that run
-	exempt    map[string]bool      // namespaces of this node's pods that may send from any address
+	Revision  uint64
+	Local     []*policy.Pod    // the node's pods
+	Policies  []*policy.Policy // of the namespaces of these pods
+	Endpoints []policy.Endpoint
+	Selecting []*policy.Policy // of these policies, those that select one of the pods
+	Guard     compile.Guard
+	Gone      int                  // how many of the endpoints, the last ones, are orphans
+	Seen      map[types.UID]string // seenPods
+	Sandboxes []sandboxView        // that run
+	Exempt    map[string]bool      // namespaces of this node's pods that may send from any address
 }
 
-// addrs returns the addresses of the node's pods.
-func (v *View) addrs() []netip.Addr {
+// Addrs returns the addresses of the node's pods.
+func (v *View) Addrs() []netip.Addr {
 	var addrs []netip.Addr
-	for _, pod := range v.local {
+	for _, pod := range v.Local {
 		addrs = append(addrs, pod.Addrs...)
 	}
 	return addrs
 }
 
-// view returns the present view, or nil if nothing that it depends on has
+// View returns the present view, or nil if nothing that it depends on has
 // changed since the given revision.
-func (m *model) view(since uint64) *View {
+func (m *Model) View(since uint64) *View {
 	m.mu.Lock()
 	if m.revision == since {
 		m.mu.Unlock()
 		return nil
 	}
-	v := &View{revision: m.revision}
+	v := &View{Revision: m.revision}
 	local, policies := m.localPods()
-	v.local, v.guard = local, m.guard.guardOf(local)
+	v.Local, v.Guard = local, m.guard.guardOf(local)
 	gone := m.sandboxes.orphans.endpoints(m.node)
 	digests := maps.Clone(m.digests)
-	v.sandboxes, v.exempt = m.runningSandboxes(), map[string]bool{}
+	v.Sandboxes, v.Exempt = m.runningSandboxes(), map[string]bool{}
 	for _, pod := range local {
-		v.exempt[pod.Namespace] = m.spoofers.exempt(pod.Namespace)
+		v.Exempt[pod.Namespace] = m.spoofers.exempt(pod.Namespace)
 	}
 	m.mu.Unlock()
 
@@ -330,30 +348,30 @@ func (m *model) view(since uint64) *View {
 	slices.SortFunc(policies, func(a, b *policy.Policy) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	v.gone = len(gone)
+	v.Gone = len(gone)
 	v.enforce(policies, gone)
-	v.seen = seenPods(local, digests, v.selecting)
+	v.Seen = seenPods(local, digests, v.Selecting)
 	return v
 }
 
-// with returns the view with other policies.
-func (v *View) with(policies []*policy.Policy) View {
+// With returns the view with other policies.
+func (v *View) With(policies []*policy.Policy) View {
 	other := *v
-	other.enforce(policies, v.endpoints[len(v.endpoints)-v.gone:])
+	other.enforce(policies, v.Endpoints[len(v.Endpoints)-v.Gone:])
 	return other
 }
 
 func (v *View) enforce(policies []*policy.Policy, gone []policy.Endpoint) {
-	v.policies = policies
-	v.endpoints = append(policy.Endpoints(v.local, policies), gone...)
-	v.selecting = policy.Selecting(v.local, policies)
+	v.Policies = policies
+	v.Endpoints = append(policy.Endpoints(v.Local, policies), gone...)
+	v.Selecting = policy.Selecting(v.Local, policies)
 }
 
-// renew has the rules made anew although nothing has changed that they depend on.
-func (m *model) renew() { m.change(func() { m.revision++ }) }
+// Renew has the rules made anew although nothing has changed that they depend on.
+func (m *Model) Renew() { m.change(func() { m.revision++ }) }
 
 // localPods returns the pods of this node and the policies of their namespaces.
-func (m *model) localPods() ([]*policy.Pod, []*policy.Policy) {
+func (m *Model) localPods() ([]*policy.Pod, []*policy.Policy) {
 	local := slices.Collect(maps.Values(m.local))
 	var policies []*policy.Policy
 	seen := map[string]bool{}
@@ -367,21 +385,21 @@ func (m *model) localPods() ([]*policy.Pod, []*policy.Policy) {
 }
 
 // Count implements budget.Pods.
-func (m *model) Count(selected *policy.PodPeer, most int) (addresses, ports int) {
+func (m *Model) Count(selected *policy.PodPeer, most int) (addresses, ports int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.index.Count(selected, most)
 }
 
-// concerns reports whether a policy selects a pod of this node.
-func (m *model) concerns(p *policy.Policy) bool {
+// Concerns reports whether a policy selects a pod of this node.
+func (m *Model) Concerns(p *policy.Policy) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.selectsLocal(p)
 }
 
-// withRawSockets returns the pods of this node that may forge packets.
-func (m *model) withRawSockets() []*policy.Pod {
+// WithRawSockets returns the pods of this node that may forge packets.
+func (m *Model) WithRawSockets() []*policy.Pod {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var pods []*policy.Pod
@@ -391,4 +409,12 @@ func (m *model) withRawSockets() []*policy.Pod {
 		}
 	}
 	return pods
+}
+
+// At returns a view's revision, which is zero for none.
+func (v *View) At() uint64 {
+	if v == nil {
+		return 0
+	}
+	return v.Revision
 }

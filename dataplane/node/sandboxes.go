@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"net/netip"

@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"time"
@@ -26,8 +26,8 @@ const (
 	rangesBurst     = 10
 )
 
-// setRanges takes the ranges of the pods of a node.
-func (m *model) setRanges(node *corev1.Node) {
+// SetRanges takes the ranges of the pods of a node.
+func (m *Model) SetRanges(node *corev1.Node) {
 	m.change(func() {
 		for _, pod := range m.addresses.SetRanges(node.Name, podCIDRsOf(node)) {
 			m.place(pod)
@@ -37,7 +37,7 @@ func (m *model) setRanges(node *corev1.Node) {
 
 // contestedNodes returns the nodes whose ranges are asked for, and forgets the ranges of
 // others. Those of this node are always known.
-func (m *model) contestedNodes() map[string]struct{} {
+func (m *Model) contestedNodes() map[string]struct{} {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	contested := m.addresses.Contested()
@@ -52,7 +52,7 @@ func (m *model) contestedNodes() map[string]struct{} {
 }
 
 // contest wakes who asks for ranges, where more than one pod is affected by a change.
-func (m *model) contest(affected int) {
+func (m *Model) contest(affected int) {
 	if affected < 2 {
 		return
 	}

@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"k8s.io/apimachinery/pkg/types"
@@ -8,7 +8,7 @@ import (
 
 // releasing remembers the addresses that a pod of this node has. The function that
 // it returns notes those that nobody has any more.
-func (m *model) releasing(key types.NamespacedName) func() {
+func (m *Model) releasing(key types.NamespacedName) func() {
 	pod := m.local[key]
 	if pod == nil {
 		return func() {}
@@ -22,8 +22,8 @@ func (m *model) releasing(key types.NamespacedName) func() {
 	}
 }
 
-// takeReleased returns the addresses that were released since it was asked last.
-func (m *model) takeReleased() conntrack.Addresses {
+// TakeReleased returns the addresses that were released since it was asked last.
+func (m *Model) TakeReleased() conntrack.Addresses {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if len(m.released) == 0 {
@@ -34,8 +34,8 @@ func (m *model) takeReleased() conntrack.Addresses {
 	return released
 }
 
-// unowned leaves out addresses that a pod has again.
-func (m *model) unowned(addrs conntrack.Addresses) conntrack.Addresses {
+// Unowned leaves out addresses that a pod has again.
+func (m *Model) Unowned(addrs conntrack.Addresses) conntrack.Addresses {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	unowned := conntrack.Addresses{}

@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"k8s.io/apimachinery/pkg/types"

@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"cmp"
@@ -13,7 +13,7 @@ import (
 // sandboxView is a sandbox as a view has it.
 type sandboxView struct {
 	podstart.Sandbox
-	exempt bool // also while nothing is known of its namespace
+	Exempt bool // also while nothing is known of its namespace
 }
 
 // spoofers says of the namespaces that are known whether their pods may send from any address.
@@ -32,28 +32,28 @@ func (s spoofers) set(namespace string, labels labels.Set) bool {
 	return s[namespace] != before
 }
 
-// judgesSources makes the model tell of every sandbox that comes or goes.
-func (m *model) judgesSources() {
+// JudgesSources makes the model tell of every sandbox that comes or goes.
+func (m *Model) JudgesSources() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sources = true
 }
 
 // sandboxesMoved has the rules follow the sandboxes. The model is locked.
-func (m *model) sandboxesMoved() {
+func (m *Model) sandboxesMoved() {
 	if m.sources {
 		m.revision++
 	}
 }
 
 // runsIn reports whether a sandbox of a namespace runs. The model is locked.
-func (m *model) runsIn(namespace string) bool {
+func (m *Model) runsIn(namespace string) bool {
 	return slices.ContainsFunc(m.runningSandboxes(), func(s sandboxView) bool { return s.Namespace == namespace })
 }
 
 // runningSandboxes returns what runs on this node as the runtime says, in a fixed order. The
 // model is locked.
-func (m *model) runningSandboxes() []sandboxView {
+func (m *Model) runningSandboxes() []sandboxView {
 	if !m.sources {
 		return nil
 	}

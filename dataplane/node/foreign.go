@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"net/netip"
@@ -16,7 +16,7 @@ import (
 
 // followForeign looks again at the addresses of pods that came, changed or went. Some of
 // them may be nil.
-func (m *model) followForeign(pods ...*policy.Pod) {
+func (m *Model) followForeign(pods ...*policy.Pod) {
 	for _, pod := range pods {
 		if pod == nil {
 			continue
@@ -30,7 +30,7 @@ func (m *model) followForeign(pods ...*policy.Pod) {
 }
 
 // findForeign looks at all addresses, after the Node got other podCIDRs.
-func (m *model) findForeign() {
+func (m *Model) findForeign() {
 	m.guard.foreign = map[netip.Addr]struct{}{}
 	for addr := range m.addresses.Shown() {
 		if m.guard.covers(addr) {
@@ -42,7 +42,7 @@ func (m *model) findForeign() {
 // setForeign notes whether an address of the podCIDRs is one of other nodes' pods alone.
 // A pod of this node has it until the API or the runtime says that it is gone, whoever
 // else shows it.
-func (m *model) setForeign(addr netip.Addr) {
+func (m *Model) setForeign(addr netip.Addr) {
 	pods := m.addresses.Showing(addr)
 	is := len(pods) > 0 && !slices.ContainsFunc(pods, func(pod *policy.Pod) bool { return pod.Node == m.node || pod.Node == "" })
 	if _, was := m.guard.foreign[addr]; was == is {
@@ -63,8 +63,8 @@ func (g *startGuard) covers(addr netip.Addr) bool {
 	return slices.ContainsFunc(g.podCIDRs, func(cidr netip.Prefix) bool { return cidr.Contains(addr) })
 }
 
-// sparesForeign reports whether pods of other nodes pass the guard.
-func (m *model) sparesForeign() bool {
+// SparesForeign reports whether pods of other nodes pass the guard.
+func (m *Model) SparesForeign() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.guard.on && len(m.guard.foreign) > 0

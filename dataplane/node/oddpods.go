@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"net/netip"
@@ -11,10 +11,10 @@ import (
 // be a pod's or is this node's. The
 // agent of the pod's node says so; the other agents leave it out in silence.
 
-// barOwnAddresses keeps the node's own addresses from being those of a pod: isolation of
+// BarOwnAddresses keeps the node's own addresses from being those of a pod: isolation of
 // such a pod would cut the node off from itself. IPVS's addresses of Services are among
 // them.
-func (m *model) barOwnAddresses(own map[netip.Addr]struct{}) {
+func (m *Model) BarOwnAddresses(own map[netip.Addr]struct{}) {
 	m.change(func() {
 		for _, pod := range m.addresses.Bar(own) {
 			m.place(pod)
@@ -22,17 +22,17 @@ func (m *model) barOwnAddresses(own map[netip.Addr]struct{}) {
 	})
 }
 
-// oddPod is a pod of this node whose status shows addresses that are left out.
-type oddPod struct {
-	uid   types.UID
-	shows string // the addresses, each with what is wrong with it
+// OddPod is a pod of this node whose status shows addresses that are left out.
+type OddPod struct {
+	UID   types.UID
+	Shows string // the addresses, each with what is wrong with it
 }
 
-// oddPods returns the pods of this node whose status shows addresses that are left out.
-func (m *model) oddPods() map[types.NamespacedName]oddPod {
+// OddPods returns the pods of this node whose status shows addresses that are left out.
+func (m *Model) OddPods() map[types.NamespacedName]OddPod {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	odd := map[types.NamespacedName]oddPod{}
+	odd := map[types.NamespacedName]OddPod{}
 	for key, pod := range m.sandboxes.seen {
 		shows := pod.Unusable
 		for _, addr := range pod.Addrs {
@@ -45,7 +45,7 @@ func (m *model) oddPods() map[types.NamespacedName]oddPod {
 			}
 		}
 		if shows != "" {
-			odd[key] = oddPod{pod.UID, shows}
+			odd[key] = OddPod{pod.UID, shows}
 		}
 	}
 	return odd

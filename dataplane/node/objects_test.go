@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	corev1 "k8s.io/api/core/v1"
@@ -8,26 +8,26 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// see and lose tell the model of objects as the informers do.
-func (m *model) see(object client.Object) {
+// See and lose tell the model of objects as the informers do.
+func (m *Model) see(object client.Object) {
 	switch o := object.(type) {
 	case *corev1.Pod:
-		m.setPod(policy.ParsePod(o))
+		m.SetPod(policy.ParsePod(o))
 	case *corev1.Namespace:
-		m.setNamespace(&policy.Namespace{Name: o.Name, Labels: o.Labels})
+		m.SetNamespace(&policy.Namespace{Name: o.Name, Labels: o.Labels})
 	case *networkingv1.NetworkPolicy:
-		m.setPolicy(policy.ParseNetworkPolicy(o))
+		m.SetPolicy(policy.ParseNetworkPolicy(o))
 	}
 }
 
-func (m *model) lose(object client.Object) {
+func (m *Model) lose(object client.Object) {
 	key := client.ObjectKeyFromObject(object)
 	switch object.(type) {
 	case *corev1.Pod:
-		m.deletePod(key)
+		m.DeletePod(key)
 	case *corev1.Namespace:
-		m.deleteNamespace(key)
+		m.DeleteNamespace(key)
 	case *networkingv1.NetworkPolicy:
-		m.deletePolicy(key)
+		m.DeletePolicy(key)
 	}
 }

@@ -1,4 +1,4 @@
-package dataplane
+package node
 
 import (
 	"maps"
@@ -23,17 +23,17 @@ type startGuard struct {
 	foreign map[netip.Addr]struct{}
 }
 
-// setNode takes the agent's Node. A Node that is made again under its name may have no
+// SetNode takes the agent's Node. A Node that is made again under its name may have no
 // podCIDRs for a while, or for good. Its pods run on, so the last ranges stay.
-func (m *model) setNode(object *corev1.Node) {
+func (m *Model) SetNode(object *corev1.Node) {
 	if cidrs := podCIDRsOf(object); object.Name == m.node && len(cidrs) > 0 {
-		m.setRanges(object)
-		m.guardRanges(cidrs)
+		m.SetRanges(object)
+		m.GuardRanges(cidrs)
 	}
 }
 
-// guardRanges takes the ranges that are guarded.
-func (m *model) guardRanges(cidrs []netip.Prefix) {
+// GuardRanges takes the ranges that are guarded.
+func (m *Model) GuardRanges(cidrs []netip.Prefix) {
 	m.change(func() {
 		if !slices.Equal(cidrs, m.guard.podCIDRs) {
 			m.guard.podCIDRs = cidrs
@@ -43,12 +43,12 @@ func (m *model) guardRanges(cidrs []netip.Prefix) {
 	})
 }
 
-// nodeHandler follows the agent's Node. The pods of a Node that somebody deletes run
+// NodeHandler follows the agent's Node. The pods of a Node that somebody deletes run
 // on, and so the guard stays. saw gets each state of the Node.
-func (m *model) nodeHandler(saw func(*corev1.Node)) toolscache.ResourceEventHandler {
+func (m *Model) NodeHandler(saw func(*corev1.Node)) toolscache.ResourceEventHandler {
 	see := func(object any) {
 		if node, ok := object.(*corev1.Node); ok {
-			m.setNode(node)
+			m.SetNode(node)
 			saw(node)
 		}
 	}
@@ -65,8 +65,8 @@ func podCIDRsOf(node *corev1.Node) []netip.Prefix {
 	return cidrs
 }
 
-// guardFromNowOn switches the guard on, and guardNoMore off.
-func (m *model) guardFromNowOn() {
+// GuardFromNowOn switches the guard on, and guardNoMore off.
+func (m *Model) GuardFromNowOn() {
 	m.change(func() {
 		if !m.guard.on {
 			m.guard.on = true
@@ -75,7 +75,7 @@ func (m *model) guardFromNowOn() {
 	})
 }
 
-func (m *model) guardNoMore() {
+func (m *Model) GuardNoMore() {
 	m.change(func() {
 		if m.guard.on {
 			m.guard.on = false
@@ -84,8 +84,8 @@ func (m *model) guardNoMore() {
 	})
 }
 
-// guarded returns whether the guard is on and for which addresses.
-func (m *model) guarded() (bool, []netip.Prefix) {
+// Guarded returns whether the guard is on and for which addresses.
+func (m *Model) Guarded() (bool, []netip.Prefix) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.guard.on, m.guard.podCIDRs
@@ -104,8 +104,8 @@ func (g *startGuard) guardOf(local []*policy.Pod) compile.Guard {
 	return known
 }
 
-// startSandbox takes a sandbox whose containers don't run yet.
-func (m *model) startSandbox(sandbox podstart.Sandbox) {
+// StartSandbox takes a sandbox whose containers don't run yet.
+func (m *Model) StartSandbox(sandbox podstart.Sandbox) {
 	m.change(func() {
 		m.sandboxes.start(sandbox)
 		m.put(sandbox.Key())
@@ -113,8 +113,8 @@ func (m *model) startSandbox(sandbox podstart.Sandbox) {
 	})
 }
 
-// stopSandbox takes a sandbox that has ended.
-func (m *model) stopSandbox(sandbox podstart.Sandbox) {
+// StopSandbox takes a sandbox that has ended.
+func (m *Model) StopSandbox(sandbox podstart.Sandbox) {
 	m.change(func() {
 		m.sandboxes.stop(sandbox)
 		m.put(sandbox.Key())
@@ -122,8 +122,8 @@ func (m *model) stopSandbox(sandbox podstart.Sandbox) {
 	})
 }
 
-// replaceSandboxes takes all sandboxes that run.
-func (m *model) replaceSandboxes(running []podstart.Sandbox) {
+// ReplaceSandboxes takes all sandboxes that run.
+func (m *Model) ReplaceSandboxes(running []podstart.Sandbox) {
 	m.change(func() {
 		for _, key := range m.sandboxes.replace(running) {
 			m.put(key)
@@ -132,9 +132,9 @@ func (m *model) replaceSandboxes(running []podstart.Sandbox) {
 	})
 }
 
-// sandboxState returns the present revision and whether the API has shown the
+// SandboxState returns the present revision and whether the API has shown the
 // sandbox's pod.
-func (m *model) sandboxState(sandbox *podstart.Sandbox) (revision uint64, known bool) {
+func (m *Model) SandboxState(sandbox *podstart.Sandbox) (revision uint64, known bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.revision, m.sandboxes.knows(sandbox)
