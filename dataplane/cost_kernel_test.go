@@ -106,7 +106,7 @@ func TestBurstsAreGathered(t *testing.T) {
 
 	a := &Agent{model: node.New("node-1"), enforcer: newEnforcer("")}
 	now := time.Now()
-	a.model.Changed <- struct{}{}
+	a.model.Poke()
 	require.True(t, a.gather(t.Context(), now.Add(-time.Second), restLeast))
 	require.Len(t, a.model.Changed, 1, "after quiet: at once")
 	require.True(t, a.gather(t.Context(), time.Now(), 20*time.Millisecond))
@@ -122,7 +122,6 @@ func TestBurstsAreGathered(t *testing.T) {
 	require.True(t, a.gather(t.Context(), now, time.Millisecond))
 	require.GreaterOrEqual(t, time.Since(now), restMembers)
 	a.model.Renew()
-	a.model.Changed <- struct{}{}
 	now = time.Now()
 	require.True(t, a.gather(t.Context(), now, time.Millisecond))
 	require.Less(t, time.Since(now), restMembers)
