@@ -1,7 +1,7 @@
 // Package compile turns what a node has to enforce into a Ruleset, one IP family
 // at a time.
 //
-// The layout of the chains is described in docs/dataplane.md. Three properties
+// The layout of the chains is described in docs/design/rules.md. Three properties
 // hold for every output:
 //   - nothing accepts: what is allowed returns to the node's other rules;
 //   - what no rule allows is dropped, and so is an isolated pod that the chains
