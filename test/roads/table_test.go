@@ -88,7 +88,7 @@ var roads = []road{
 	{name: "an agent stays away (its image can't be pulled)", from: helmRelease, outcome: tainted, play: agentAway},
 	{name: "`helm upgrade` from the chart before", from: previousRelease, outcome: stays, play: helmUpgrade},
 	{name: "`helm rollback` to the chart before", from: upgradedRelease, outcome: stays, play: helmRollback},
-	{name: "`kubectl apply -k config/default` once more", from: kustomized, outcome: stays, play: applyAgain},
+	{name: "`kubectl apply -k config/default` again", from: kustomized, outcome: stays, play: applyAgain},
 
 	{name: "`agent.nodeSelector` narrowed", from: helmRelease, outcome: thins, play: narrowSelector, quick: true},
 	{name: "a node loses the label that `agent.nodeSelector` names", from: selectedNodes, outcome: thins, play: loseLabel},
