@@ -56,9 +56,13 @@ func written(document string) map[int]string {
 	return lines
 }
 
-// uncoded returns a line without its inline code and without where its links lead.
+// title is the name of a row of a test.
+var title = regexp.MustCompile(`\*"[^"]*"\*`)
+
+// uncoded returns a line without inline code, titles of tests and where its links lead.
 func uncoded(line string) string {
 	line = code.ReplaceAllString(line, "`x`")
+	line = title.ReplaceAllString(line, "x")
 	return regexp.MustCompile(`\]\([^)]*\)`).ReplaceAllString(line, "](x)")
 }
 

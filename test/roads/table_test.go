@@ -83,7 +83,7 @@ var roads = []road{
 	{name: "`kubectl delete --cascade=orphan` of the DaemonSet, then created again", from: helmRelease, leaves: helmRelease, outcome: stays, play: orphanAgents, watch: 20 * time.Second},
 	{name: "`kubectl drain`", from: helmRelease, leaves: helmRelease, outcome: stays, play: drain},
 	{name: "an agent is evicted", from: helmRelease, leaves: helmRelease, outcome: stays, play: evict},
-	{name: "the API server is away, agents end and start meanwhile", from: helmRelease, leaves: helmRelease, outcome: stays, play: withoutAPIServer},
+	{name: "the API server is away while agents end and start", from: helmRelease, leaves: helmRelease, outcome: stays, play: withoutAPIServer},
 	{name: "a second install in the cluster", from: helmRelease, leaves: helmRelease, outcome: stays, play: secondInstall},
 	{name: "an agent stays away (its image can't be pulled)", from: helmRelease, outcome: tainted, play: agentAway},
 	{name: "`helm upgrade` from the chart before", from: previousRelease, outcome: stays, play: helmUpgrade},
