@@ -55,10 +55,10 @@ bench-status: ## Measure the operator and the status on 5,000 simulated nodes an
 	@hack/bench-status.sh
 
 .PHONY: bench-docs
-bench-docs: ## Put the figures of the last make bench and make bench-status, or of the one that was run, into docs/performance.md
+bench-docs: ## Put the figures of the last make bench and make bench-status, or of the one that was run, into docs/performance/results.md
 	@test -e dist/bench/bench.json -o -e dist/bench-status/status.json || { echo "bench-docs: no figures: run make bench or make bench-status first" >&2; exit 1; }
-	@cd test && test ! -e ../dist/bench/bench.json || go run ./bench/report -json ../dist/bench/bench.json -document ../docs/performance.md -picture ../docs/performance.svg
-	@cd test && test ! -e ../dist/bench-status/status.json || go run ./bench/report -status ../dist/bench-status/status.json -document ../docs/performance.md
+	@cd test && test ! -e ../dist/bench/bench.json || go run ./bench/report -json ../dist/bench/bench.json -document ../docs/performance/results.md -picture ../docs/performance/growth.svg
+	@cd test && test ! -e ../dist/bench-status/status.json || go run ./bench/report -status ../dist/bench-status/status.json -document ../docs/performance/results.md
 
 ##@ Development
 

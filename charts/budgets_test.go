@@ -18,7 +18,7 @@ import (
 func TestBudgetsAreThoseOfTheAgent(t *testing.T) {
 	values, err := os.ReadFile(filepath.Join(chart, "values.yaml"))
 	require.NoError(t, err)
-	document, err := os.ReadFile(filepath.Join("..", "docs", "dataplane.md"))
+	document, err := os.ReadFile(filepath.Join("..", "docs", "design", "budgets.md"))
 	require.NoError(t, err)
 	text, err := os.ReadFile(filepath.Join(chart, "values.schema.json"))
 	require.NoError(t, err)

@@ -13,8 +13,12 @@ import (
 // The values that documents set are values of the chart: each `helm install` and `helm
 // upgrade` in them renders.
 func TestDocumentedInstallationsRender(t *testing.T) {
-	documents, err := filepath.Glob("../docs/*.md")
-	require.NoError(t, err)
+	var documents []string
+	for _, pattern := range []string{"../docs/*.md", "../docs/*/*.md"} {
+		files, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		documents = append(documents, files...)
+	}
 	placeholders := strings.NewReplacer("REGISTRY", "registry.example", "TAG", "v1", "\\\n", " ")
 	command := regexp.MustCompile(`(?m)^ *(?:\$ )?helm (?:install|upgrade) .*$`)
 	found := 0

@@ -18,8 +18,8 @@ const root = ".."
 // documents returns the path of every document, from the root.
 func documents(t *testing.T) []string {
 	t.Helper()
-	all := []string{"README.md", "CONTRIBUTING.md"}
-	for _, pattern := range []string{"docs/*.md", "config/samples/*/*.md"} {
+	all := []string{"README.md", "CONTRIBUTING.md", "charts/moat/README.md"}
+	for _, pattern := range []string{"docs/*.md", "docs/*/*.md", "config/samples/*/*.md"} {
 		files, err := filepath.Glob(filepath.Join(root, pattern))
 		require.NoError(t, err)
 		require.NotEmpty(t, files, pattern)
@@ -159,7 +159,7 @@ func TestAnchorsAreThoseOfGitHub(t *testing.T) {
 // What code and manifests name of the documentation is there: comments, and what the
 // alerts lead to.
 func TestDocumentsThatAreNamedExist(t *testing.T) {
-	named := regexp.MustCompile(`docs/([a-z-]+\.md)(#[a-z0-9_-]+)?`)
+	named := regexp.MustCompile(`docs/((?:[a-z]+/)*[a-zA-Z0-9-]+\.md)(#[a-z0-9_-]+)?`)
 	found := 0
 	for _, folder := range []string{"apis", "charts", "cmd", "config", "controllers", "dataplane", "hack", "test"} {
 		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, entry os.DirEntry, err error) error {

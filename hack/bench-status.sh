@@ -2,7 +2,7 @@
 # Measures the operator on a cluster of many simulated nodes: what a change of a
 # policy costs, and how soon its status says that it is enforced. Prints one table,
 # each target beside its figure, and writes the figures as JSON. See
-# docs/performance.md. Best on a machine that does nothing else.
+# docs/performance/method.md. Best on a machine that does nothing else.
 #
 #   hack/bench-status.sh
 #

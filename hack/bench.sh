@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures the agent on clusters of many pods and policies, and what it costs a
 # node's traffic. Prints one table, each target beside its figure, and writes the
-# figures as JSON. See docs/performance.md. Best on a machine that does nothing
+# figures as JSON. See docs/performance/method.md. Best on a machine that does nothing
 # else.
 #
 #   hack/bench.sh

@@ -3,7 +3,7 @@ package budget
 import "github.com/moat-dev/moat/dataplane/policy"
 
 // About how many microseconds a node takes for one of each, when a policy takes the place of
-// another one that is as large: docs/performance.md has the times that were measured.
+// another one that is as large: docs/performance/history.md has the times that were measured.
 var workOf = Amounts{
 	Prefixes: 6,
 	Rules:    50, // in each family

@@ -5,7 +5,7 @@
 // Output.JudgeSources add the rules for established connections and for forged sources. An
 // Output belongs to its caller; functions of this package may run at the same time.
 //
-// docs/dataplane.md describes the chains. What holds for every output:
+// docs/design/rules.md describes the chains. What holds for every output:
 //   - No rule accepts. An allowed packet returns to the node's other rules.
 //   - A packet that no rule allows is dropped. So is a packet of an isolated pod that no chain
 //     knows: a mistake closes.

@@ -127,7 +127,7 @@ type Lookup interface {
 //
 // Addresses that the API doesn't know, such as IPv6 link-local ones, are treated
 // as outside of the cluster. On a bridge the node closes more: see
-// docs/dataplane.md.
+// docs/design/packets.md.
 func (c *Cluster) Evaluate(flow Flow) Verdict {
 	asked := clusterLookup{c}
 	v := Judge(asked, flow)

@@ -4,7 +4,7 @@ package ruleset
 // the same to the kernel.
 type DropReason uint8
 
-// The reasons. docs/dataplane.md describes the chains that drop.
+// The reasons. docs/design/rules.md describes the chains that drop.
 const (
 	// NoReason is the reason of a rule that doesn't drop.
 	NoReason DropReason = iota

@@ -2,8 +2,8 @@
 // documentation.
 //
 //	go run ./bench/report -json FILE
-//	go run ./bench/report -json FILE -document docs/performance.md -picture docs/performance.svg
-//	go run ./bench/report -status FILE -document docs/performance.md
+//	go run ./bench/report -json FILE -document docs/performance/results.md -picture docs/performance/growth.svg
+//	go run ./bench/report -status FILE -document docs/performance/results.md
 package main
 
 import (

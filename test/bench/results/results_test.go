@@ -2,6 +2,7 @@ package results
 
 import (
 	"encoding/xml"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -138,6 +139,18 @@ func TestTheHostileScenarioHasAPlaceOfItsOwn(t *testing.T) {
 	require.Contains(t, filled, hostileBegin+"hostile\n"+hostileEnd)
 	require.NotContains(t, filled, "ordinary")
 	require.True(t, example().Grows())
+}
+
+// The page that make bench-docs fills has a place for each of the three reports.
+func TestTheResultsPageHasThePlaces(t *testing.T) {
+	page, err := os.ReadFile("../../../docs/performance/results.md")
+	require.NoError(t, err)
+	hostile := &Report{Scenarios: []Scenario{{Name: Quiet}, {Name: Hostile}}}
+	for _, report := range []interface{ Insert(string) (string, error) }{example(), hostile, exampleStatus()} {
+		_, err := report.Insert(string(page))
+		require.NoError(t, err)
+	}
+	require.Contains(t, string(page), "](growth.svg)")
 }
 
 func TestThePictureIsXML(t *testing.T) {
