@@ -33,7 +33,9 @@ type Output struct {
 	// by the name of the set.
 	Peers map[string]policy.PeerSet
 
-	// Origins lists for each profile chain the policies whose rules it holds.
+	// Origins lists for each profile chain the policies whose rules it holds: what it drops,
+	// none of them allows. Together with the Reason of the rule that drops, the chain says why
+	// a packet was dropped. Drops of other chains are no policy's.
 	Origins map[string][]*policy.Policy
 
 	// Isolated holds the addresses of the node's isolated pods, for each
@@ -227,7 +229,7 @@ func (c *compiler) direction(d policy.Direction, endpoints []policy.Endpoint) ru
 	}
 	addrs := slices.SortedFunc(maps.Keys(profiles), netip.Addr.Compare)
 	// Only isolated pods come here, and one that isn't found must not pass.
-	tree := addressTree{family: c.family, side: subjectSide(d), rest: drop, add: c.addChain, leaf: func(addr netip.Addr) []ruleset.Rule {
+	tree := addressTree{family: c.family, side: subjectSide(d), rest: drop(ruleset.NotProgrammed), add: c.addChain, leaf: func(addr netip.Addr) []ruleset.Rule {
 		return c.leafRules(d, addr, profiles[addr])
 	}}
 	tree.grow(directionChain(d), addrs, 0)
@@ -246,8 +248,6 @@ func (c *compiler) leafRules(d policy.Direction, addr netip.Addr, profiles []str
 	}
 	return append(rules, ruleset.Rule{Match: subject, Action: ruleset.Goto, Target: profiles[last]})
 }
-
-var drop = ruleset.Rule{Action: ruleset.Drop}
 
 // profile returns the chain that holds the rules of the endpoint's policies, and
 // makes it where no other pod has the same rules.
@@ -292,13 +292,14 @@ func (c *compiler) makeProfile(d policy.Direction, policies []ruleKey, pod *poli
 	slices.SortStableFunc(all, func(a, b textRule) int { return cmp.Compare(cost(&a.rule), cost(&b.rule)) })
 	rules := make([]ruleset.Rule, 0, len(all)+1)
 	var content strings.Builder
-	for _, r := range append(all, textRule{drop, ruleText(drop)}) {
+	rest := drop(ruleset.NotAllowed)
+	for _, r := range append(all, textRule{rest, ruleText(rest)}) {
 		rules = append(rules, r.rule)
 		content.WriteString(r.text)
 	}
 	name, free := c.take(profileChain(d), content.String())
 	if !free {
-		name, rules = closedChain(d), []ruleset.Rule{drop}
+		name, rules = closedChain(d), []ruleset.Rule{drop(ruleset.NameTaken)}
 	}
 	c.addChain(name, rules...)
 	return name

@@ -56,7 +56,7 @@ func (o *Output) Cut(cuts Cuts, links Links) {
 	}
 	o.takeEstablished()
 	if cuts[ByPolicy] != nil {
-		o.cut(ByPolicy, drop, drop)
+		o.cut(ByPolicy, drop(ruleset.Cut), drop(ruleset.Cut))
 	}
 	if cuts[ByLink] != nil {
 		o.cut(ByLink, jump(LinkChain), jump(AnswerChain))
@@ -108,7 +108,7 @@ func (l Links) answers(family ruleset.Family) []ruleset.Rule {
 	for d := range policy.Direction(policy.Directions) {
 		for _, link := range l[d] {
 			behind := ruleset.InterfaceMatch{Side: peerSide(d), Name: link}
-			rules = append(rules, ruleset.Rule{Match: []ruleset.Match{ruleset.PrefixMatch(peerSide(d), linkLocal), behind}, Action: ruleset.Drop})
+			rules = append(rules, drop(ruleset.Cut, ruleset.PrefixMatch(peerSide(d), linkLocal), behind))
 		}
 	}
 	return rules

@@ -64,17 +64,17 @@ func (c *compiler) errorChain() {
 		subject := c.isolated(d)
 		if c.host.has(ICMP) {
 			for _, kind := range useless {
-				rules = append(rules, ruleset.Rule{Match: append(kind[:len(kind):len(kind)], subject), Action: ruleset.Drop})
+				rules = append(rules, drop(ruleset.OddError, append(kind[:len(kind):len(kind)], subject)...))
 			}
 		}
 		if c.host.has(Length) {
-			rules = append(rules, ruleset.Rule{Match: []ruleset.Match{isError, subject, ruleset.MoreThan(most)}, Action: ruleset.Drop})
+			rules = append(rules, drop(ruleset.OddError, isError, subject, ruleset.MoreThan(most)))
 		}
 	}
 	if c.host.has(ICMP) && c.host.has(Length) {
 		rules = append(rules,
 			ruleset.Rule{Match: tooBig, Action: ruleset.Return},
-			ruleset.Rule{Match: []ruleset.Match{isError, c.isolated(policy.Egress), ruleset.MoreThan(errorMostSent)}, Action: ruleset.Drop})
+			drop(ruleset.OddError, isError, c.isolated(policy.Egress), ruleset.MoreThan(errorMostSent)))
 	}
 	c.addChain(ErrorChain, rules...)
 }

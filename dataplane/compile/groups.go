@@ -60,7 +60,7 @@ func (c *compiler) earlyChain() {
 	rules := append(c.toThisNetwork(), ruleset.Rule{Match: toGroup, Action: ruleset.Return})
 	for _, link := range links {
 		from := ruleset.InterfaceMatch{Side: ruleset.Source, Name: link}
-		rules = append(rules, ruleset.Rule{Match: []ruleset.Match{from}, Action: ruleset.Drop})
+		rules = append(rules, drop(ruleset.OddFrame, from))
 	}
 	c.addChain(EarlyChain, rules...)
 }
@@ -70,7 +70,7 @@ func (c *compiler) toThisNetwork() []ruleset.Rule {
 	if c.family != ruleset.IPv4 || !c.links.Closed() {
 		return nil
 	}
-	return []ruleset.Rule{{Match: []ruleset.Match{ruleset.PrefixMatch(ruleset.Destination, thisNetwork)}, Action: ruleset.Drop}}
+	return []ruleset.Rule{drop(ruleset.OddFrame, ruleset.PrefixMatch(ruleset.Destination, thisNetwork))}
 }
 
 // closedLinks returns the links behind which a pod may not send or receive everything, sorted.

@@ -115,7 +115,7 @@ func (c *compiler) guardChain() {
 		}
 	}
 	loopback := ruleset.InterfaceMatch{Side: ruleset.Source, Name: "lo"}
-	c.addChain(GuardChain, ruleset.Rule{Match: []ruleset.Match{loopback}, Action: ruleset.Return}, drop)
+	c.addChain(GuardChain, ruleset.Rule{Match: []ruleset.Match{loopback}, Action: ruleset.Return}, drop(ruleset.Guarded))
 }
 
 // spare lets pass what comes from (Egress) or goes to (Ingress) a pod of another node, by

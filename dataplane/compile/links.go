@@ -65,7 +65,7 @@ func (c *compiler) linkChain() {
 		for _, match := range c.unknown(d) {
 			for _, link := range c.links[d] {
 				behind := ruleset.InterfaceMatch{Side: subjectSide(d), Name: link}
-				drops = append(drops, ruleset.Rule{Match: []ruleset.Match{match, behind}, Action: ruleset.Drop})
+				drops = append(drops, drop(ruleset.ClosedLink, match, behind))
 			}
 		}
 	}
@@ -84,7 +84,7 @@ func (c *compiler) advertisements() []ruleset.Rule {
 	var rules []ruleset.Rule
 	for _, link := range c.closedLinks() {
 		behind := ruleset.InterfaceMatch{Side: ruleset.Destination, Name: link}
-		rules = append(rules, ruleset.Rule{Match: icmpv6(134, behind), Action: ruleset.Drop})
+		rules = append(rules, drop(ruleset.ForeignRouter, icmpv6(134, behind)...))
 	}
 	return rules
 }

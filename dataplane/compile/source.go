@@ -79,9 +79,17 @@ func (o *Output) JudgeSources(sources Sources, lacks []Extension) {
 	add := func(name string, rules ...ruleset.Rule) { chains[name] = ruleset.Chain{Name: name, Rules: rules} }
 	sourceTree(o.Ruleset.Family, links, add)
 	add(OriginChain, slices.Concat(unaddressed(o.Ruleset.Family, links), origins(links, add))...)
-	add(ForgedChain, ruleset.Rule{Action: sources.Forged})
+	add(ForgedChain, sources.forged())
 	o.Ruleset.Chains = slices.Concat(o.Ruleset.Chains, sortedValues(chains))
 	slices.SortFunc(o.Ruleset.Chains, func(a, b ruleset.Chain) int { return cmp.Compare(a.Name, b.Name) })
+}
+
+// forged is what happens to forged packets.
+func (s *Sources) forged() ruleset.Rule {
+	if s.Forged == ruleset.Return {
+		return ruleset.Rule{Action: ruleset.Return}
+	}
+	return drop(ruleset.ForgedSource)
 }
 
 // gatesTo returns what matches the packets of the links, and few others.

@@ -98,7 +98,7 @@ func (c *compiler) tunnelChain() {
 	var drops []ruleset.Rule
 	for _, link := range c.host.podLinks() {
 		from := ruleset.InterfaceMatch{Side: ruleset.Source, Name: link}
-		drops = append(drops, ruleset.Rule{Match: []ruleset.Match{from}, Action: ruleset.Drop})
+		drops = append(drops, drop(ruleset.IntoTunnel, from))
 	}
 	c.addChain(TunnelChain, drops...)
 }

@@ -82,10 +82,11 @@ func (c Chain) SetNames() []string {
 type Rule struct {
 	Match  []Match
 	Action Action
-	Target string // the chain of Jump and Goto
+	Reason DropReason // of Drop
+	Target string     // the chain of Jump and Goto
 }
 
-// Equal reports whether two rules are the same.
+// Equal reports whether two rules do the same.
 func (r Rule) Equal(other Rule) bool {
 	return r.Action == other.Action && r.Target == other.Target && slices.EqualFunc(r.Match, other.Match, matchEqual)
 }
