@@ -276,8 +276,7 @@ type profileKey struct {
 	policies  string
 }
 
-// makeProfile joins the rules of policies. They all allow, so that their order doesn't
-// matter but for what it costs.
+// makeProfile joins the rules of policies. They are one stage: all of them allow.
 func (c *compiler) makeProfile(d policy.Direction, policies []ruleKey, pod *policy.Pod) string {
 	var all []textRule
 	seen := map[string]bool{}
@@ -289,7 +288,7 @@ func (c *compiler) makeProfile(d policy.Direction, policies []ruleKey, pod *poli
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b textRule) int { return cmp.Compare(cost(&a.rule), cost(&b.rule)) })
+	cheapestFirst(all)
 	rules := make([]ruleset.Rule, 0, len(all)+1)
 	var content strings.Builder
 	rest := drop(ruleset.NotAllowed)
@@ -303,6 +302,12 @@ func (c *compiler) makeProfile(d policy.Direction, policies []ruleKey, pod *poli
 	}
 	c.addChain(name, rules...)
 	return name
+}
+
+// cheapestFirst sorts rules by cost. It is for the rules of one stage that all do the same with
+// a packet. Where some allow and some deny, their order decides, and none may be moved.
+func cheapestFirst(rules []textRule) {
+	slices.SortStableFunc(rules, func(a, b textRule) int { return cmp.Compare(cost(&a.rule), cost(&b.rule)) })
 }
 
 // cost ranks rules by what the kernel does for a packet that they don't match. A

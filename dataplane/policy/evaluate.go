@@ -203,26 +203,28 @@ func decide(in Lookup, d Direction, flow Flow, subject, other end) Decisions {
 		case d == Ingress && other.node != "" && other.node == pod.Node:
 			decision.Reason = FromItsNode
 		default:
-			decision.askRules(in, flow, other)
+			decision.askPolicies(decision.question(in, flow, other))
 		}
 		decisions = append(decisions, decision)
 	}
 	return decisions
 }
 
-// askRules looks for the first rule that allows the flow. Policies add up: one
-// rule of one of them is enough.
-func (d *Decision) askRules(in Lookup, flow Flow, other end) {
-	destination := d.destination(other)
-	for _, p := range d.Isolating {
-		for i := range p.Rules[d.Direction] {
-			if p.Rules[d.Direction][i].allows(in, flow, other, destination) {
-				d.Reason, d.By, d.Rule = AllowedByRule, p, i
-				return
-			}
-		}
+// askPolicies decides by the stages of the pod's policies.
+func (d *Decision) askPolicies(q question) {
+	switch a := q.ask(networkPolicies(d.Isolating)); {
+	case a.action == deny:
+		d.Reason = Denied
+	case a.by != nil:
+		d.Reason, d.By, d.Rule = AllowedByRule, a.by, a.rule
+	default:
+		d.Reason = NotIsolated
 	}
-	d.Reason = Denied
+}
+
+// question is what the decision asks rules.
+func (d *Decision) question(in Lookup, flow Flow, other end) question {
+	return question{in: in, direction: d.Direction, flow: flow, other: other, destination: d.destination(other)}
 }
 
 // explain says of a denial why no rule matches.
@@ -230,11 +232,11 @@ func (d *Decision) explain(in Lookup, flow Flow, other end) {
 	if d.Reason != Denied {
 		return
 	}
-	destination := d.destination(other)
+	q := d.question(in, flow, other)
 	for _, p := range d.Isolating {
 		refusal := Refusal{Policy: p}
 		for i := range p.Rules[d.Direction] {
-			refusal.Rules = append(refusal.Rules, p.Rules[d.Direction][i].mismatch(in, flow, other, destination))
+			refusal.Rules = append(refusal.Rules, p.Rules[d.Direction][i].mismatch(&q))
 		}
 		d.Refusals = append(d.Refusals, refusal)
 	}

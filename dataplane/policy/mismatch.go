@@ -54,46 +54,44 @@ const (
 	NameElsewhere
 )
 
-// allows compares a rule with a flow whose other end and destination are known.
-func (r *Rule) allows(in Lookup, flow Flow, other end, destination *Pod) bool {
-	return r.allowsPort(flow, destination) && r.allowsPeer(in, other)
-}
+// matches reports whether one of the rule's peers and one of its ports match.
+func (r *Rule) matches(q *question) bool { return r.matchesPort(q) && r.matchesPeer(q) }
 
-func (r *Rule) allowsPort(flow Flow, destination *Pod) bool {
+func (r *Rule) matchesPort(q *question) bool {
 	if r.AnyPort {
 		return true
 	}
 	for i := range r.Ports {
-		if r.Ports[i].mismatch(flow, destination) == portMatches {
+		if r.Ports[i].mismatch(q.flow, q.destination) == portMatches {
 			return true
 		}
 	}
 	return false
 }
 
-func (r *Rule) allowsPeer(in Lookup, other end) bool {
+func (r *Rule) matchesPeer(q *question) bool {
 	if r.AnyPeer {
 		return true
 	}
 	for i := range r.Peers {
-		if r.Peers[i].mismatch(in, other) == peerMatches {
+		if r.Peers[i].mismatch(q.in, q.other) == peerMatches {
 			return true
 		}
 	}
 	return false
 }
 
-// mismatch says why the rule doesn't allow the flow.
-func (r *Rule) mismatch(in Lookup, flow Flow, other end, destination *Pod) Mismatch {
-	m := Mismatch{PeerMatches: r.allowsPeer(in, other), PortMatches: r.allowsPort(flow, destination)}
+// mismatch says why the rule doesn't match.
+func (r *Rule) mismatch(q *question) Mismatch {
+	m := Mismatch{PeerMatches: r.matchesPeer(q), PortMatches: r.matchesPort(q)}
 	if !m.PeerMatches {
 		for i := range r.Peers {
-			m.Peers = append(m.Peers, r.Peers[i].mismatch(in, other))
+			m.Peers = append(m.Peers, r.Peers[i].mismatch(q.in, q.other))
 		}
 	}
 	if !m.PortMatches {
 		for i := range r.Ports {
-			m.Ports = append(m.Ports, r.Ports[i].mismatch(flow, destination))
+			m.Ports = append(m.Ports, r.Ports[i].mismatch(q.flow, q.destination))
 		}
 	}
 	return m

@@ -162,7 +162,7 @@ func (p *Policy) Selects(pod *Pod) bool {
 	return pod.Subject && p.Namespace == pod.Namespace && p.Selector.Matches(pod.Labels)
 }
 
-// Rule allows the traffic that matches one of its peers and one of its ports.
+// Rule allows the traffic that one of its peers and one of its ports match.
 type Rule struct {
 	// AnyPeer means that the rule doesn't restrict peers. It is a field of its
 	// own since no readable peer must never become any peer.
@@ -172,7 +172,12 @@ type Rule struct {
 	// AnyPort means that the rule allows every port of every protocol, and
 	// protocols without ports.
 	AnyPort bool
-	Ports   []Port
+
+	// action is what the rule says of this traffic. Rules of NetworkPolicies accept. It stands
+	// here since it takes no memory beside AnyPort.
+	action action
+
+	Ports []Port
 }
 
 // Peer is a group of pods or a block of addresses: exactly one is set.
