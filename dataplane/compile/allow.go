@@ -58,7 +58,7 @@ func (c *compiler) peerSet(side ruleset.Side, peers policy.PeerSet) []match {
 		setType = ruleset.HashIPPort
 	}
 	c.peers[name] = peers
-	c.sets[name] = ruleset.Set{Name: name, Type: setType, Family: c.family}
+	c.addSet(ruleset.Set{Name: name, Type: setType, Entering: ruleset.Opens})
 	return []match{{ruleset.SetMatch{Set: name, Type: setType, Side: side}}}
 }
 
@@ -86,7 +86,7 @@ func (c *compiler) blockMatches(side ruleset.Side, r *policy.Rule) []match {
 	for _, prefix := range prefixes {
 		members[ruleset.Member{Prefix: prefix}] = struct{}{}
 	}
-	c.sets[name] = ruleset.Set{Name: name, Type: ruleset.HashNet, Family: c.family, Members: members}
+	c.addSet(ruleset.Set{Name: name, Type: ruleset.HashNet, Entering: ruleset.Opens, Members: members})
 	return []match{{ruleset.SetMatch{Set: name, Type: ruleset.HashNet, Side: side}}}
 }
 

@@ -152,6 +152,12 @@ func (c *compiler) addChain(name string, rules ...ruleset.Rule) {
 	c.chains[name] = ruleset.Chain{Name: name, Rules: rules}
 }
 
+// addSet declares a set of the family.
+func (c *compiler) addSet(set ruleset.Set) {
+	set.Family = c.family
+	c.sets[set.Name] = set
+}
+
 func sortedValues[V any](m map[string]V) []V {
 	names := make([]string, 0, len(m))
 	for name := range m {
@@ -201,7 +207,7 @@ func (c *compiler) dispatch(d policy.Direction, action ruleset.Action) ruleset.R
 // isolated matches the packets of isolated pods in a direction.
 func (c *compiler) isolated(d policy.Direction) ruleset.Match {
 	name := IsolatedSet(c.family, d)
-	c.sets[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: c.family}
+	c.addSet(ruleset.Set{Name: name, Type: ruleset.HashIP, Entering: ruleset.Closes})
 	return ruleset.SetMatch{Set: name, Type: ruleset.HashIP, Side: subjectSide(d)}
 }
 

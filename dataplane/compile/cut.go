@@ -69,7 +69,9 @@ func (o *Output) Cut(cuts Cuts, links Links) {
 // clients what back says.
 func (o *Output) cut(cause CutCause, forth, back ruleset.Rule) {
 	name := CutSet(o.Ruleset.Family, cause)
-	o.Ruleset.Sets = append(slices.Clone(o.Ruleset.Sets), ruleset.Set{Name: name, Type: ruleset.HashIPPortIP, Family: o.Ruleset.Family})
+	o.Ruleset.Sets = append(slices.Clone(o.Ruleset.Sets), ruleset.Set{
+		Name: name, Type: ruleset.HashIPPortIP, Family: o.Ruleset.Family, Entering: ruleset.Closes,
+	})
 	slices.SortFunc(o.Ruleset.Sets, func(a, b ruleset.Set) int { return strings.Compare(a.Name, b.Name) })
 
 	// The kernel compares from left to right, and to look at the state of a

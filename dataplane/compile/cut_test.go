@@ -45,7 +45,7 @@ func TestCut(t *testing.T) {
 		require.Equal(t, slices.Concat(drops[:2], []string{pass}, before[compile.InputChain]), after[compile.InputChain])
 		require.Len(t, after, len(before))
 		requireLed(t, plain, output)
-		require.Contains(t, output.Ruleset.Sets, ruleset.Set{Name: set, Type: ruleset.HashIPPortIP, Family: family})
+		require.Contains(t, output.Ruleset.Sets, ruleset.Set{Name: set, Type: ruleset.HashIPPortIP, Family: family, Entering: ruleset.Closes})
 		require.Len(t, output.Ruleset.Sets, len(plain.Ruleset.Sets)+1)
 		require.Len(t, output.Cuts[compile.ByPolicy], 1)
 		require.Nil(t, output.Cuts[compile.ByLink], "no link is closed")

@@ -35,7 +35,7 @@ func TestEachDropHasAReason(t *testing.T) {
 		c := s.objects.Cluster()
 		clashing := compileShort(c, s.node, s.family)
 		requireReasons(t, &clashing, seen)
-		out := compileAllDrops(c, s.node, s.family)
+		out := compileAllDrops(c, s.node, s.family, compile.Cuts{compile.ByPolicy: {}, compile.ByLink: {}})
 		requireReasons(t, &out, seen)
 	})
 	for reason := ruleset.NoReason + 1; reason < ruleset.DropReasons; reason++ {
@@ -60,17 +60,17 @@ func requireReasons(t *testing.T, out *compile.Output, seen map[ruleset.DropReas
 }
 
 // compileAllDrops compiles a node with everything that drops: a guard, closed links, a tunnel,
-// connections that are cut, and forged sources.
-func compileAllDrops(c *policy.Cluster, node string, family ruleset.Family) compile.Output {
+// forged sources and the given cuts. The guard knows half of the node's pods.
+func compileAllDrops(c *policy.Cluster, node string, family ruleset.Family, cuts compile.Cuts) compile.Output {
 	local := podsOf(c, node)
 	links := compile.Links{policy.Ingress: {bridge}, policy.Egress: {bridge}}
 	host := compile.Host{
 		Ways:    map[netip.Addr]string{netip.MustParseAddr("10.0.0.1"): bridge},
 		Tunnels: compile.Tunnels{Ports: []uint16{8472}},
 	}
-	guard := compile.Guard{PodCIDRs: hostsOf(c, node), Local: addrsOf(local), Uplinks: []string{"eth0"}}
+	guard := compile.Guard{PodCIDRs: hostsOf(c, node), Local: addrsOf(local[:len(local)/2]), Uplinks: []string{"eth0"}}
 	out := compile.On(host, family, policy.Endpoints(local, c.Policies), links, guard)
-	out.Cut(compile.Cuts{compile.ByPolicy: {}, compile.ByLink: {}}, links)
+	out.Cut(cuts, links)
 	out.JudgeSources(compile.Sources{Links: []compile.PodLink{{Name: "veth0"}}, Forged: ruleset.Drop}, nil)
 	return out
 }

@@ -107,7 +107,7 @@ func (c *compiler) guardChain() {
 		return
 	}
 	for _, name := range []string{LocalSet(c.family), ForeignSet(c.family)} {
-		c.sets[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: c.family}
+		c.addSet(ruleset.Set{Name: name, Type: ruleset.HashIP, Entering: ruleset.Opens})
 	}
 	if len(c.guard.Uplinks) > 0 {
 		for d := range policy.Direction(policy.Directions) {

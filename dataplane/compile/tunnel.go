@@ -94,7 +94,7 @@ func (c *compiler) tunnelChain() {
 	if !c.closesTunnels() {
 		return
 	}
-	c.sets[TunnelSet(c.family)] = ruleset.Set{Name: TunnelSet(c.family), Type: ruleset.HashIP, Family: c.family}
+	c.addSet(ruleset.Set{Name: TunnelSet(c.family), Type: ruleset.HashIP, Entering: ruleset.Closes})
 	var drops []ruleset.Rule
 	for _, link := range c.host.podLinks() {
 		from := ruleset.InterfaceMatch{Side: ruleset.Source, Name: link}

@@ -233,11 +233,28 @@ const (
 // Set declares an address set. Members of sets whose content follows pods are
 // kept elsewhere; Members is for sets of a fixed content.
 type Set struct {
-	Name    string
-	Type    SetType
-	Family  Family
-	Members Members
+	Name     string
+	Type     SetType
+	Family   Family
+	Entering Effect
+	Members  Members
 }
+
+// Effect is what becomes of packets when a member enters a set. To leave the set has the
+// contrary effect.
+type Effect uint8
+
+// The effects. Neutral, the zero value, is that of a set of which only the kernel knows: the
+// kernel keeps no effect.
+const (
+	Neutral Effect = iota
+
+	// Closes: more packets are dropped, and none passes that was dropped before.
+	Closes
+
+	// Opens: more packets pass, and none is dropped that passed before.
+	Opens
+)
 
 // Member is an element of a set: an address or a prefix, for HashIPPort and
 // HashIPPortIP a protocol and port, and for the latter the server.
