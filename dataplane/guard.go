@@ -150,29 +150,28 @@ type localChanges struct {
 }
 
 // takeLocal takes the changes of the sets of known pods, and of other nodes' pods, out
-// of a plan. Where the guard doesn't stand yet, pods that are known enter before it
+// of a plan: of the wanted sets, those that open. Where the guard doesn't stand yet, pods that are known enter before it
 // comes: they are never interrupted. Later a pod enters once all of its rules are in
 // force. One that nothing isolates has none to wait for, nor has a pod of another node.
 func takeLocal(plan *ipset.Plan, want ipset.State, stands func(ruleset.Family) bool) localChanges {
 	var local localChanges
-	plan.Delete = slices.DeleteFunc(plan.Delete, func(c ipset.Change) bool {
-		_, is := setFamily(c.Set, compile.LocalSet, compile.ForeignSet)
-		if is {
+	opens := func(c ipset.Change) bool { return want[c.Set].Entering == ruleset.Opens }
+	for _, c := range plan.Delete {
+		if opens(c) {
 			local.remove = append(local.remove, c)
 		}
-		return is
-	})
-	plan.Add = slices.DeleteFunc(plan.Add, func(c ipset.Change) bool {
-		family, isLocal := setFamily(c.Set, compile.LocalSet)
-		_, isForeign := setFamily(c.Set, compile.ForeignSet)
+	}
+	for _, c := range plan.Add {
+		family := want[c.Set].Family
 		switch {
-		case isLocal && stands(family) && isIsolated(want, family, c.Member):
+		case !opens(c):
+		case stands(family) && isIsolated(want, family, c.Member):
 			local.late = append(local.late, c)
-		case isLocal || isForeign:
+		default:
 			local.early = append(local.early, c)
 		}
-		return isLocal || isForeign
-	})
+	}
+	plan.Delete, plan.Add = slices.DeleteFunc(plan.Delete, opens), slices.DeleteFunc(plan.Add, opens)
 	return local
 }
 
@@ -195,13 +194,11 @@ func isIsolated(want ipset.State, family ruleset.Family, addr ruleset.Member) bo
 	return false
 }
 
-// setFamily returns the family of a set that has one of the names.
-func setFamily(set string, names ...func(ruleset.Family) string) (ruleset.Family, bool) {
+// setFamily returns the family of a set that has the name.
+func setFamily(set string, name func(ruleset.Family) string) (ruleset.Family, bool) {
 	for _, family := range ruleset.Families() {
-		for _, name := range names {
-			if set == name(family) {
-				return family, true
-			}
+		if set == name(family) {
+			return family, true
 		}
 	}
 	return 0, false

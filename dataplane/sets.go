@@ -94,30 +94,29 @@ func memberOf(element policy.Element) ruleset.Member {
 
 // isolatedState returns the sets of isolated pods, of cut connections and, where
 // there is a guard, of all known pods and of those of other nodes, and where there are tunnels,
-// of where they lead, with their members.
-// Whoever enters one of the first two is closed and whoever leaves it is opened; of the
-// two of the guard the contrary holds. To the last, pods may send no frames.
+// of where they lead, with their members. Their order of writes follows from Set.Entering.
 func isolatedState(outputs []compile.Output) ipset.State {
-	state := ipset.State{}
+	declared, state := declaredSets(outputs), ipset.State{}
+	put := func(name string, members ruleset.Members) {
+		set := declared[name]
+		set.Members = members
+		state[name] = set
+	}
 	for i := range outputs {
 		family := outputs[i].Ruleset.Family
 		for d, members := range outputs[i].Isolated {
-			name := compile.IsolatedSet(family, policy.Direction(d))
-			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: members}
+			put(compile.IsolatedSet(family, policy.Direction(d)), members)
 		}
 		if outputs[i].Local != nil {
-			local, foreign := compile.LocalSet(family), compile.ForeignSet(family)
-			state[local] = ruleset.Set{Name: local, Type: ruleset.HashIP, Family: family, Members: outputs[i].Local}
-			state[foreign] = ruleset.Set{Name: foreign, Type: ruleset.HashIP, Family: family, Members: outputs[i].Foreign}
+			put(compile.LocalSet(family), outputs[i].Local)
+			put(compile.ForeignSet(family), outputs[i].Foreign)
 		}
 		if outputs[i].TunnelEnds != nil {
-			name := compile.TunnelSet(family)
-			state[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: family, Members: outputs[i].TunnelEnds}
+			put(compile.TunnelSet(family), outputs[i].TunnelEnds)
 		}
 		for cause, cuts := range outputs[i].Cuts {
 			if cuts != nil {
-				name := compile.CutSet(family, compile.CutCause(cause))
-				state[name] = ruleset.Set{Name: name, Type: ruleset.HashIPPortIP, Family: family, Members: cuts}
+				put(compile.CutSet(family, compile.CutCause(cause)), cuts)
 			}
 		}
 	}
