@@ -38,7 +38,7 @@ func TestEachDropHasAReason(t *testing.T) {
 		out := compileAllDrops(c, s.node, s.family, compile.Cuts{compile.ByPolicy: {}, compile.ByLink: {}})
 		requireReasons(t, &out, seen)
 	})
-	for reason := ruleset.NoReason + 1; reason < ruleset.DropReasons; reason++ {
+	for reason := ruleset.NoReason + 1; reason <= ruleset.OddFrame; reason++ {
 		require.NotZero(t, seen[reason], "no rule drops for reason %d", reason)
 	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 	"github.com/moat-dev/moat/dataplane/selector"
 )
@@ -103,16 +104,16 @@ func membersOf(peers *policy.PeerSet, family ruleset.Family, c *policy.Cluster) 
 	members, addresses := ruleset.Members{}, addressesOf(c)
 	for _, shown := range c.Pods {
 		pod := addresses.Peer(shown)
-		if !peers.Pods.Matches(pod, c.Namespaces) {
+		if !policytest.Selects(&peers.Pods, pod, c.Namespaces) {
 			continue
 		}
-		for _, e := range peers.Elements(pod) {
+		peers.Elements(pod, func(e policy.Element) {
 			if family.Holds(e.Addr) {
 				member := ruleset.Address(e.Addr)
 				member.Protocol, member.Port = uint8(e.Protocol), e.Port
 				members[member] = struct{}{}
 			}
-		}
+		})
 	}
 	return members
 }

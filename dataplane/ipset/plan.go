@@ -76,11 +76,6 @@ func missing(set ruleset.Set, a, b ruleset.Members) []Change {
 	return changes
 }
 
-// Empty reports whether there is nothing to do.
-func (p *Plan) Empty() bool {
-	return len(p.Replace)+len(p.Create)+len(p.Add)+len(p.Delete)+len(p.Destroy) == 0
-}
-
 // Append adds the steps of another plan.
 func (p *Plan) Append(other Plan) {
 	p.Replace = append(p.Replace, other.Replace...)

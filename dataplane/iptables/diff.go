@@ -56,7 +56,7 @@ func (c *Change) Empty() bool {
 	return len(c.Write) == 0 && len(c.Delete) == 0 && len(c.Rehook) == 0
 }
 
-// Script returns the change of the mangle table as one transaction for
+// script returns the change of a table as one transaction for
 // iptables-restore --noflush.
 //
 // Within it, all of Moat's chains that change are emptied or made first, so that
@@ -64,8 +64,6 @@ func (c *Change) Empty() bool {
 // copy of it by its text and inserting it again at the front: a position could
 // point at another program's rule by the time that the transaction runs. If a copy
 // has gone by then, the transaction fails as a whole and is computed anew.
-func (c *Change) Script() string { return c.script(tableName) }
-
 func (c *Change) script(table string) string {
 	var s strings.Builder
 	s.WriteString("*" + table + "\n")

@@ -32,3 +32,13 @@ func TestUnion(t *testing.T) {
 		})
 	}
 }
+
+func TestBlockMatches(t *testing.T) {
+	b := Block{CIDR: netip.MustParsePrefix("10.0.0.0/8"), Except: []netip.Prefix{netip.MustParsePrefix("10.1.0.0/16"), netip.MustParsePrefix("10.2.0.0/16")}}
+	for addr, want := range map[string]bool{
+		"10.0.0.0": true, "10.255.255.255": true, "10.3.0.1": true,
+		"10.1.0.0": false, "10.2.255.255": false, "11.0.0.0": false, "fd00::1": false,
+	} {
+		require.Equal(t, want, b.mismatch(netip.MustParseAddr(addr)) == peerMatches, addr)
+	}
+}

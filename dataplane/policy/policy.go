@@ -208,11 +208,6 @@ func (p *PodPeer) Key() string {
 	return "namespaces=(" + p.Namespaces.String() + ") pods=" + p.Pods.String()
 }
 
-// Matches reports whether the peer selects the pod.
-func (p *PodPeer) Matches(pod *Pod, namespaces Namespaces) bool {
-	return len(pod.Addrs) > 0 && p.Pods.Matches(pod.Labels) && p.MatchesNamespace(pod.Namespace, namespaces)
-}
-
 // MatchesNamespace reports whether the peer selects pods of the namespace.
 func (p *PodPeer) MatchesNamespace(namespace string, namespaces Namespaces) bool {
 	if p.Namespace != "" {
@@ -241,21 +236,19 @@ func (s *PeerSet) Key() string {
 	return fmt.Sprintf("%s port=%d/%s", s.Pods.Key(), s.Protocol, s.PortName)
 }
 
-// Elements returns what a pod that the peer selects contributes to the set:
-// nothing where it doesn't serve the named port.
-func (s *PeerSet) Elements(pod *Pod) []Element {
+// Elements calls yield with what a pod that the peer selects contributes to the set:
+// nothing where the pod doesn't serve the named port.
+func (s *PeerSet) Elements(pod *Pod, yield func(Element)) {
 	var number uint16
 	if s.PortName != "" {
 		var served bool
 		if number, served = pod.Resolve(s.PortName, s.Protocol); !served {
-			return nil
+			return
 		}
 	}
-	elements := make([]Element, len(pod.Addrs))
-	for i, addr := range pod.Addrs {
-		elements[i] = Element{Addr: addr, Protocol: s.Protocol, Port: number}
+	for _, addr := range pod.Addrs {
+		yield(Element{Addr: addr, Protocol: s.Protocol, Port: number})
 	}
-	return elements
 }
 
 // Element is a member of a PeerSet. Protocol and Port are 0 in a set of plain
@@ -271,9 +264,6 @@ type Block struct {
 	CIDR   netip.Prefix
 	Except []netip.Prefix
 }
-
-// Contains reports whether the address is in the block.
-func (b *Block) Contains(addr netip.Addr) bool { return b.mismatch(addr) == peerMatches }
 
 // Port is a protocol with a range of ports, a named port, or all its ports.
 type Port struct {

@@ -1,7 +1,7 @@
 package ruleset
 
-// DropReason is why a rule drops. It stays in the agent: the kernel doesn't hold it, and two
-// rules that differ in nothing else are equal.
+// DropReason is why a rule drops. It stays in the agent: rules that differ in nothing else are
+// the same to the kernel.
 type DropReason uint8
 
 // The reasons. docs/dataplane.md describes the chains that drop.
@@ -42,7 +42,4 @@ const (
 
 	// OddFrame: a packet to a single host in a frame to many, or to 0.0.0.0/8.
 	OddFrame
-
-	// DropReasons is the number of reasons, NoReason among them.
-	DropReasons
 )

@@ -3,13 +3,10 @@
 //
 // A Ruleset is one value that holds the whole desired state of one IP family.
 // It knows nothing of the program that puts it in the kernel, and uses only the
-// standard library. Values are compared with Equal and never changed once made.
+// standard library. Values are never changed once made.
 package ruleset
 
-import (
-	"net/netip"
-	"slices"
-)
+import "net/netip"
 
 // Family is an IP version.
 type Family uint8
@@ -59,11 +56,6 @@ type Chain struct {
 	Rules []Rule
 }
 
-// Equal reports whether two chains have the same name and rules.
-func (c Chain) Equal(other Chain) bool {
-	return c.Name == other.Name && slices.EqualFunc(c.Rules, other.Rules, Rule.Equal)
-}
-
 // SetNames lists the sets that the chain's rules look up, in their order. A set that several
 // rules look up is listed as often.
 func (c Chain) SetNames() []string {
@@ -84,11 +76,6 @@ type Rule struct {
 	Action Action
 	Reason DropReason // of Drop
 	Target string     // the chain of Jump and Goto
-}
-
-// Equal reports whether two rules do the same.
-func (r Rule) Equal(other Rule) bool {
-	return r.Action == other.Action && r.Target == other.Target && slices.EqualFunc(r.Match, other.Match, matchEqual)
 }
 
 // Action is what happens to a packet that a rule matches. There is none that
@@ -192,15 +179,6 @@ func (ICMPv6TypeMatch) isMatch()    {}
 func (GroupMatch) isMatch()         {}
 func (EstablishedMatch) isMatch()   {}
 func (UnestablishedMatch) isMatch() {}
-
-func matchEqual(a, b Match) bool {
-	portsA, okA := a.(PortMatch)
-	portsB, okB := b.(PortMatch)
-	if okA && okB {
-		return slices.Equal(portsA.Ranges, portsB.Ranges)
-	}
-	return okA == okB && a == b
-}
 
 // MaxPortSlots is how many slots the kernel's multiport match has (15, see
 // XT_MULTI_PORTS in linux/netfilter/xt_multiport.h). A range takes two.

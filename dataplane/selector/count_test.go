@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/selector"
 )
 
@@ -33,7 +34,7 @@ func TestCountIsThatOfTheMatchedPods(t *testing.T) {
 
 func (tr truth) count(peer policy.PodPeer) (addresses, ports int) {
 	for _, pod := range tr.pods {
-		if peer.Matches(pod, tr.namespaces) {
+		if policytest.Selects(&peer, pod, tr.namespaces) {
 			addresses += len(pod.Addrs)
 			ports += len(pod.Addrs) * len(pod.Ports)
 		}

@@ -128,7 +128,7 @@ func (ix *Index) Elements(name string, yield func(policy.Element)) {
 func (ix *Index) elements(s *set, yield func(policy.Element)) {
 	for c := range s.classes {
 		for _, st := range c.seats {
-			s.each(st.pod, func(element policy.Element) {
+			s.peers.Elements(st.pod, func(element policy.Element) {
 				if ix.holder(s, element) == st { // of several that show it, one counts
 					yield(element)
 				}
@@ -166,23 +166,9 @@ func (ix *Index) holder(s *set, element policy.Element) *seat {
 			return false
 		}
 		held := false
-		s.each(st.pod, func(other policy.Element) { held = held || other == element })
+		s.peers.Elements(st.pod, func(other policy.Element) { held = held || other == element })
 		return held
 	})
-}
-
-// each calls yield with what a pod contributes to the set.
-func (s *set) each(pod *policy.Pod, yield func(policy.Element)) {
-	var number uint16
-	if s.peers.PortName != "" {
-		var served bool
-		if number, served = pod.Resolve(s.peers.PortName, s.peers.Protocol); !served {
-			return
-		}
-	}
-	for _, addr := range pod.Addrs {
-		yield(policy.Element{Addr: addr, Protocol: s.peers.Protocol, Port: number})
-	}
 }
 
 // touch notes, before a change, that it may concern the pod's elements of the set.
@@ -190,7 +176,7 @@ func (ix *Index) touch(s *set, pod *policy.Pod) {
 	if s.isNew {
 		return // Changes walks over it anyway
 	}
-	s.each(pod, func(element policy.Element) {
+	s.peers.Elements(pod, func(element policy.Element) {
 		if s.touched == nil {
 			s.touched = map[policy.Element]bool{}
 			ix.changed[s] = struct{}{}

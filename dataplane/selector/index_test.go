@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/selector"
 )
 
@@ -260,10 +261,8 @@ type truth struct {
 func (tr truth) list(peers policy.PeerSet) []string {
 	members := map[string]struct{}{}
 	for _, pod := range tr.pods {
-		if peers.Pods.Matches(pod, tr.namespaces) {
-			for _, element := range peers.Elements(pod) {
-				members[elementText(element)] = struct{}{}
-			}
+		if policytest.Selects(&peers.Pods, pod, tr.namespaces) {
+			peers.Elements(pod, func(element policy.Element) { members[elementText(element)] = struct{}{} })
 		}
 	}
 	list := slices.AppendSeq([]string{}, maps.Keys(members))

@@ -46,3 +46,8 @@ func (o *Objects) Cluster() *policy.Cluster {
 	}
 	return c
 }
+
+// Selects reports whether the peer selects the pod: what an index of peers has to agree with.
+func Selects(peer *policy.PodPeer, pod *policy.Pod, namespaces policy.Namespaces) bool {
+	return len(pod.Addrs) > 0 && peer.Pods.Matches(pod.Labels) && peer.MatchesNamespace(pod.Namespace, namespaces)
+}
