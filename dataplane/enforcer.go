@@ -277,7 +277,7 @@ func (e *enforcer) compile() {
 	for _, family := range ruleset.Families() {
 		if e.runners[family] != nil {
 			host := compile.Host{Lacks: e.extensions.lacks[family], Ways: e.ways.known, Tunnels: e.tunnels, Broadcasts: e.broadcasts, Held: e.held[family]}
-			output := compile.On(host, family, endpoints, e.links, guard)
+			output := compile.Compile(host, family, endpoints, e.links, guard)
 			e.noteNames(&output)
 			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)
 			output.JudgeSources(e.sources.judge(), e.extensions.lacks[family])

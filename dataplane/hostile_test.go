@@ -119,7 +119,7 @@ func passOf(t *testing.T, m *model) *hostilePass {
 	require.True(t, e.look(m))
 	p := &hostilePass{view: e.view, used: e.budgets.used}
 	for _, family := range ruleset.Families() {
-		p.outputs = append(p.outputs, compile.Compile(family, e.view.endpoints, compile.Links{}, compile.Guard{}))
+		p.outputs = append(p.outputs, compile.Compile(compile.Host{}, family, e.view.endpoints, compile.Links{}, compile.Guard{}))
 	}
 	m.index.Want(wantedSets(p.outputs))
 	p.sets = fullSets(p.outputs, m.index)

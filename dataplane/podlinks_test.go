@@ -82,7 +82,7 @@ func TestContradictions(t *testing.T) {
 // the table of connections is large. That the first one is judged moves the hooks.
 func TestSourcesChangeNoPolicies(t *testing.T) {
 	table := func(links ...compile.PodLink) iptables.Table {
-		out := compile.Compile(ruleset.IPv4, nil, compile.Links{}, compile.Guard{})
+		out := compile.Compile(compile.Host{}, ruleset.IPv4, nil, compile.Links{}, compile.Guard{})
 		out.JudgeSources(compile.Sources{Links: links}, nil)
 		return iptables.Desired(&out.Ruleset)
 	}

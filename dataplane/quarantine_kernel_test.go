@@ -242,7 +242,7 @@ func peerSetOf(np *networkingv1.NetworkPolicy) string {
 	pod := &policy.Pod{Namespace: "default", Name: "x", Addrs: policy.ParsePod(podObject("x", thisNode, "10.244.1.99")).Addrs}
 	p.UID = types.UID("x")
 	endpoint := policy.Endpoint{Pod: pod, Isolating: [policy.Directions][]*policy.Policy{{p}, nil}}
-	output := compile.Compile(4, []policy.Endpoint{endpoint}, compile.Links{}, compile.Guard{})
+	output := compile.Compile(compile.Host{}, 4, []policy.Endpoint{endpoint}, compile.Links{}, compile.Guard{})
 	for name := range output.Peers {
 		return name
 	}

@@ -104,7 +104,7 @@ func TestIncrementalPlanAgreesWithFullDiff(t *testing.T) {
 func compileAll(v *view) []compile.Output {
 	var outputs []compile.Output
 	for _, family := range ruleset.Families() {
-		outputs = append(outputs, compile.Compile(family, v.endpoints, compile.Links{}, compile.Guard{}))
+		outputs = append(outputs, compile.Compile(compile.Host{}, family, v.endpoints, compile.Links{}, compile.Guard{}))
 	}
 	return outputs
 }

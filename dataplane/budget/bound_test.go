@@ -52,7 +52,7 @@ func TestWhatIsCompiledIsNeverMoreThanWhatWasCounted(t *testing.T) {
 func compiled(endpoints []policy.Endpoint, index *selector.Index) budget.Amounts {
 	var built budget.Amounts
 	for _, family := range ruleset.Families() {
-		output := compile.Compile(family, endpoints, compile.Links{}, compile.Guard{})
+		output := compile.Compile(compile.Host{}, family, endpoints, compile.Links{}, compile.Guard{})
 		index.Want(output.Peers)
 		for _, set := range output.Ruleset.Sets {
 			if _, follows := output.Peers[set.Name]; follows {

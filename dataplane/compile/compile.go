@@ -65,15 +65,10 @@ type Output struct {
 	Clashing []*policy.Policy
 }
 
-// Compile returns the state of one family for the given endpoints, the links that
-// lead to them and the guard of the node's other addresses, on a node of which nothing
-// else is known.
-func Compile(family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
-	return On(Host{}, family, endpoints, links, guard)
-}
-
-// On is Compile on a host of which more is known.
-func On(host Host, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
+// Compile returns the state of one family on a host: for the given endpoints, the links that
+// lead to them, and the guard of the node's other addresses. The zero value of Host is one of
+// which nothing else is known.
+func Compile(host Host, family ruleset.Family, endpoints []policy.Endpoint, links Links, guard Guard) Output {
 	return compileNaming(digestName, host, family, endpoints, links, guard)
 }
 

@@ -30,8 +30,8 @@ const pass = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
 // through comes to the chains. Otherwise they come, and are dropped before they could return.
 func TestCut(t *testing.T) {
 	for _, family := range ruleset.Families() {
-		plain := compile.Compile(family, nil, compile.Links{}, compile.Guard{})
-		output := compile.Compile(family, nil, compile.Links{}, compile.Guard{})
+		plain := compile.Compile(compile.Host{}, family, nil, compile.Links{}, compile.Guard{})
+		output := compile.Compile(compile.Host{}, family, nil, compile.Links{}, compile.Guard{})
 		output.Cut(compile.Cuts{}, compile.Links{})
 		require.Equal(t, plain, output)
 
@@ -57,8 +57,8 @@ func TestCut(t *testing.T) {
 func TestCutByLink(t *testing.T) {
 	links := compile.Links{policy.Ingress: {"br0", bridge}, policy.Egress: {bridge}}
 	cuts := compile.Cuts{compile.ByLink: {ruleset.Address(netip.MustParseAddr("fe80::a")): {}}}
-	plain := compile.Compile(ruleset.IPv6, nil, links, compile.Guard{})
-	output := compile.Compile(ruleset.IPv6, nil, links, compile.Guard{})
+	plain := compile.Compile(compile.Host{}, ruleset.IPv6, nil, links, compile.Guard{})
+	output := compile.Compile(compile.Host{}, ruleset.IPv6, nil, links, compile.Guard{})
 	output.Cut(cuts, links)
 	cut := ofCut("moat-6-cut-link")
 	before, after := iptables.Desired(&plain.Ruleset).Chains, iptables.Desired(&output.Ruleset).Chains
@@ -71,7 +71,7 @@ func TestCutByLink(t *testing.T) {
 		"-s fe80::/10 -i br0 -j DROP", "-s fe80::/10 -i " + bridge + " -j DROP", "-d fe80::/10 -o " + bridge + " -j DROP",
 	}, after[compile.AnswerChain])
 
-	output = compile.Compile(ruleset.IPv4, nil, links, compile.Guard{})
+	output = compile.Compile(compile.Host{}, ruleset.IPv4, nil, links, compile.Guard{})
 	plain = output
 	output.Cut(cuts, links)
 	require.Equal(t, plain, output, "IPv4 has none")

@@ -69,7 +69,7 @@ func compileAllDrops(c *policy.Cluster, node string, family ruleset.Family, cuts
 		Tunnels: compile.Tunnels{Ports: []uint16{8472}},
 	}
 	guard := compile.Guard{PodCIDRs: hostsOf(c, node), Local: addrsOf(local[:len(local)/2]), Uplinks: []string{"eth0"}}
-	out := compile.On(host, family, policy.Endpoints(local, c.Policies), links, guard)
+	out := compile.Compile(host, family, policy.Endpoints(local, c.Policies), links, guard)
 	out.Cut(cuts, links)
 	out.JudgeSources(compile.Sources{Links: []compile.PodLink{{Name: "veth0"}}, Forged: ruleset.Drop}, nil)
 	return out

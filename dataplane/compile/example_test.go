@@ -18,7 +18,7 @@ func ExampleCompile() {
 	pod := &policy.Pod{Namespace: "shop", Name: "db", Subject: true, Addrs: []netip.Addr{netip.MustParseAddr("10.244.1.2")}}
 	endpoints := policy.Endpoints([]*policy.Pod{pod}, []*policy.Policy{policy.ParseNetworkPolicy(np)})
 
-	output := compile.Compile(ruleset.IPv4, endpoints, compile.Links{}, compile.Guard{})
+	output := compile.Compile(compile.Host{}, ruleset.IPv4, endpoints, compile.Links{}, compile.Guard{})
 	for chain, policies := range output.Origins {
 		fmt.Println(chain, "is of", policies[0].Key())
 		for _, c := range output.Ruleset.Chains {

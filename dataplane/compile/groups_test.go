@@ -42,7 +42,7 @@ func TestFramesToGroupsCarryPacketsToGroups(t *testing.T) {
 func TestFramesToGroupsWithoutTheMatch(t *testing.T) {
 	for _, family := range ruleset.Families() {
 		for _, lacks := range [][]compile.Extension{nil, {compile.GroupFrames}} {
-			out := compile.On(compile.Host{Lacks: lacks}, family, nil, compile.Links{{bridge}, {bridge}}, compile.Guard{})
+			out := compile.Compile(compile.Host{Lacks: lacks}, family, nil, compile.Links{{bridge}, {bridge}}, compile.Guard{})
 			hook := out.Ruleset.Hooks[len(out.Ruleset.Hooks)-1]
 			require.Equal(t, compile.EarlyHook, hook.Builtin)
 			match := ruleset.Match(ruleset.GroupFrameMatch{})
@@ -71,7 +71,7 @@ func TestConnectionsOfGroupsAreJudgedAsNew(t *testing.T) {
 		if group.Is4() {
 			family, p.source, p.destination = ruleset.IPv4, netip.MustParseAddr("10.244.1.10"), broadcast
 		}
-		out := compile.On(compile.Host{Broadcasts: []netip.Addr{broadcast}}, family, nil, compile.Links{{bridge}, {bridge}}, compile.Guard{})
+		out := compile.Compile(compile.Host{Broadcasts: []netip.Addr{broadcast}}, family, nil, compile.Links{{bridge}, {bridge}}, compile.Guard{})
 		tr := newTracer(t, &out.Ruleset, contents(&out, &policy.Cluster{}))
 		for _, p.opened = range [][2]netip.Addr{{p.source, group}, {group, p.source}} {
 			require.Equal(t, passes, !tr.dropped(compile.ForwardChain, &p), "%v", p.opened)

@@ -65,7 +65,7 @@ func TestTheGuardSparesPodsOfOtherNodes(t *testing.T) {
 			Foreign:  []netip.Addr{netip.MustParseAddr(addrs.foreign)},
 			Uplinks:  []string{"eth0", "vxlan.calico"},
 		}
-		out := compile.Compile(family, nil, compile.Links{}, guard)
+		out := compile.Compile(compile.Host{}, family, nil, compile.Links{}, guard)
 		tr := newTracer(t, &out.Ruleset, contents(&out, &policy.Cluster{}))
 		dropped := func(chain, from, to, in, link string) bool {
 			return tr.dropped(chain, &packet{
@@ -104,7 +104,7 @@ func TestTheGuardLetsNeighboursBeFound(t *testing.T) {
 // A family without a pod CIDR has no guard, and no set in vain.
 func TestNoGuardWithoutPodCIDRs(t *testing.T) {
 	guard := compile.Guard{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Local: []netip.Addr{netip.MustParseAddr("fd00:1::2")}}
-	out := compile.Compile(ruleset.IPv6, nil, compile.Links{}, guard)
+	out := compile.Compile(compile.Host{}, ruleset.IPv6, nil, compile.Links{}, guard)
 	require.Nil(t, out.Local)
-	require.Equal(t, compile.Compile(ruleset.IPv6, nil, compile.Links{}, compile.Guard{}), out)
+	require.Equal(t, compile.Compile(compile.Host{}, ruleset.IPv6, nil, compile.Links{}, compile.Guard{}), out)
 }

@@ -22,7 +22,7 @@ func closedOn(t *testing.T, host compile.Host) (compile.Output, *tracer) {
 	t.Helper()
 	c := readObjects(t, "testdata/default-deny/input.yaml").Cluster()
 	endpoints := policy.Endpoints(podsOf(c, "node-1"), c.Policies)
-	out := compile.On(host, ruleset.IPv6, endpoints, compile.Links{}, compile.Guard{})
+	out := compile.Compile(host, ruleset.IPv6, endpoints, compile.Links{}, compile.Guard{})
 	return out, newTracer(t, &out.Ruleset, contents(&out, c))
 }
 
@@ -83,7 +83,7 @@ func TestTunnelsAreOfNodes(t *testing.T) {
 		for i := range links {
 			host.Ways[netip.AddrFrom16([16]byte{0: 0xfd, 15: byte(i)})] = fmt.Sprintf("veth%d", i)
 		}
-		out := compile.On(host, ruleset.IPv6, nil, compile.Links{}, compile.Guard{})
+		out := compile.Compile(host, ruleset.IPv6, nil, compile.Links{}, compile.Guard{})
 		require.Equal(t, links <= 16, out.TunnelEnds != nil)
 		sets := contents(&out, &policy.Cluster{})
 		sets[compile.TunnelSet(ruleset.IPv6)] = out.TunnelEnds
@@ -105,7 +105,7 @@ func TestTunnelsAreOfNodes(t *testing.T) {
 // What belongs to a connection of isolated pods comes to the chains, and is bounded in size
 // and kind. Where nothing is isolated, it doesn't come there.
 func TestErrorsOfIsolatedPodsAreBounded(t *testing.T) {
-	plain := compile.Compile(ruleset.IPv6, nil, compile.Links{}, compile.Guard{})
+	plain := compile.Compile(compile.Host{}, ruleset.IPv6, nil, compile.Links{}, compile.Guard{})
 	for _, hook := range plain.Ruleset.Hooks[:2] {
 		require.Equal(t, []ruleset.Match{ruleset.UnestablishedMatch{}}, hook.Match)
 	}

@@ -64,7 +64,7 @@ func manyBlocks(blocks, excepts int) *networkingv1.NetworkPolicy {
 // Pods with the same rules share one chain, and a rule that is written twice is
 // there once, in the place of the first.
 func TestManyRules(t *testing.T) {
-	out := compile.Compile(ruleset.IPv4, manyPods(100, manyRules(2000)), compile.Links{}, compile.Guard{})
+	out := compile.Compile(compile.Host{}, ruleset.IPv4, manyPods(100, manyRules(2000)), compile.Links{}, compile.Guard{})
 	profiles := 0
 	for _, chain := range out.Ruleset.Chains {
 		if len(chain.Rules) > 100 {
@@ -80,7 +80,7 @@ func BenchmarkManyRules(b *testing.B) {
 		endpoints := manyPods(100, manyRules(rules))
 		b.Run(fmt.Sprintf("%d rules, 100 pods", rules), func(b *testing.B) {
 			for b.Loop() {
-				compile.Compile(ruleset.IPv4, endpoints, compile.Links{}, compile.Guard{})
+				compile.Compile(compile.Host{}, ruleset.IPv4, endpoints, compile.Links{}, compile.Guard{})
 			}
 		})
 	}
@@ -91,7 +91,7 @@ func BenchmarkManyBlocks(b *testing.B) {
 		endpoints := manyPods(100, manyBlocks(size[0], size[1]))
 		b.Run(fmt.Sprintf("%d blocks, %d exceptions each, 100 pods", size[0], size[1]), func(b *testing.B) {
 			for b.Loop() {
-				compile.Compile(ruleset.IPv4, endpoints, compile.Links{}, compile.Guard{})
+				compile.Compile(compile.Host{}, ruleset.IPv4, endpoints, compile.Links{}, compile.Guard{})
 			}
 		})
 	}
@@ -109,7 +109,7 @@ func TestManyNamesOfPortsCostOnce(t *testing.T) {
 		endpoints := manyPods(pods, np)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		compile.Compile(ruleset.IPv4, endpoints, compile.Links{}, compile.Guard{})
+		compile.Compile(compile.Host{}, ruleset.IPv4, endpoints, compile.Links{}, compile.Guard{})
 		runtime.ReadMemStats(&after)
 		return after.TotalAlloc - before.TotalAlloc
 	}

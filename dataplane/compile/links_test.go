@@ -67,7 +67,7 @@ func TestUnknownAddressesAreJudgedByTheirLink(t *testing.T) {
 
 // linkTracer traces through a node whose pods aren't known, but where they are.
 func linkTracer(t *testing.T, family ruleset.Family, links compile.Links) *tracer {
-	out := compile.Compile(family, nil, links, compile.Guard{})
+	out := compile.Compile(compile.Host{}, family, nil, links, compile.Guard{})
 	return newTracer(t, &out.Ruleset, contents(&out, &policy.Cluster{}))
 }
 

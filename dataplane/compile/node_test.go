@@ -15,7 +15,7 @@ import (
 func compileNode(c *policy.Cluster, node string, family ruleset.Family, guarded ...netip.Prefix) compile.Output {
 	local := podsOf(c, node)
 	endpoints := policy.Endpoints(local, c.Policies)
-	return compile.Compile(family, endpoints, bridgeOf(endpoints), compile.Guard{PodCIDRs: guarded, Local: addrsOf(local)})
+	return compile.Compile(compile.Host{}, family, endpoints, bridgeOf(endpoints), compile.Guard{PodCIDRs: guarded, Local: addrsOf(local)})
 }
 
 func addrsOf(pods []*policy.Pod) []netip.Addr {

@@ -15,7 +15,7 @@ import (
 
 // judging compiles a node on which no policy isolates anything, with these sources.
 func judging(family ruleset.Family, links []compile.PodLink, lacks ...compile.Extension) compile.Output {
-	out := compile.Compile(family, nil, compile.Links{}, compile.Guard{})
+	out := compile.Compile(compile.Host{}, family, nil, compile.Links{}, compile.Guard{})
 	out.JudgeSources(compile.Sources{Links: links, Forged: ruleset.Drop}, lacks)
 	return out
 }
@@ -144,7 +144,7 @@ func gatesOf(chains []ruleset.Chain) []string {
 
 // Where there is nothing to judge, rules and hooks are what they are without.
 func TestNothingIsJudgedInVain(t *testing.T) {
-	plain := compile.Compile(ruleset.IPv4, nil, compile.Links{}, compile.Guard{})
+	plain := compile.Compile(compile.Host{}, ruleset.IPv4, nil, compile.Links{}, compile.Guard{})
 	bridged := compile.PodLink{Name: "veth1", Bridge: "cni0"}
 	require.Equal(t, plain, judging(ruleset.IPv4, nil))
 	require.Equal(t, plain, judging(ruleset.IPv4, []compile.PodLink{{Name: "veth1", Exempt: true}}))

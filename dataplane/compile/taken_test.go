@@ -79,16 +79,16 @@ func TestANameInTheKernelIsTaken(t *testing.T) {
 	names := 0
 	for _, node := range nodesOf(c) {
 		endpoints := policy.Endpoints(podsOf(c, node), c.Policies)
-		out := compile.Compile(ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
+		out := compile.Compile(compile.Host{}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 		require.Empty(t, out.Clashing)
-		again := compile.On(compile.Host{Held: out.Names}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
+		again := compile.Compile(compile.Host{Held: out.Names}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 		require.Empty(t, again.Clashing, "the same content")
 		require.Equal(t, iptables.Desired(&out.Ruleset), iptables.Desired(&again.Ruleset))
 
 		names += len(out.Names)
 		for name := range out.Names {
 			held := compile.Names{name: compile.Content{}}
-			beside := compile.On(compile.Host{Held: held}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
+			beside := compile.Compile(compile.Host{Held: held}, ruleset.IPv4, endpoints, bridgeOf(endpoints), compile.Guard{})
 			require.NotEmpty(t, beside.Clashing, name)
 			require.NotContains(t, beside.Names, name)
 			require.NotContains(t, beside.Peers, name)

@@ -51,7 +51,7 @@ func TestTree(t *testing.T) {
 			if len(addrs) > 0 && addrs[0].Is6() {
 				family = ruleset.IPv6
 			}
-			out := compile.Compile(family, endpointsOf(addrs), compile.Links{}, compile.Guard{})
+			out := compile.Compile(compile.Host{}, family, endpointsOf(addrs), compile.Links{}, compile.Guard{})
 			sets := map[string]ruleset.Members{}
 			for d := range out.Isolated {
 				sets[compile.IsolatedSet(family, policy.Direction(d))] = out.Isolated[d]
@@ -81,7 +81,7 @@ func TestTree(t *testing.T) {
 // What a packet costs on a full node is bounded.
 func TestTreeIsFlat(t *testing.T) {
 	addrs := inARow(250)
-	out := compile.Compile(ruleset.IPv4, endpointsOf(addrs), compile.Links{}, compile.Guard{})
+	out := compile.Compile(compile.Host{}, ruleset.IPv4, endpointsOf(addrs), compile.Links{}, compile.Guard{})
 	chains := map[string][]ruleset.Rule{}
 	for _, chain := range out.Ruleset.Chains {
 		chains[chain.Name] = chain.Rules
