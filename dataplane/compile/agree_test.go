@@ -49,8 +49,8 @@ func BenchmarkAgreement(b *testing.B) {
 	b.ReportMetric(float64(total.all())/b.Elapsed().Minutes(), "flows/min")
 }
 
-// fates counts flows: those of pods that nothing isolates, and what becomes of
-// the others.
+// fates counts flows: open ones, between pods that no policy isolates, and allowed and denied
+// ones.
 type fates struct{ open, allowed, denied int }
 
 func (f *fates) all() int { return f.open + f.allowed + f.denied }

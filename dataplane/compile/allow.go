@@ -13,11 +13,11 @@ import (
 // match is a list of conditions that all hold.
 type match = []ruleset.Match
 
-// allowed returns what a rule allows, as alternatives. None: it allows nothing
-// in this family.
+// allowed returns what a rule allows, as alternatives. A rule without alternatives allows
+// nothing in this family.
 func (c *compiler) allowed(d policy.Direction, r *policy.Rule, pod *policy.Pod) []match {
 	var alternatives []match
-	// Without a port there is no rule, and peers must not declare sets for none.
+	// A rule without a port makes no rule here, and so its peers need no sets.
 	if ports := c.portMatches(d, r, pod); len(ports) > 0 {
 		for _, peer := range c.peerMatches(d, r) {
 			for _, port := range ports {
@@ -46,8 +46,8 @@ func (c *compiler) peerMatches(d policy.Direction, r *policy.Rule) []match {
 	return append(alternatives, c.blockMatches(peerSide(d), r)...)
 }
 
-// peerSet declares a set that follows pods and returns its look-up, as one alternative:
-// none where its name stands for another set.
+// peerSet declares a set that follows pods and returns its look-up, as one alternative. It
+// returns none where the set's name stands for another set.
 func (c *compiler) peerSet(side ruleset.Side, peers policy.PeerSet) []match {
 	name, free := c.take(c.peerSetName, peers.Key())
 	if !free {
@@ -62,8 +62,8 @@ func (c *compiler) peerSet(side ruleset.Side, peers policy.PeerSet) []match {
 	return []match{{ruleset.SetMatch{Set: name, Type: setType, Side: side}}}
 }
 
-// blockMatches returns at most one alternative: the union of what each block
-// leaves of its CIDR, as disjoint prefixes, which the kernel's "nomatch" entries can't say.
+// blockMatches returns at most one alternative: the union of all blocks, each without its
+// exceptions, as disjoint prefixes. The kernel's "nomatch" entries can't express that union.
 func (c *compiler) blockMatches(side ruleset.Side, r *policy.Rule) []match {
 	prefixes, known := c.blocks[r]
 	if !known {
@@ -91,8 +91,8 @@ func (c *compiler) blockMatches(side ruleset.Side, r *policy.Rule) []match {
 }
 
 // portMatches returns one alternative for each protocol, or more where a rule's
-// ports don't fit into one multiport match. Named ports of egress rules aren't
-// among them: see namedEgress.
+// ports don't fit into one multiport match. It leaves out named ports of egress rules: see
+// namedEgress.
 func (c *compiler) portMatches(d policy.Direction, r *policy.Rule, pod *policy.Pod) []match {
 	if r.AnyPort {
 		return []match{nil}
@@ -186,9 +186,8 @@ func (c *compiler) namedEgress(r *policy.Rule) []match {
 }
 
 // resolvedPorts lists the numbers that the policy's named ports have on the pod:
-// the part of a profile that differs between pods of the same policies. Names that the
-// pod doesn't serve are left out: a policy may have thousands of names, and a node
-// hundreds of pods.
+// the part of a profile that differs between pods of the same policies. It leaves out names that
+// the pod doesn't serve: a policy may have thousands of names, and a node hundreds of pods.
 func (c *compiler) resolvedPorts(d policy.Direction, p *policy.Policy, pod *policy.Pod) string {
 	if d == policy.Egress {
 		return ""

@@ -1,16 +1,3 @@
-// Package compile turns what a node has to enforce into a Ruleset, one IP family
-// at a time.
-//
-// The layout of the chains is described in docs/dataplane.md. Three properties
-// hold for every output:
-//   - nothing accepts: what is allowed returns to the node's other rules;
-//   - what no rule allows is dropped, and so is an isolated pod that the chains
-//     don't know: a mistake closes;
-//   - names of sets and of profile chains are made from their content, so that a
-//     name in the kernel says what it holds, and two pods with the same rules
-//     share one chain.
-//
-// The package is pure: the same input gives the same bytes.
 package compile
 
 import (
@@ -42,16 +29,16 @@ type Output struct {
 	// direction. They live in the sets IsolatedSet names.
 	Isolated [policy.Directions]ruleset.Members
 
-	// Local holds the addresses of the node's known pods. They live in the set
-	// that LocalSet names. Nil where the family isn't guarded.
+	// Local holds the addresses of the node's known pods. They live in the set that
+	// LocalSet names. It is nil where the family has no guard.
 	Local ruleset.Members
 
 	// Foreign holds the addresses of other nodes' pods that the guard spares. They live
-	// in the set that ForeignSet names. Nil where the family isn't guarded.
+	// in the set that ForeignSet names. It is nil where the family has no guard.
 	Foreign ruleset.Members
 
 	// TunnelEnds are the addresses that tunnels lead to. They live in the set that TunnelSet
-	// names. Nil where nothing of tunnels is dropped.
+	// names. It is nil where no rule is about tunnels.
 	TunnelEnds ruleset.Members
 
 	// Cuts are the members of the sets that CutSet names: see Cut.
@@ -60,8 +47,8 @@ type Output struct {
 	// Names says what the names of Ruleset stand for.
 	Names Names
 
-	// Clashing are the policies of which something has no name of its own, since it
-	// stands for something else. That allows nothing.
+	// Clashing are the policies that need a set or chain whose name another content has.
+	// What needs it allows nothing.
 	Clashing []*policy.Policy
 }
 
@@ -135,11 +122,11 @@ type compiler struct {
 	digest   func(Content) string
 	held     Names
 	names    Names
-	clash    bool // something had no name since noteClash was called last
+	clash    bool // a content got no name since the last noteClash
 	clashing []*policy.Policy
 
-	// judgesErrors says that there are isolated pods or closed links, so that packets of
-	// connections and what belongs to them come to the chains too.
+	// judgesErrors says that there are isolated pods or closed links. Then packets of open
+	// connections, and errors about them, come to the chains too.
 	judgesErrors bool
 }
 
@@ -166,8 +153,8 @@ func sortedValues[V any](m map[string]V) []V {
 	return values
 }
 
-// hooks leads the packets that match to the chains. Those of connections that were let
-// through need not go there: they are nearly all.
+// hooks leads the packets that match to the chains. Nearly all packets belong to connections
+// that were let through, and need not go there.
 func hooks(match ...ruleset.Match) []ruleset.Hook {
 	return []ruleset.Hook{
 		{Builtin: "FORWARD", Match: match, Chain: ForwardChain},
@@ -175,9 +162,9 @@ func hooks(match ...ruleset.Match) []ruleset.Hook {
 	}
 }
 
-// forward filters what the node routes or bridges between others. What goes to an
-// isolated pod is done with once its rules let it pass: none of it goes to an address
-// that the API doesn't know.
+// forward filters packets that the node routes or bridges. A packet to an isolated pod ends
+// here once the pod's rules let it pass: its destination is an address that the API knows, so
+// the link rules behind don't concern it.
 func (c *compiler) forward() []ruleset.Rule {
 	return slices.Concat(c.passing(), c.tunnelJumps(c.toTunnelEnds()), c.advertisements(), c.discovery(neighbours...),
 		c.guardJumps(policy.Egress), c.guardJumps(policy.Ingress), c.linkJumps(policy.Egress),
@@ -193,8 +180,8 @@ func (c *compiler) input() []ruleset.Rule {
 		c.linkJumps(policy.Egress), []ruleset.Rule{c.dispatch(policy.Egress, ruleset.Goto)})
 }
 
-// dispatch sends the packets of isolated pods to their direction's chain: by Jump
-// to go on with those that return, by Goto to be done with them.
+// dispatch sends the packets of isolated pods to their direction's chain. After a Jump, the
+// packets that return meet the next rule; after a Goto they don't.
 func (c *compiler) dispatch(d policy.Direction, action ruleset.Action) ruleset.Rule {
 	return ruleset.Rule{Match: []ruleset.Match{c.isolated(d)}, Action: action, Target: directionChain(d)}
 }
@@ -206,8 +193,8 @@ func (c *compiler) isolated(d policy.Direction) ruleset.Match {
 	return ruleset.SetMatch{Set: name, Type: ruleset.HashIP, Side: subjectSide(d)}
 }
 
-// direction builds the address tree, its leaves and the profile chains of one
-// direction, and returns the isolated addresses.
+// direction builds the dispatch tree and the profile chains of one direction, and returns the
+// isolated addresses.
 func (c *compiler) direction(d policy.Direction, endpoints []policy.Endpoint) ruleset.Members {
 	isolated := ruleset.Members{}
 	profiles := map[netip.Addr][]string{}
@@ -229,18 +216,18 @@ func (c *compiler) direction(d policy.Direction, endpoints []policy.Endpoint) ru
 		}
 	}
 	addrs := slices.SortedFunc(maps.Keys(profiles), netip.Addr.Compare)
-	// Only isolated pods come here, and one that isn't found must not pass.
-	tree := addressTree{family: c.family, side: subjectSide(d), rest: drop(ruleset.NotProgrammed), add: c.addChain, leaf: func(addr netip.Addr) []ruleset.Rule {
-		return c.leafRules(d, addr, profiles[addr])
+	// Only packets of isolated pods come here. One whose pod isn't found must not pass.
+	tree := addressTree{family: c.family, side: subjectSide(d), rest: drop(ruleset.NotProgrammed), add: c.addChain, rules: func(addr netip.Addr) []ruleset.Rule {
+		return c.dispatchRules(d, addr, profiles[addr])
 	}}
 	tree.grow(directionChain(d), addrs, 0)
 	return isolated
 }
 
-// leafRules lets a pod talk to itself, through its own Service too, and sends its
+// dispatchRules let a pod talk to itself, through its own Service too, and send its
 // other packets to its profile. Where several pods own one address, the packet
 // has to come back from each profile but the last.
-func (c *compiler) leafRules(d policy.Direction, addr netip.Addr, profiles []string) []ruleset.Rule {
+func (c *compiler) dispatchRules(d policy.Direction, addr netip.Addr, profiles []string) []ruleset.Rule {
 	rules := []ruleset.Rule{{Match: c.toItself(addr), Action: ruleset.Return}}
 	subject := []ruleset.Match{ruleset.HostMatch(subjectSide(d), addr)}
 	last := len(profiles) - 1
@@ -250,8 +237,8 @@ func (c *compiler) leafRules(d policy.Direction, addr netip.Addr, profiles []str
 	return append(rules, ruleset.Rule{Match: subject, Action: ruleset.Goto, Target: profiles[last]})
 }
 
-// profile returns the chain that holds the rules of the endpoint's policies, and
-// makes it where no other pod has the same rules.
+// profile returns the chain that holds the rules of the endpoint's policies. It makes the
+// chain for the first pod that has these rules.
 func (c *compiler) profile(d policy.Direction, e *policy.Endpoint) string {
 	var text strings.Builder
 	keys := make([]ruleKey, len(e.Isolating[d]))
@@ -311,9 +298,9 @@ func cheapestFirst(rules []textRule) {
 	slices.SortStableFunc(rules, func(a, b textRule) int { return cmp.Compare(cost(&a.rule), cost(&b.rule)) })
 }
 
-// cost ranks rules by what the kernel does for a packet that they don't match. A
-// packet of another protocol is compared with nothing else. To look up a set of
-// prefixes costs a look-up for each length that they have.
+// cost ranks rules by the kernel's work for a packet that they don't match. For a packet of
+// another protocol, the kernel compares the protocol alone. A set of prefixes costs one look-up
+// for each length of its prefixes.
 func cost(rule *ruleset.Rule) int {
 	cost := 0
 	for _, match := range rule.Match {
@@ -338,15 +325,15 @@ type ruleKey struct {
 	ports     string
 }
 
-// textRule is a rule with its ruleText: to compare each with each would take
-// minutes where there are 10,000.
+// textRule is a rule with its ruleText, by which equal rules are found: to compare each of
+// 10,000 rules with each other would take minutes.
 type textRule struct {
 	rule ruleset.Rule
 	text string
 }
 
-// policyRules returns one RETURN for each combination of a rule's peers and groups
-// of its ports.
+// policyRules returns one rule for each combination of a policy rule's peers and groups of its
+// ports.
 func (c *compiler) policyRules(key ruleKey, pod *policy.Pod) []textRule {
 	rules, known := c.rules[key]
 	if known {

@@ -17,10 +17,9 @@ const (
 	// ByPolicy: policies of a pod at an end forbid them.
 	ByPolicy CutCause = iota
 
-	// ByLink: an end has a link-local address, and Links closes such ones. The kernel's
-	// table doesn't say which link a connection uses, so its packets are dropped on the
-	// closed links alone, as those of new connections are: what has such addresses
-	// elsewhere is no pod's.
+	// ByLink: an end has a link-local address, and Links closes such addresses. The kernel's
+	// table doesn't say which link a connection uses. So its packets are dropped on the closed
+	// links alone, as those of new connections are: on another link, the address isn't a pod's.
 	ByLink
 
 	// CutCauses is their number.
@@ -28,8 +27,8 @@ const (
 )
 
 // Cuts are the classes of established connections that are cut, as members of the
-// sets that CutSet names. Nil: there is no set and no rule, since where nothing is cut
-// for long, no packet is to be asked.
+// sets that CutSet names. Where one is nil there is no set and no rule: while nothing is cut,
+// packets must not cost a look-up.
 type Cuts [CutCauses]ruleset.Members
 
 // CutSet is the name of a set of connections that are cut. Each member stands for
@@ -42,9 +41,9 @@ func CutSet(family ruleset.Family, cause CutCause) string {
 	return name
 }
 
-// Cut adds what drops the packets of established connections in both directions, and
-// leads such packets to it. The links are those that the output was compiled with: where
-// they close nothing, nothing is cut by link.
+// Cut adds the rules that drop packets of cut connections, in both directions, and leads
+// packets of established connections to them. The links are those that the output was compiled
+// with. Where none of them is closed, no connection is cut by link.
 func (o *Output) Cut(cuts Cuts, links Links) {
 	answers := links.answers(o.Ruleset.Family)
 	if len(answers) == 0 {
@@ -65,8 +64,8 @@ func (o *Output) Cut(cuts Cuts, links Links) {
 	}
 }
 
-// cut does with the packets to the servers what forth says, and with those to the
-// clients what back says.
+// cut adds rules for one cause: forth for packets to the servers, back for packets to the
+// clients.
 func (o *Output) cut(cause CutCause, forth, back ruleset.Rule) {
 	name := CutSet(o.Ruleset.Family, cause)
 	o.Ruleset.Sets = append(slices.Clone(o.Ruleset.Sets), ruleset.Set{
@@ -74,17 +73,17 @@ func (o *Output) cut(cause CutCause, forth, back ruleset.Rule) {
 	})
 	slices.SortFunc(o.Ruleset.Sets, func(a, b ruleset.Set) int { return strings.Compare(a.Name, b.Name) })
 
-	// The kernel compares from left to right, and to look at the state of a
-	// connection costs less than to look in a set.
+	// The kernel compares from left to right, and the state of a connection costs less than
+	// the look-up in a set.
 	late := back
 	forth.Match = ofCut(name, ruleset.Source, ruleset.ConnectionMatch{Opener: ruleset.Source})
 	back.Match = ofCut(name, ruleset.Destination, ruleset.ConnectionMatch{Opener: ruleset.Destination})
-	// Once conntrack has forgotten a connection, a packet that the server sends once
-	// more would begin one from the server to the client.
+	// After conntrack has forgotten a connection, a packet that the server repeats would
+	// open one from the server to the client.
 	late.Match = ofCut(name, ruleset.Destination, ruleset.ProtocolMatch{Protocol: uint8(policy.TCP)}, ruleset.MidStreamMatch{})
 	o.prepend(ForwardChain, forth, back, late)
-	// What the node answers goes through OUTPUT, where Moat has no hook. A connection to
-	// it that the kernel picked up with its answer has the pod's packets as replies.
+	// The node's answers go through OUTPUT, where Moat has no hook. But where the kernel picked
+	// a connection up with the node's answer, it takes the pod's packets for the replies.
 	input := []ruleset.Rule{forth}
 	if cause == ByPolicy {
 		input = append(input, back)
@@ -92,16 +91,16 @@ func (o *Output) cut(cause CutCause, forth, back ruleset.Rule) {
 	o.prepend(InputChain, input...)
 }
 
-// ofCut matches packets whose client is on the given side.
+// ofCut matches packets of cut connections, whose client is on the given side.
 func ofCut(set string, client ruleset.Side, match ...ruleset.Match) []ruleset.Match {
 	return append(match, ruleset.SetMatch{Set: set, Type: ruleset.HashIPPortIP, Side: client})
 }
 
 func jump(chain string) ruleset.Rule { return ruleset.Rule{Action: ruleset.Jump, Target: chain} }
 
-// answers drops, on the way back, what the link chain drops on the way to the server:
-// what goes to a link-local client where a pod may not send everything, and what comes
-// from a link-local server where one may not receive everything.
+// answers returns the rules that drop, on the way back, what the link chain drops on the way to
+// the server: packets to a link-local client on links of pods that may not send everything, and
+// packets from a link-local server on links of pods that may not receive everything.
 func (l Links) answers(family ruleset.Family) []ruleset.Rule {
 	if family != ruleset.IPv6 {
 		return nil
@@ -116,8 +115,9 @@ func (l Links) answers(family ruleset.Family) []ruleset.Rule {
 	return rules
 }
 
-// takeEstablished leads the packets of established connections to the chains too, unless
-// they come there already. Rules that judge them stand before the one that lets them return.
+// takeEstablished leads the packets of established connections to the chains too, unless they
+// come there already. It begins the chains with a rule by which these packets return; rules that
+// judge them are prepended later.
 func (o *Output) takeEstablished() {
 	hooks, took := slices.Clone(o.Ruleset.Hooks), false
 	for i := range hooks {

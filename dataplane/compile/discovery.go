@@ -6,20 +6,20 @@ import (
 )
 
 // Types of neighbour discovery, which is to IPv6 what ARP is to IPv4 (RFC 4861). Router
-// advertisements (134) and redirects (137) aren't among them: the router of pods is their
-// node, what it sends passes OUTPUT, and what a pod sends to it is of no use.
+// advertisements (134) and redirects (137) aren't among them. The router of pods is their node:
+// the node's own messages pass OUTPUT, and the node needs none of a pod.
 var (
-	routerSolicitation = []uint8{133}      // hosts ask routers, so it goes to the node alone
+	routerSolicitation = []uint8{133}      // from hosts to routers: to the node alone
 	neighbours         = []uint8{135, 136} // neighbour solicitation and advertisement
 )
 
 const (
-	// discoveryHops is the hop limit of neighbour discovery. No router has passed such a
-	// packet on: a receiver refuses any other (RFC 4861, 6.1 and 7.1).
+	// discoveryHops is the hop limit of neighbour discovery. It proves that no router has
+	// forwarded the packet: a receiver refuses any other (RFC 4861, 6.1 and 7.1).
 	discoveryHops = 255
 
-	// discoveryMost is the most bytes of a message that passes, IP header included. One with a
-	// link-layer address and a nonce (RFC 7527) has 80.
+	// discoveryMost is the most bytes of a message that passes, IP header included. A message
+	// with a link-layer address and a nonce (RFC 7527) has 80.
 	discoveryMost = 128
 
 	// listenerMost is the same for multicast listener discovery: a report of nine groups
@@ -27,8 +27,8 @@ const (
 	listenerMost = 256
 )
 
-// discovery lets messages of neighbour discovery pass between neighbours, of which no policy
-// speaks.
+// discovery lets neighbours send each other messages of the types. No policy is about these
+// messages.
 func (c *compiler) discovery(types ...uint8) []ruleset.Rule {
 	if c.family != ruleset.IPv6 {
 		return nil
@@ -42,8 +42,8 @@ func (c *compiler) discovery(types ...uint8) []ruleset.Rule {
 }
 
 // listenerMessages returns the rules that let multicast listener discovery pass:
-// 130 query, 131 and 143 report, 132 done. Switches learn from it where to pass
-// neighbour discovery on (RFC 4890, 4.4.1).
+// 130 query, 131 and 143 report, 132 done. From these messages, switches learn on which ports
+// to send neighbour discovery (RFC 4890, 4.4.1).
 func (c *compiler) listenerMessages() []ruleset.Rule {
 	if c.family != ruleset.IPv6 {
 		return nil
@@ -56,7 +56,7 @@ func (c *compiler) listenerMessages() []ruleset.Rule {
 	return rules
 }
 
-// icmpv6 matches messages of the type that all of also match.
+// icmpv6 matches messages of the type that match all of also too.
 func icmpv6(icmpType uint8, also ...ruleset.Match) []ruleset.Match {
 	return append(also, ruleset.ProtocolMatch{Protocol: uint8(policy.ICMPv6)}, ruleset.ICMPv6TypeMatch{Type: icmpType})
 }

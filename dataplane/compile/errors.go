@@ -5,9 +5,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// ErrorChain bounds what belongs to a connection and is not of it: ICMP errors, which quote
-// packets. Whoever knows a connection can send an error about it, with other bytes for a
-// quotation.
+// ErrorChain bounds packets that belong to a connection without being part of it: ICMP errors,
+// which quote a packet. A program that knows a connection can send an error about it, with any
+// bytes in the place of the quotation.
 const ErrorChain = ChainPrefix + "ERROR"
 
 const (
@@ -16,9 +16,9 @@ const (
 	errorMost4 = 576
 	errorMost6 = 1280
 
-	// errorMostSent is the same for those from pods that may not send everything: enough to
-	// quote the headers of a packet, and a whole small datagram. Only routers need more, to say
-	// that a packet is too big.
+	// errorMostSent is the same for errors from pods that may not send everything: enough to
+	// quote the headers of a packet, or a whole small datagram. Only routers send larger errors:
+	// those that say that a packet is too big.
 	errorMostSent = 256
 )
 
@@ -32,15 +32,15 @@ func icmpv4(icmpType uint8, code int) kindOfError {
 // errorsOf describes the errors of a family.
 func errorsOf(family ruleset.Family) (protocol policy.Protocol, most uint16, useless []kindOfError, tooBig kindOfError) {
 	if family == ruleset.IPv4 {
-		// 4 source quench, which nobody sends any more (RFC 6633); 5 redirect, which routers
-		// send to their neighbours; 3/4 fragmentation needed.
+		// 4 is source quench, which is obsolete (RFC 6633). 5 is redirect, which
+		// routers send to their neighbours. 3/4 is fragmentation needed.
 		return policy.ICMP, errorMost4, []kindOfError{icmpv4(4, ruleset.AnyCode), icmpv4(5, ruleset.AnyCode)}, icmpv4(3, 4)
 	}
 	return policy.ICMPv6, errorMost6, []kindOfError{icmpv6(137)}, icmpv6(2)
 }
 
-// passing lets the packets of connections that were let through return, and leads what
-// belongs to them to the error chain. It stands first in a chain to which all packets come.
+// passing lets the packets of open connections return, and leads errors about them to the error
+// chain. These rules stand first in a chain to which all packets come.
 func (c *compiler) passing() []ruleset.Rule {
 	if !c.judgesErrors {
 		return nil
@@ -51,8 +51,8 @@ func (c *compiler) passing() []ruleset.Rule {
 	}
 }
 
-// errorChain drops errors from and to isolated pods that are too large or of no use. All
-// others pass its end.
+// errorChain drops errors from and to isolated pods that are too large or of no use. All other
+// errors pass the end of the chain.
 func (c *compiler) errorChain() {
 	if !c.judgesErrors {
 		return

@@ -25,11 +25,11 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-var update = flag.Bool("update", false, "write the golden files anew")
+var update = flag.Bool("update", false, "write the golden files")
 
 // Each folder of testdata holds the objects of a cluster and what node-1 has in
-// its kernel, for each family. "go test ./dataplane/compile -update" writes the
-// latter; read the difference before you commit it.
+// its kernel, for each family. "go test ./dataplane/compile -update" writes the golden
+// files; read the difference before you commit it.
 func TestGolden(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*/input.yaml")
 	require.NoError(t, err)

@@ -8,19 +8,19 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// A frame to a group of hosts goes to all ports of a bridge and also to the node itself. The
-// node's kernel then takes what it carries for a connection that was let through, although the
-// copies for the ports were dropped (Linux 62e7151ae3eb). Two kinds of packets would make use
-// of it:
-//   - one to a single host in a frame to a group: an answer opens the connection both ways. No
-//     host sends such packets (RFC 1122, 3.3.6), so EarlyChain drops them before they get there;
-//   - one to a group of hosts: a forged answer of the group opens it, as does an answer to a
-//     packet that was forged in the name of a group. No group answers or asks, so what belongs to such a
-//     connection is judged like a new one.
+// A bridge delivers a frame to a group of hosts to all of its ports and to the node itself. The
+// node's kernel then takes the packet in it for a connection that was let through, although the
+// copies for the ports were dropped (Linux 62e7151ae3eb). Two kinds of packets could use that:
+//   - A packet to a single host, in a frame to a group: an answer opens the connection both ways.
+//     No honest host sends such packets (RFC 1122, 3.3.6), so EarlyChain drops them before the
+//     kernel makes a connection of them.
+//   - A packet to a group of hosts: a forged answer of the group opens the connection, as does an
+//     answer to a packet with a group as its forged source. No group answers or asks, so the
+//     packets of such a connection are judged like those of a new one.
 
-// EarlyChain drops packets that the kernel must not take for connections. It doesn't begin with
-// ChainPrefix: agents that don't know hooks in PREROUTING delete chains with it that they
-// don't know, and the kernel keeps one to which a hook leads.
+// EarlyChain drops packets that the kernel must not take for connections. Its name doesn't begin
+// with ChainPrefix: older agents delete unknown chains that do, but don't know the hook in
+// PREROUTING, and the kernel refuses to delete a chain to which a hook leads.
 const EarlyChain = "MOAT_" + EarlyHook
 
 // EarlyHook is the built-in chain that leads to EarlyChain.
@@ -31,12 +31,13 @@ var (
 	multicast4 = netip.MustParsePrefix("224.0.0.0/4")
 	broadcast4 = netip.MustParsePrefix("255.255.255.255/32")
 
-	// thisNetwork is a form of broadcast that hosts don't send any more but take (RFC 1122, 3.2.1.3).
+	// thisNetwork is an old form of broadcast, which hosts receive but don't send (RFC 1122,
+	// 3.2.1.3).
 	thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 )
 
-// earlyHook leads frames to groups to the chain. Where that can't be asked, the chain is
-// empty, and the hook leads no more packets to it than the others do.
+// earlyHook leads frames to groups to the chain. Where rules can't match such frames, the chain
+// is empty, and the hook leads the same packets to it as the other hooks do.
 func (c *compiler) earlyHook() ruleset.Hook {
 	match := ruleset.Match(ruleset.GroupFrameMatch{})
 	if !c.host.has(GroupFrames) {
@@ -45,7 +46,7 @@ func (c *compiler) earlyHook() ruleset.Hook {
 	return ruleset.Hook{Builtin: EarlyHook, Match: []ruleset.Match{match}, Chain: EarlyChain}
 }
 
-// earlyChain drops what comes in a frame to a group and goes to one host, on links of pods
+// earlyChain drops packets to a single host that come in a frame to a group, on links of pods
 // that may not send or receive everything.
 func (c *compiler) earlyChain() {
 	links := c.closedLinks()
@@ -80,8 +81,8 @@ func (c *compiler) closedLinks() []string {
 	return slices.Compact(links)
 }
 
-// open matches packets of connections that were let through. Where a link is closed, those of
-// groups aren't among them.
+// open matches packets of connections that were let through. Where a link is closed, it leaves
+// out connections of groups.
 func (c *compiler) open() []ruleset.Match {
 	var groups []netip.Prefix
 	switch {

@@ -37,8 +37,8 @@ func TestFramesToGroupsCarryPacketsToGroups(t *testing.T) {
 	}
 }
 
-// Where the kernel can't tell frames to groups, nothing is dropped, and the hook has a
-// condition that any agent knows.
+// Where rules can't match frames to groups, no packet is dropped, and the hook has a condition
+// that every version of the agent knows.
 func TestFramesToGroupsWithoutTheMatch(t *testing.T) {
 	for _, family := range ruleset.Families() {
 		for _, lacks := range [][]compile.Extension{nil, {compile.GroupFrames}} {

@@ -9,8 +9,8 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// Guard closes addresses of the node's pods until their rules are in force: a pod
-// has its address before the agent can know whose it is.
+// Guard closes addresses of the node's pods until their rules are in force: a pod has its
+// address before the agent learns of the pod.
 //
 // The zero value guards nothing.
 type Guard struct {
@@ -21,12 +21,12 @@ type Guard struct {
 	// addresses of PodCIDRs are closed, but for Foreign behind Uplinks.
 	Local []netip.Addr
 
-	// Foreign are addresses of PodCIDRs that pods of other nodes have, and none of this.
+	// Foreign are addresses of PodCIDRs that pods of other nodes have, and no pod of this node.
 	Foreign []netip.Addr
 
-	// Uplinks are the interfaces that lead to Foreign, and to no pod of this node. An
-	// address of Foreign behind another interface is closed: there it is that of a new pod
-	// of this node, which may have it sooner than the API can say so.
+	// Uplinks are the interfaces that lead to Foreign, and to no pod of this node. Behind any
+	// other interface, an address of Foreign is closed: there, a new pod of this node has it,
+	// and the API doesn't say so yet.
 	Uplinks []string
 }
 
@@ -67,10 +67,10 @@ func (c *compiler) guardMembers(addrs []netip.Addr) ruleset.Members {
 	return members
 }
 
-// guardJumps sends what comes from (Egress) or goes to (Ingress) an address that
-// might be a pod's of this node, but of none that is known, to the guard chain.
-// They stand behind neighbour discovery: an address that was looked for in vain
-// would stay unknown for a second after its pod is programmed.
+// guardJumps sends packets to the guard chain that come from (Egress) or go to (Ingress) an
+// address that may be a pod's of this node, but isn't a known pod's. The jumps stand behind
+// neighbour discovery: a neighbour whose question fails asks again a second later, and would
+// find the address only then, after its pod is programmed.
 func (c *compiler) guardJumps(d policy.Direction) []ruleset.Rule {
 	name, side, target := LocalSet(c.family), subjectSide(d), GuardChain
 	if len(c.guard.Uplinks) > 0 {
@@ -90,8 +90,9 @@ func (c *compiler) guardJumps(d policy.Direction) []ruleset.Rule {
 	return rules
 }
 
-// spareChain is the chain that spares pods of other nodes in the direction's subject. Each
-// direction has its own: a packet from such a pod may go to an address that is closed.
+// spareChain is the chain that lets pods of other nodes pass: at the source of packets (Egress)
+// or at their destination (Ingress). Each direction has its own chain, since a packet from such a
+// pod may go to an address that is closed.
 func spareChain(d policy.Direction) string {
 	if d == policy.Egress {
 		return GuardFromChain
@@ -99,9 +100,9 @@ func spareChain(d policy.Direction) string {
 	return GuardToChain
 }
 
-// guardChain drops, so that the drop's counter says how many packets came too
-// early. The node talks to itself by the loopback interface, from its address
-// among the pods' too.
+// guardChain makes the chain that drops. The counter of its last rule says how many packets came
+// too early. The node talks to itself by the loopback interface, also from an address that it has
+// among the pods'.
 func (c *compiler) guardChain() {
 	if len(c.guarded()) == 0 {
 		return
@@ -118,8 +119,8 @@ func (c *compiler) guardChain() {
 	c.addChain(GuardChain, ruleset.Rule{Match: []ruleset.Match{loopback}, Action: ruleset.Return}, drop(ruleset.Guarded))
 }
 
-// spare lets pass what comes from (Egress) or goes to (Ingress) a pod of another node, by
-// an interface that leads to no pod of this one.
+// spare lets packets pass that come from (Egress) or go to (Ingress) a pod of another node, by
+// an interface that leads to no pod of this node.
 func (c *compiler) spare(d policy.Direction) []ruleset.Rule {
 	side := subjectSide(d)
 	var rules []ruleset.Rule
@@ -135,8 +136,8 @@ func (c *compiler) spare(d policy.Direction) []ruleset.Rule {
 	return append(rules, ruleset.Rule{Action: ruleset.Goto, Target: GuardChain})
 }
 
-// GuardedRanges returns the ranges that rules of ForwardChain guard, as iptables-save
-// prints them: those of Guard.PodCIDRs that an agent wrote.
+// GuardedRanges returns the ranges that rules of ForwardChain guard: the Guard.PodCIDRs of the
+// agent that wrote them. The rules are as iptables-save prints them.
 func GuardedRanges(rules []string) []netip.Prefix {
 	var ranges []netip.Prefix
 	for _, rule := range rules {

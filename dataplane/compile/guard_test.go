@@ -19,9 +19,8 @@ func guardedNode(t *testing.T, family ruleset.Family) *tracer {
 	return newTracer(t, &out.Ruleset, contents(&out, c))
 }
 
-// An address of the node's pod CIDRs that no known pod has reaches nobody, and
-// nobody reaches it. Known pods and all other addresses are none of the guard's
-// business.
+// An address of the node's pod CIDRs that no known pod has reaches no other address, and
+// no other address reaches it. The guard lets known pods and all other addresses pass.
 func TestTheGuardClosesUnknownAddressesOfTheNode(t *testing.T) {
 	for family, addrs := range map[ruleset.Family]struct{ open, done, fresh, remote, outside string }{
 		ruleset.IPv4: {"10.244.1.3", "10.244.1.4", "10.244.1.9", "10.244.2.9", "192.0.2.7"},
@@ -53,7 +52,7 @@ func TestTheGuardClosesUnknownAddressesOfTheNode(t *testing.T) {
 
 // A pod of another node that has an address of the node's pod CIDRs passes by the
 // interfaces that lead to other nodes, and by no other: there the address is a new pod's
-// of this node. Who may pass still reaches no address that is closed.
+// of this node. A pod that may pass still reaches no address that is closed.
 func TestTheGuardSparesPodsOfOtherNodes(t *testing.T) {
 	for family, addrs := range map[ruleset.Family]struct{ cidr, local, foreign, fresh, outside string }{
 		ruleset.IPv4: {"10.244.1.0/24", "10.244.1.3", "10.244.1.77", "10.244.1.9", "192.0.2.7"},
@@ -88,8 +87,8 @@ func TestTheGuardSparesPodsOfOtherNodes(t *testing.T) {
 	}
 }
 
-// The neighbours of an address that is still closed find it all the same: else it
-// would be looked for in vain for a second more.
+// The neighbours of an address find it while it is still closed. Otherwise they would ask again
+// only a second later.
 func TestTheGuardLetsNeighboursBeFound(t *testing.T) {
 	tr := guardedNode(t, ruleset.IPv6)
 	p := packet{source: netip.MustParseAddr("fd00:1::9"), destination: netip.MustParseAddr("fd00:1::1"), protocol: policy.ICMPv6, in: bridge}
@@ -101,7 +100,7 @@ func TestTheGuardLetsNeighboursBeFound(t *testing.T) {
 	require.True(t, tr.dropped(compile.InputChain, &p), "an echo request")
 }
 
-// A family without a pod CIDR has no guard, and no set in vain.
+// A family without a pod CIDR has no guard, and none of its sets.
 func TestNoGuardWithoutPodCIDRs(t *testing.T) {
 	guard := compile.Guard{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.244.1.0/24")}, Local: []netip.Addr{netip.MustParseAddr("fd00:1::2")}}
 	out := compile.Compile(compile.Host{}, ruleset.IPv6, nil, compile.Links{}, guard)

@@ -13,13 +13,13 @@ import (
 //
 // On a link, pods also have addresses that the API doesn't know: link-local ones,
 // and those of multicast and broadcast. A packet with such an address could be any
-// of the link's pods', so it is judged by the link: what comes from one is
-// forbidden where a pod behind the link may not send everything, what goes to one
-// where a pod may not receive everything.
+// of the link's pods', so it is judged by the link. Packets from such an address are
+// forbidden where a pod behind the link may not send everything, packets to it where a
+// pod may not receive everything.
 //
-// To ask for the bridge port instead would be fairer to the other pods of the
-// bridge, but the node learns from the pods' own frames which pod is behind
-// which port: any pod could open another one.
+// Rules for the port of a bridge would be fairer to the bridge's other pods. But the node
+// learns from the pods' own frames which pod is behind which port: any pod could open
+// another pod.
 type Links [policy.Directions][]string
 
 // Closed reports whether any link is closed.
@@ -31,8 +31,7 @@ var (
 	multicast = netip.MustParsePrefix("ff00::/8")
 )
 
-// unknown returns what matches addresses of the direction's subject that the API
-// doesn't know.
+// unknown returns matches for addresses of the direction's subject that the API doesn't know.
 func (c *compiler) unknown(d policy.Direction) []ruleset.Match {
 	switch {
 	case c.family == ruleset.IPv6 && d == policy.Egress:
@@ -45,8 +44,8 @@ func (c *compiler) unknown(d policy.Direction) []ruleset.Match {
 	return nil
 }
 
-// linkJumps sends packets with such addresses to the link chain, however many
-// links there are: a new connection costs one comparison for each.
+// linkJumps sends packets with such addresses to the link chain. However many links there are, a
+// new connection costs one comparison for each kind of address.
 func (c *compiler) linkJumps(d policy.Direction) []ruleset.Rule {
 	if len(c.links[d]) == 0 {
 		return nil
@@ -58,7 +57,7 @@ func (c *compiler) linkJumps(d policy.Direction) []ruleset.Rule {
 	return rules
 }
 
-// linkChain drops what comes from or goes to unknown addresses behind the links.
+// linkChain drops packets from and to unknown addresses behind the links.
 func (c *compiler) linkChain() {
 	var drops []ruleset.Rule
 	for d := range policy.Direction(policy.Directions) {
@@ -74,9 +73,8 @@ func (c *compiler) linkChain() {
 	}
 }
 
-// advertisements drops router advertisements (134) from others than the node, which
-// is the router of its pods: they would give a pod one more address, of which the
-// API knows nothing.
+// advertisements drops router advertisements (134) that don't come from the node, which is the
+// router of its pods: they would give a pod one more address, of which the API knows nothing.
 func (c *compiler) advertisements() []ruleset.Rule {
 	if c.family != ruleset.IPv6 {
 		return nil

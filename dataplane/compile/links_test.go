@@ -12,9 +12,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// What comes from addresses that the API doesn't know counts as sent by a pod of
-// the link that may not send everything, what goes to them as received by one that
-// may not receive everything: on that link alone.
+// A packet from an address that the API doesn't know counts as sent by a pod of the link that may
+// not send everything. A packet to such an address counts as received by a pod that may not
+// receive everything. Both hold on that link alone.
 func TestUnknownAddressesAreJudgedByTheirLink(t *testing.T) {
 	type ends = [policy.Directions]bool
 	sender, receiver, neither := ends{policy.Egress: true}, ends{policy.Ingress: true}, ends{}
@@ -65,7 +65,7 @@ func TestUnknownAddressesAreJudgedByTheirLink(t *testing.T) {
 	}
 }
 
-// linkTracer traces through a node whose pods aren't known, but where they are.
+// linkTracer traces through a node of which only the links are known, and no pod.
 func linkTracer(t *testing.T, family ruleset.Family, links compile.Links) *tracer {
 	out := compile.Compile(compile.Host{}, family, nil, links, compile.Guard{})
 	return newTracer(t, &out.Ruleset, contents(&out, &policy.Cluster{}))

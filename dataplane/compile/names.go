@@ -11,7 +11,7 @@ import (
 )
 
 // Names of the chains that don't depend on content. Every chain of Moat begins
-// with ChainPrefix and every set with SetPrefix: whatever has them is Moat's.
+// with ChainPrefix and every set with SetPrefix: chains and sets with these prefixes are Moat's.
 const (
 	ChainPrefix  = "MOAT-"
 	ForwardChain = ChainPrefix + "FORWARD"
@@ -22,8 +22,8 @@ const (
 	AnswerChain  = ChainPrefix + "LINK-ANSWER"
 	GuardChain   = ChainPrefix + "GUARD"
 
-	// GuardFromChain and GuardToChain spare pods of other nodes ahead of GuardChain, by
-	// the packet's source and by its destination.
+	// GuardFromChain and GuardToChain stand ahead of GuardChain, and let packets of other
+	// nodes' pods pass: by their source, and by their destination.
 	GuardFromChain = GuardChain + "-FROM"
 	GuardToChain   = GuardChain + "-TO"
 
@@ -31,12 +31,12 @@ const (
 )
 
 const (
-	// leafMost is how many pods a leaf of the tree of addresses holds at most, unless
-	// they can't be told apart by as many bits as a chain's name has room for. Each of
-	// them costs a packet a comparison or two, and so does each branch.
-	leafMost = 8
+	// dispatchMost is the most pods of a dispatch chain without branches. It has more where a
+	// chain's name has no room for the bits that tell their addresses apart. Each pod costs a
+	// packet a comparison or two, and so does each branch.
+	dispatchMost = 8
 
-	// branchBits is how many bits of an address a branch looks at.
+	// branchBits is how many bits of an address choose a branch.
 	branchBits = 2
 
 	// longestChain is the most characters of a chain's name (XT_EXTENSION_MAXNAMELEN less
@@ -81,8 +81,8 @@ func directionChain(d policy.Direction) string {
 	return EgressChain
 }
 
-// branchChain is the name of a branch of a chain's: all have one character more, of
-// which the first is set off by a dash.
+// branchChain is the name of a branch of a chain: that of the chain and one more character.
+// A dash sets off the first of these characters.
 func branchChain(chain string, branch int) string {
 	if !strings.Contains(strings.TrimPrefix(chain, ChainPrefix), "-") { // the root
 		chain += "-"
@@ -95,8 +95,8 @@ func profileChain(d policy.Direction) func(digest string) string {
 	return func(digest string) string { return fmt.Sprintf("%s%c-%s", ChainPrefix, d.String()[0], digest) }
 }
 
-// ruleText is equal for two rules exactly if they are. The type of each match is
-// part of it: two types can print alike.
+// ruleText is equal for two rules exactly if they do the same. It contains the type of each
+// match, since two types can print alike.
 func ruleText(rule ruleset.Rule) string {
 	var text strings.Builder
 	for _, match := range rule.Match {
@@ -120,8 +120,8 @@ func peerSide(d policy.Direction) ruleset.Side {
 	return ruleset.Destination
 }
 
-// bitsOf returns branchBits bits of an address, from the given one on, counted from the
-// lowest. branchBits divides eight.
+// bitsOf returns branchBits bits of an address. The bit is the lowest of them, counted from the
+// address's lowest. branchBits divides eight.
 func bitsOf(addr netip.Addr, bit int) int {
 	bytes := addr.AsSlice()
 	return int(bytes[len(bytes)-1-bit/8]) >> (bit % 8) & (1<<branchBits - 1)

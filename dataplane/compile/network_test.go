@@ -46,8 +46,7 @@ func newNetwork(t testing.TB, o *policytest.Objects) *network {
 	return n
 }
 
-// isolated reports whether any policy has a say in what goes from one end to the
-// other.
+// isolated reports whether a policy isolates the sender for egress or the receiver for ingress.
 func (n *network) isolated(from, to policytest.End) bool {
 	in := func(e policytest.End, d policy.Direction) bool {
 		if !e.Pod {

@@ -27,7 +27,7 @@ func addrsOf(pods []*policy.Pod) []netip.Addr {
 }
 
 // hostsOf returns the addresses of a node's pods as prefixes: a guard of these
-// closes nobody.
+// closes no address.
 func hostsOf(c *policy.Cluster, node string) []netip.Prefix {
 	var hosts []netip.Prefix
 	for _, addr := range addrsOf(podsOf(c, node)) {

@@ -58,7 +58,7 @@ func TestNothingAccepts(t *testing.T) {
 		for _, rules := range iptables.Desired(&s.Ruleset).Chains {
 			for _, rule := range rules {
 				require.NotContains(t, rule, "ACCEPT")
-				require.NotContains(t, rule, "MARK", "packet marks belong to others")
+				require.NotContains(t, rule, "MARK", "packet marks belong to other programs")
 			}
 		}
 	})
@@ -77,8 +77,8 @@ func TestNamesFitTheKernel(t *testing.T) {
 	})
 }
 
-// Every set and chain that a rule names exists, and nothing exists in vain. Only the set of
-// other nodes' pods waits for its rules: it is emptied before they go.
+// Every set and chain that a rule names exists, and every set and chain is named by a rule. Only
+// the set of other nodes' pods may have no rule yet: it is emptied before its rules go.
 func TestReferences(t *testing.T) {
 	forSamples(t, func(t *testing.T, s *sample) {
 		chains, sets := map[string][]ruleset.Rule{}, map[string]ruleset.SetType{}
@@ -218,16 +218,16 @@ func shuffle[T any](source *rand.Rand, list []T) []T {
 	return list
 }
 
-// The isolated sets are written before the rules, or the rules can't be written
-// at all: a pod that is in them and that no leaf knows must be dropped.
+// The isolated sets may be ahead of the rules: a packet of a pod that is in them must be dropped
+// where no dispatch chain knows the pod.
 func TestUnknownIsolatedPodIsDropped(t *testing.T) {
 	for _, family := range ruleset.Families() {
 		c := readObjects(t, "testdata/allow-all/input.yaml").Cluster()
 		out := compileNode(c, "node-1", family)
 		tr := newTracer(t, &out.Ruleset, contents(&out, c))
 		for _, addrs := range [][2]string{
-			{"10.244.1.18", "fd00:1::12"}, // on the leaf of the known pod
-			{"10.244.1.3", "fd00:1::3"},   // on a leaf that doesn't exist
+			{"10.244.1.18", "fd00:1::12"}, // in the dispatch chain of the known pod
+			{"10.244.1.3", "fd00:1::3"},   // in a dispatch chain that doesn't exist
 		} {
 			unknown, outside := netip.MustParseAddr(addrs[0]), netip.MustParseAddr("192.0.2.7")
 			if family == ruleset.IPv6 {

@@ -14,21 +14,21 @@ import (
 // PodLink is the node's end of the one link that leads to a pod.
 type PodLink struct {
 	Name   string
-	Bridge string       // whose port the link is; empty where the node routes to it
-	Addrs  []netip.Addr // all that the pod has, but for link-local ones
+	Bridge string       // that the link is a port of; empty where the node routes to it
+	Addrs  []netip.Addr // all addresses of the pod, without link-local ones
 	Exempt bool         // the pod may send from any address
 }
 
-// Sources says by which links pods send, so that a packet with a source that isn't its pod's
-// own is told from the others. The zero value judges nothing.
+// Sources says by which links pods send. By that, rules find packets whose source isn't an
+// address of the pod that sends. The zero value judges no packet.
 //
-// Every packet that a pod sends costs a way through a tree of addresses and the comparison
-// with one link. Only a packet that fails there costs a way through a tree of links: it was
-// forged, or its pod is exempt or has no link here.
+// Each packet that a pod sends costs a way through a dispatch tree of addresses and the
+// comparison with one link. Only a packet that fails there costs a way through a tree of links:
+// it was forged, or its pod is exempt or has no link here.
 type Sources struct {
 	Links []PodLink
 
-	// Forged is what happens to a forged packet once it is counted: Return or Drop.
+	// Forged is what happens to a forged packet after it is counted: Return or Drop.
 	Forged ruleset.Action
 }
 
@@ -39,26 +39,27 @@ const (
 	// OriginChain finds the link of a packet whose source is not that link's.
 	OriginChain = ChainPrefix + "ORIGIN"
 
-	// ForgedChain counts forged packets, and drops them where that is wanted.
+	// ForgedChain counts forged packets, and drops them if Sources.Forged says so.
 	ForgedChain = ChainPrefix + "FORGED"
 
-	// gatePrefix is how many characters names of links have in common that one rule leads to
-	// SourceChain. Networks give the links of pods such a prefix: veth, cali, eni.
+	// gatePrefix is a number of characters: links whose names have so many in common share a
+	// rule that leads to SourceChain. Networks give pods' links such a prefix: veth, cali, eni.
 	gatePrefix = 3
 
-	// gatesMost is the most rules that lead there. With more, all packets go there.
+	// gatesMost is the most rules that lead to SourceChain. Where more were needed, all packets
+	// go there.
 	gatesMost = 16
 
 	dhcpServer = 67
 )
 
-// IsSourceChain reports whether a chain does nothing but judge sources.
+// IsSourceChain reports whether a chain only judges sources.
 func IsSourceChain(name string) bool {
 	return name == ForgedChain || strings.HasPrefix(name, SourceChain) || strings.HasPrefix(name, OriginChain)
 }
 
-// JudgeSources adds what counts or drops forged packets, ahead of all other rules. A family
-// whose kernel can't tell ports of bridges apart does without those.
+// JudgeSources adds the rules that count or drop forged packets, ahead of all other rules. In
+// a family that lacks BridgePort, it leaves out links that are ports of bridges.
 func (o *Output) JudgeSources(sources Sources, lacks []Extension) {
 	links := slices.Clone(sources.Links)
 	if slices.Contains(lacks, BridgePort) {
@@ -92,7 +93,7 @@ func (s *Sources) forged() ruleset.Rule {
 	return drop(ruleset.ForgedSource)
 }
 
-// gatesTo returns what matches the packets of the links, and few others.
+// gatesTo returns matches for the packets of the links. Few other packets match.
 func gatesTo(links []PodLink) []match {
 	names := map[string]bool{}
 	groups := map[string][]string{}
@@ -117,8 +118,8 @@ func gatesTo(links []PodLink) []match {
 	return gates
 }
 
-// commonName returns what iptables matches sorted names of interfaces by: the name itself, or
-// what they begin with and a plus sign.
+// commonName returns the name by which iptables matches all of the sorted names of interfaces:
+// a single name itself, or the beginning of all names and a plus sign.
 func commonName(sorted []string) string {
 	if len(sorted) == 1 {
 		return sorted[0]
@@ -126,7 +127,7 @@ func commonName(sorted []string) string {
 	return sorted[0][:commonLength(sorted)] + "+"
 }
 
-// commonLength returns how many characters sorted names begin with alike.
+// commonLength returns how many characters at the beginning are the same in all sorted names.
 func commonLength(sorted []string) int {
 	first, last := sorted[0], sorted[len(sorted)-1]
 	n := 0
@@ -136,8 +137,8 @@ func commonLength(sorted []string) int {
 	return n
 }
 
-// sourceTree makes SourceChain: a packet returns from it where it came by a link of its
-// source, and goes on to OriginChain otherwise.
+// sourceTree makes SourceChain. A packet that came by a link of its source returns from it. Any
+// other packet goes on to OriginChain.
 func sourceTree(family ruleset.Family, links []PodLink, add func(string, ...ruleset.Rule)) {
 	owners := map[netip.Addr][]ruleset.Rule{}
 	for _, link := range links {
@@ -150,8 +151,8 @@ func sourceTree(family ruleset.Family, links []PodLink, add func(string, ...rule
 	}
 	tree := addressTree{
 		family: family, side: ruleset.Source, add: add,
-		leaf: func(addr netip.Addr) []ruleset.Rule { return owners[addr] },
-		rest: ruleset.Rule{Action: ruleset.Goto, Target: OriginChain},
+		rules: func(addr netip.Addr) []ruleset.Rule { return owners[addr] },
+		rest:  ruleset.Rule{Action: ruleset.Goto, Target: OriginChain},
 	}
 	tree.grow(SourceChain, slices.SortedFunc(maps.Keys(owners), netip.Addr.Compare), 0)
 }
@@ -170,8 +171,8 @@ func byInterface(name string) ruleset.Match {
 	return ruleset.InterfaceMatch{Side: ruleset.Source, Name: name}
 }
 
-// unaddressed lets pass what comes by exempt links, what a host sends before it has an
-// address, and what has an address that links have without the API's knowledge.
+// unaddressed lets packets pass that come by exempt links, that a host sends before it has an
+// address, or that have a link-local source, which the API doesn't know.
 func unaddressed(family ruleset.Family, links []PodLink) []ruleset.Rule {
 	var rules []ruleset.Rule
 	pass := func(match ...ruleset.Match) {
@@ -192,7 +193,7 @@ func unaddressed(family ruleset.Family, links []PodLink) []ruleset.Rule {
 	return rules
 }
 
-// origins leads what came by a link that isn't exempt to ForgedChain.
+// origins leads packets to ForgedChain that came by a link that isn't exempt.
 func origins(links []PodLink, add func(string, ...ruleset.Rule)) []ruleset.Rule {
 	var ports, interfaces []string
 	for _, link := range links {
@@ -208,9 +209,9 @@ func origins(links []PodLink, add func(string, ...ruleset.Rule)) []ruleset.Rule 
 	return slices.Concat(onPorts.rules(OriginChain+"-P", ports), onInterfaces.rules(OriginChain+"-I", interfaces))
 }
 
-// linkTree makes rules that find out by few comparisons whether a packet came by one of many
-// links. Those that begin alike have a chain of their own, named for the characters in which
-// they then differ.
+// linkTree makes rules that find by few comparisons whether a packet came by one of many links.
+// Links whose names begin alike share a chain, which is named for the character behind that
+// beginning.
 type linkTree struct {
 	match func(name string) ruleset.Match
 	add   func(chain string, rules ...ruleset.Rule)
@@ -222,7 +223,7 @@ func (t *linkTree) rules(chain string, names []string) []ruleset.Rule {
 	branch := func(target string, names []string) {
 		rules = append(rules, ruleset.Rule{Match: []ruleset.Match{t.match(commonName(names))}, Action: ruleset.Goto, Target: target})
 	}
-	if len(names) <= leafMost || len(chain) == longestChain {
+	if len(names) <= dispatchMost || len(chain) == longestChain {
 		for i := range names {
 			branch(ForgedChain, names[i:i+1])
 		}

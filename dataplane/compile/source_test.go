@@ -74,7 +74,7 @@ func TestEachPodSendsFromItsOwnAddresses(t *testing.T) {
 	}
 }
 
-// What a host sends before it has an address passes, and what comes from link-local ones.
+// Packets pass that a host sends before it has an address, and packets from link-local addresses.
 func TestUnaddressedPacketsPass(t *testing.T) {
 	link := compile.PodLink{Name: "veth1", Bridge: "cni0", Addrs: []netip.Addr{netip.MustParseAddr("10.244.0.1")}}
 	for _, c := range []struct {
@@ -103,7 +103,7 @@ func TestUnaddressedPacketsPass(t *testing.T) {
 	}
 }
 
-// Packets come to the source chain by few rules, and those of other interfaces don't.
+// Few rules lead packets to the source chain, and no packets of other interfaces.
 func TestGatesOfSources(t *testing.T) {
 	for _, c := range []struct {
 		links []compile.PodLink
@@ -142,7 +142,7 @@ func gatesOf(chains []ruleset.Chain) []string {
 	return gates
 }
 
-// Where there is nothing to judge, rules and hooks are what they are without.
+// Where no link is judged, rules and hooks are the same as without JudgeSources.
 func TestNothingIsJudgedInVain(t *testing.T) {
 	plain := compile.Compile(compile.Host{}, ruleset.IPv4, nil, compile.Links{}, compile.Guard{})
 	bridged := compile.PodLink{Name: "veth1", Bridge: "cni0"}

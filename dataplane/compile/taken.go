@@ -7,9 +7,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// Names says what each name that is a digest stands for. A name has room for 80 bits: enough
-// that no two contents have the same by chance, and not enough that somebody who may
-// choose both couldn't look for two that do. So all 256 bits are compared.
+// Names says what each name that is a digest stands for. A name has room for 80 bits. That is
+// enough against chance, but not against an attacker who chooses both contents and searches for
+// two with the same name. So all 256 bits are compared.
 type Names map[string]Content
 
 // Content is the whole digest of what a name stands for.
@@ -20,8 +20,8 @@ func digestName(content Content) string {
 	return digestEncoding.EncodeToString(content[:])[:digestLength]
 }
 
-// take returns the name of a content, or false where it stands for another one: in this
-// output, or in what the kernel holds. What needs it has to do without.
+// take returns the name of a content. It returns false where the name stands for another content
+// in this output or in the kernel. Then the caller has to do without the name.
 func (c *compiler) take(name func(digest string) string, content string) (string, bool) {
 	sum := Content(sha256.Sum256([]byte(content)))
 	taken := name(c.digest(sum))
@@ -38,7 +38,7 @@ func (c *compiler) take(name func(digest string) string, content string) (string
 // closedChain is the chain of pods whose own has no name: it drops all.
 func closedChain(d policy.Direction) string { return ChainPrefix + d.String()[:1] + "-CLOSED" }
 
-// noteClash lists policies whose rules lack something for want of a name, once each.
+// noteClash lists policies whose rules lack a set or chain since its name is taken, once each.
 func (c *compiler) noteClash(policies ...*policy.Policy) {
 	if !c.clash {
 		return

@@ -24,7 +24,7 @@ func compileShort(c *policy.Cluster, node string, family ruleset.Family) compile
 	return compile.CompileNaming(short, compile.Host{}, family, endpoints, bridgeOf(endpoints), guard)
 }
 
-// Where a name stands for something else already, whatever needs it allows nothing: a flow
+// Where a name stands for another content already, a rule that needs it allows nothing: a flow
 // that arrives is one that the policies allow. Without the comparison of contents a pod would
 // have another one's chain, and a rule another one's peers.
 func TestANameThatIsTakenClosesAndNeverOpens(t *testing.T) {

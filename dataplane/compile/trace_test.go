@@ -13,7 +13,8 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// packet is a packet as a node's hooks see it, the first of a connection unless it says other.
+// packet is a packet as a node's hooks see it: the first of a connection, unless its fields say
+// something else.
 type packet struct {
 	source, destination netip.Addr
 	protocol            policy.Protocol
@@ -233,7 +234,7 @@ func masked(addr, mask netip.Addr) [16]byte {
 	return bytes
 }
 
-// The tracer is the judge of everything else, so it is judged first.
+// All other tests trust the tracer, so it has a test of its own.
 func TestTracer(t *testing.T) {
 	tcp := []ruleset.Match{ruleset.ProtocolMatch{Protocol: 6}}
 	port := func(first, last uint16) []ruleset.Match {

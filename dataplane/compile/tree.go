@@ -7,23 +7,24 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// addressTree makes chains that lead a packet to the rules of its address, on one side, with
-// few comparisons.
+// addressTree makes the dispatch tree of one side: chains that lead a packet to the rules of
+// its address with few comparisons.
 type addressTree struct {
 	family ruleset.Family
 	side   ruleset.Side
-	leaf   func(netip.Addr) []ruleset.Rule // the rules of one address
-	rest   ruleset.Rule                    // for packets of all other addresses
+	rules  func(netip.Addr) []ruleset.Rule // the rules of one address
+	rest   ruleset.Rule                    // for packets of any other address
 	add    func(chain string, rules ...ruleset.Rule)
 }
 
-// grow makes a chain for sorted addresses. Few are a leaf. More are spread by the address's
-// bits from the given one on, counted from the lowest, over chains of their own.
+// grow makes the dispatch chain of sorted addresses. Where they are few, it holds their rules.
+// Otherwise it leads to branches: to further dispatch chains, by the addresses' bits from the
+// given one on, counted from the lowest.
 func (t *addressTree) grow(chain string, addrs []netip.Addr, bit int) {
 	var rules []ruleset.Rule
-	if len(addrs) <= leafMost || len(chain) == longestChain {
+	if len(addrs) <= dispatchMost || len(chain) == longestChain {
 		for _, addr := range addrs {
-			rules = append(rules, t.leaf(addr)...)
+			rules = append(rules, t.rules(addr)...)
 		}
 		t.add(chain, append(rules, t.rest)...)
 		return
@@ -38,13 +39,13 @@ func (t *addressTree) grow(chain string, addrs []netip.Addr, bit int) {
 		match := []ruleset.Match{bitsMatch(t.family, t.side, bit, i)}
 		rules = append(rules, ruleset.Rule{Match: match, Action: ruleset.Goto, Target: name})
 	}
-	// The last branch takes what is left: its leaves know what to do with the rest.
+	// The last branch takes all other packets: its chains end with the rest.
 	rules[len(rules)-1].Match = nil
 	t.add(chain, rules...)
 }
 
-// spread divides different addresses by branchBits of their bits, from the first such
-// place on at which they differ, and returns that place too.
+// spread divides different addresses by branchBits of their bits: by the first such bits, from
+// the given one on, in which they differ. It returns the place of these bits too.
 func spread(addrs []netip.Addr, bit int) (branches [1 << branchBits][]netip.Addr, place int) {
 	first := bitsOf(addrs[0], bit)
 	if !slices.ContainsFunc(addrs, func(addr netip.Addr) bool { return bitsOf(addr, bit) != first }) {

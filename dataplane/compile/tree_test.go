@@ -19,18 +19,18 @@ import (
 )
 
 // mostCompared is how many rules of the tree a packet to one of 250 pods in a row is
-// compared with at most: three branches of four, and a leaf of four pods with two rules
-// each.
+// compared with at most: three branches of four, and a dispatch chain of four pods with two
+// rules each.
 const mostCompared = 3*4 + 4*2
 
-// Every pod's packets find its profile, whatever the addresses have in common, and
-// those of an address that isn't there find the end. Each pod allows a port of its own.
+// Every pod's packets find its profile, whatever the addresses have in common. Packets of an
+// address that isn't there find the rule at the end. Each pod allows a port of its own.
 func TestTree(t *testing.T) {
 	source := rand.New(rand.NewPCG(5, 6))
 	for name, addrs := range map[string][]netip.Addr{
 		"none":                       nil,
 		"one":                        inARow(1),
-		"a full leaf":                inARow(8),
+		"a full chain":               inARow(8),
 		"one more":                   inARow(9),
 		"a full node":                inARow(250),
 		"the low bytes are the same": spreadBy(250, func(i int) [4]byte { return [4]byte{10, byte(i), 7, 7} }),
@@ -72,7 +72,7 @@ func TestTree(t *testing.T) {
 				}
 				p := &packet{source: netip.MustParseAddr("192.0.2.7"), destination: near, protocol: policy.TCP, port: uint16(1 + i)}
 				require.False(t, tr.dropped(compile.ForwardChain, p), "%s isn't isolated", near)
-				require.True(t, tr.dropped(compile.IngressChain, p), "%s is in no leaf", near)
+				require.True(t, tr.dropped(compile.IngressChain, p), "%s is in no dispatch chain", near)
 			}
 		})
 	}

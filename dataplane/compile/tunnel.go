@@ -11,25 +11,25 @@ import (
 )
 
 // Tunnels are those by which nodes reach each other's pods. A node takes any datagram to such
-// a port for a frame of another node, whoever sent it: a pod that sends one speaks as any
-// address of any node. So what comes from pods to these ports is dropped.
+// a port for a frame of another node, also one that a pod sends: the pod could speak with any
+// address of any node. So packets from pods to these ports are dropped.
 //
-// The zero value has none.
+// The zero value has no tunnel.
 type Tunnels struct {
 	// Ports are the UDP ports on which nodes listen, sorted.
 	Ports []uint16
 
 	// Ends are the other nodes' addresses that tunnels lead to. Pods may send to the same
-	// port of anybody else.
+	// port of any other address.
 	Ends []netip.Addr
 }
 
 const (
-	// TunnelChain drops what comes from the node's pods.
+	// TunnelChain drops packets that come from the node's pods.
 	TunnelChain = ChainPrefix + "TUNNEL"
 
 	// tunnelLinks is the most interfaces of pods that a packet of a tunnel is compared with.
-	// Networks in which each pod has an interface on the node have more.
+	// Where each pod has an interface on the node, there are more, and nothing is dropped.
 	tunnelLinks = 16
 )
 
@@ -47,14 +47,14 @@ func (h *Host) podLinks() []string {
 	return slices.Sorted(maps.Keys(links))
 }
 
-// closesTunnels reports whether there is something to drop.
+// closesTunnels reports whether there are rules about tunnels.
 func (c *compiler) closesTunnels() bool {
 	links := len(c.host.podLinks())
 	return len(c.host.Tunnels.Ports) > 0 && links > 0 && links <= tunnelLinks
 }
 
-// tunnelEnds returns the members of the set of addresses that tunnels lead to. Nil where
-// there is none.
+// tunnelEnds returns the members of the set of addresses that tunnels lead to. It returns nil
+// where there is no set.
 func (c *compiler) tunnelEnds() ruleset.Members {
 	if !c.closesTunnels() {
 		return nil
@@ -68,8 +68,8 @@ func (c *compiler) tunnelEnds() ruleset.Members {
 	return members
 }
 
-// tunnelJumps sends what goes to a port of a tunnel to the chain: to this node, or, with
-// ends, to the addresses that tunnels lead to.
+// tunnelJumps sends packets to a port of a tunnel to the chain: those to any address, or those
+// that match ends.
 func (c *compiler) tunnelJumps(ends ...ruleset.Match) []ruleset.Rule {
 	if !c.closesTunnels() {
 		return nil
@@ -85,7 +85,7 @@ func (c *compiler) tunnelJumps(ends ...ruleset.Match) []ruleset.Rule {
 	return rules
 }
 
-// toTunnelEnds matches what goes to an address that tunnels lead to.
+// toTunnelEnds matches packets to an address that tunnels lead to.
 func (c *compiler) toTunnelEnds() ruleset.Match {
 	return ruleset.SetMatch{Set: TunnelSet(c.family), Type: ruleset.HashIP, Side: ruleset.Destination}
 }
