@@ -22,7 +22,7 @@ type Addresses struct {
 	ranges  policy.Ranges
 }
 
-// NewAddresses returns one without pods.
+// NewAddresses returns an Addresses without pods.
 func NewAddresses() *Addresses {
 	return &Addresses{
 		pods:    map[types.NamespacedName]*policy.Pod{},
@@ -70,8 +70,8 @@ func (a *Addresses) Delete(key types.NamespacedName) []*policy.Pod {
 	return affected
 }
 
-// Bar replaces the addresses that no pod owns, whichever pod shows them. It returns every
-// pod whose ownership may have changed.
+// Bar replaces the barred addresses: no pod owns them, whichever pod shows them. It returns
+// every pod whose ownership may have changed.
 func (a *Addresses) Bar(barred map[netip.Addr]struct{}) []*policy.Pod {
 	var affected []*policy.Pod
 	for _, pair := range [][2]map[netip.Addr]struct{}{{a.barred, barred}, {barred, a.barred}} {
@@ -137,7 +137,7 @@ func (a *Addresses) SetRanges(node string, ranges []netip.Prefix) []*policy.Pod 
 	return a.contestedBy(node)
 }
 
-// ForgetRanges makes the ranges of a node unknown. It must have no contested address.
+// ForgetRanges makes the ranges of a node unknown. The node must have no contested address.
 func (a *Addresses) ForgetRanges(node string) { delete(a.ranges, node) }
 
 // Ranges returns what is known of the nodes' ranges. It must not be changed.
@@ -169,11 +169,11 @@ func (a *Addresses) contestedBy(node string) []*policy.Pod {
 	return pods
 }
 
-// Showing returns the pods that show an address, whoever owns it.
+// Showing returns the pods that show an address, also those that don't own it.
 func (a *Addresses) Showing(addr netip.Addr) []*policy.Pod { return a.showing.all(addr) }
 
 // NodeOf returns the node that has an address which a pod shows as its own, where selectors
-// don't see the pod there because of it. Empty where that isn't so.
+// don't see the pod because of the node. Otherwise it returns the empty string.
 func (a *Addresses) NodeOf(addr netip.Addr, pod *policy.Pod) string {
 	if !a.nodes.has(addr) || a.Owners(addr).Peer == pod {
 		return ""
@@ -181,7 +181,7 @@ func (a *Addresses) NodeOf(addr netip.Addr, pod *policy.Pod) string {
 	return a.nodes.first[addr].Node
 }
 
-// Shown returns every address that a pod shows, in no order.
+// Shown returns every address that pods show, in no order.
 func (a *Addresses) Shown() iter.Seq[netip.Addr] { return maps.Keys(a.showing.first) }
 
 // Subject returns the pod with the addresses at which its policies hold: see
@@ -190,15 +190,15 @@ func (a *Addresses) Subject(pod *policy.Pod) *policy.Pod {
 	return withoutAddrs(pod, a.Barred)
 }
 
-// Peer returns the pod with the addresses at which the rules of others see it.
+// Peer returns the pod with the addresses at which other pods' rules see it.
 func (a *Addresses) Peer(pod *policy.Pod) *policy.Pod {
 	return withoutAddrs(pod, func(addr netip.Addr) bool {
 		return a.Barred(addr) || a.disputed(addr) && a.Owners(addr).Peer != pod
 	})
 }
 
-// withoutAddrs returns the pod itself where all of its addresses count, else a copy
-// with those that do.
+// withoutAddrs returns the pod without the addresses that are lost: the pod itself where none
+// is, otherwise a copy.
 func withoutAddrs(pod *policy.Pod, isLost func(netip.Addr) bool) *policy.Pod {
 	if !slices.ContainsFunc(pod.Addrs, isLost) {
 		return pod

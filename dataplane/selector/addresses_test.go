@@ -35,15 +35,15 @@ func TestAddressesOfOnePod(t *testing.T) {
 
 func TestThePodThatStaysIsThePeer(t *testing.T) {
 	a := selector.NewAddresses()
-	old, heir := showing("old", true, "10.0.0.1", "fd00::1"), showing("heir", false, "10.0.0.1")
+	old, newOwner := showing("old", true, "10.0.0.1", "fd00::1"), showing("new-owner", false, "10.0.0.1")
 	a.Set(old)
-	require.ElementsMatch(t, []*policy.Pod{heir, old}, a.Set(heir))
-	require.Same(t, heir, a.Subject(heir))
-	require.Same(t, heir, a.Peer(heir))
+	require.ElementsMatch(t, []*policy.Pod{newOwner, old}, a.Set(newOwner))
+	require.Same(t, newOwner, a.Subject(newOwner))
+	require.Same(t, newOwner, a.Peer(newOwner))
 	require.Same(t, old, a.Subject(old), "its isolation doesn't end by the status of another pod")
 	require.Equal(t, showing("old", true, "fd00::1"), a.Peer(old))
 
-	require.Equal(t, []*policy.Pod{old}, a.Delete(heir.Key()))
+	require.Equal(t, []*policy.Pod{old}, a.Delete(newOwner.Key()))
 	require.Same(t, old, a.Subject(old), "it is alone again")
 }
 
@@ -54,7 +54,7 @@ func TestAddressesThatTwoLivePodsShow(t *testing.T) {
 	a.Set(two)
 	for _, pod := range []*policy.Pod{one, two} {
 		require.Same(t, pod, a.Subject(pod), "the policies of both hold")
-		require.Empty(t, a.Peer(pod).Addrs, "nobody's peer")
+		require.Empty(t, a.Peer(pod).Addrs, "no peer")
 	}
 
 	moved := showing("two", false, "10.0.0.2")
@@ -63,7 +63,7 @@ func TestAddressesThatTwoLivePodsShow(t *testing.T) {
 	require.Same(t, moved, a.Peer(moved))
 }
 
-// A barred address is no pod's until it is barred no more, whichever pods show it.
+// A barred address is no pod's, whichever pods show it, until the bar ends.
 func TestAddressesThatAreBarred(t *testing.T) {
 	a := selector.NewAddresses()
 	own := netip.MustParseAddr("10.0.0.1")
@@ -89,7 +89,7 @@ func TestAddressesOfPodsOfSeveralNodes(t *testing.T) {
 	home, liar := on("one", "home"), on("two", "liar")
 	a.Set(home)
 	require.Empty(t, a.Contested())
-	require.Empty(t, a.SetRanges("two", nil), "nobody depends on it")
+	require.Empty(t, a.SetRanges("two", nil), "no pod depends on it")
 	a.Set(liar)
 	require.Equal(t, map[string]struct{}{"one": {}, "two": {}}, a.Contested())
 	require.Empty(t, a.Peer(home).Addrs, "not known yet")
@@ -140,7 +140,7 @@ func TestAddressesOfNodes(t *testing.T) {
 	require.Equal(t, []*policy.Pod{pod}, a.Delete(proxy.Key()))
 	require.NotSame(t, pod, a.Peer(pod))
 	require.Equal(t, []*policy.Pod{pod}, a.Delete(agent.Key()))
-	require.Same(t, pod, a.Peer(pod), "nobody else shows it")
+	require.Same(t, pod, a.Peer(pod), "no other pod shows it")
 	require.Empty(t, a.Contested())
 }
 

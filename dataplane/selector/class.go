@@ -9,59 +9,59 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// space is a namespace that has pods or labels.
-type space struct {
+// namespace is one that has pods or labels.
+type namespace struct {
 	name    string
 	classes map[uint64][]*class // by the hash of their labels
 
-	// sets are those without anchor that follow pods of this namespace.
+	// sets are those without an index key that follow pods of this namespace.
 	sets map[*set]struct{}
 }
 
-// class is the pods of one namespace with the same labels.
+// class is all pods of one namespace with the same labels.
 type class struct {
-	space  *space
-	labels labels.Set
-	seats  []*seat
-	sets   []*set
+	namespace *namespace
+	labels    labels.Set
+	entries   []*podEntry
+	sets      []*set
 }
 
-// seat is the place of a pod in its class.
-type seat struct {
+// podEntry is a pod in the list of its class.
+type podEntry struct {
 	pod   *policy.Pod
 	class *class
-	at    int // in class.seats
+	at    int // in class.entries
 }
 
-// space returns the namespace of that name and makes it if need be.
-func (ix *Index) space(name string) *space {
-	sp := ix.spaces[name]
-	if sp == nil {
-		sp = &space{name: name, classes: map[uint64][]*class{}, sets: map[*set]struct{}{}}
-		ix.spaces[name] = sp
-		ix.followAll(sp)
+// namespace returns the namespace of that name. It makes the namespace if there is none.
+func (ix *Index) namespace(name string) *namespace {
+	ns := ix.byName[name]
+	if ns == nil {
+		ns = &namespace{name: name, classes: map[uint64][]*class{}, sets: map[*set]struct{}{}}
+		ix.byName[name] = ns
+		ix.followAll(ns)
 	}
-	return sp
+	return ns
 }
 
 // tidy forgets a namespace that has neither pods nor labels.
-func (ix *Index) tidy(sp *space) {
-	if _, known := ix.namespaces[sp.name]; !known && len(sp.classes) == 0 {
-		delete(ix.spaces, sp.name)
+func (ix *Index) tidy(ns *namespace) {
+	if _, known := ix.namespaces[ns.name]; !known && len(ns.classes) == 0 {
+		delete(ix.byName, ns.name)
 	}
 }
 
-// classOf returns the class that a pod belongs to and makes it if need be.
+// classOf returns the class that a pod belongs to. It makes the class if there is none.
 func (ix *Index) classOf(pod *policy.Pod) *class {
-	sp, hash := ix.space(pod.Namespace), policy.HashLabels(pod.Labels)
-	for _, c := range sp.classes[hash] {
+	ns, hash := ix.namespace(pod.Namespace), policy.HashLabels(pod.Labels)
+	for _, c := range ns.classes[hash] {
 		if maps.Equal(c.labels, pod.Labels) {
 			return c
 		}
 	}
-	c := &class{space: sp, labels: pod.Labels}
-	sp.classes[hash] = append(sp.classes[hash], c)
-	ix.columns.add(c)
+	c := &class{namespace: ns, labels: pod.Labels}
+	ns.classes[hash] = append(ns.classes[hash], c)
+	ix.labels.add(c)
 	c.sets = ix.setsOf(c)
 	for _, s := range c.sets {
 		s.classes[c] = struct{}{}
@@ -69,31 +69,31 @@ func (ix *Index) classOf(pod *policy.Pod) *class {
 	return c
 }
 
-// move takes a pod from its class to another one, and shows its new version. Nil
-// stands for no class.
-func (ix *Index) move(st *seat, to *class, pod *policy.Pod) {
-	from, old := st.class, st.pod
+// move takes a pod from its class to another one, and stores its new version. A nil class
+// is none.
+func (ix *Index) move(entry *podEntry, to *class, pod *policy.Pod) {
+	from, old := entry.class, entry.pod
 	if from == to && samePeer(old, pod) {
-		st.pod = pod
+		entry.pod = pod
 		return
 	}
 	ix.touchAll(from, old)
 	ix.touchAll(to, pod)
 	if from != nil {
-		from.leave(st)
+		from.leave(entry)
 		for _, addr := range old.Addrs {
-			ix.owners.remove(addr, st)
+			ix.owners.remove(addr, entry)
 		}
 	}
-	st.pod, st.class = pod, to
+	entry.pod, entry.class = pod, to
 	if to != nil {
-		st.at = len(to.seats)
-		to.seats = append(to.seats, st)
+		entry.at = len(to.entries)
+		to.entries = append(to.entries, entry)
 		for _, addr := range pod.Addrs {
-			ix.owners.add(addr, st)
+			ix.owners.add(addr, entry)
 		}
 	}
-	if from != nil && len(from.seats) == 0 {
+	if from != nil && len(from.entries) == 0 {
 		ix.forget(from)
 	}
 }
@@ -113,12 +113,12 @@ func (ix *Index) touchAll(c *class, pod *policy.Pod) {
 	}
 }
 
-// leave takes a pod out; the last one takes its place.
-func (c *class) leave(st *seat) {
-	last := c.seats[len(c.seats)-1]
-	c.seats[st.at], last.at = last, st.at
-	c.seats[len(c.seats)-1] = nil
-	c.seats = c.seats[:len(c.seats)-1]
+// leave takes a pod out. The last pod of the list takes its place.
+func (c *class) leave(entry *podEntry) {
+	last := c.entries[len(c.entries)-1]
+	c.entries[entry.at], last.at = last, entry.at
+	c.entries[len(c.entries)-1] = nil
+	c.entries = c.entries[:len(c.entries)-1]
 }
 
 // forget removes a class without pods.
@@ -126,21 +126,21 @@ func (ix *Index) forget(c *class) {
 	for _, s := range c.sets {
 		delete(s.classes, c)
 	}
-	ix.columns.remove(c)
+	ix.labels.remove(c)
 	hash := policy.HashLabels(c.labels)
-	alike := slices.DeleteFunc(c.space.classes[hash], func(other *class) bool { return other == c })
+	alike := slices.DeleteFunc(c.namespace.classes[hash], func(other *class) bool { return other == c })
 	if len(alike) > 0 {
-		c.space.classes[hash] = alike
+		c.namespace.classes[hash] = alike
 		return
 	}
-	delete(c.space.classes, hash)
-	ix.tidy(c.space)
+	delete(c.namespace.classes, hash)
+	ix.tidy(c.namespace)
 }
 
-// refresh looks again at the classes of a namespace, whose labels have changed.
-func (ix *Index) refresh(sp *space) {
-	ix.followAll(sp)
-	for _, alike := range sp.classes {
+// refresh works out the sets of a namespace's classes, after its labels have changed.
+func (ix *Index) refresh(ns *namespace) {
+	ix.followAll(ns)
+	for _, alike := range ns.classes {
 		for _, c := range alike {
 			ix.rejoin(c, ix.setsOf(c))
 		}
@@ -167,7 +167,7 @@ func (ix *Index) rejoin(c *class, sets []*set) {
 }
 
 func (ix *Index) touchPods(s *set, c *class) {
-	for _, st := range c.seats {
-		ix.touch(s, st.pod)
+	for _, entry := range c.entries {
+		ix.touch(s, entry.pod)
 	}
 }

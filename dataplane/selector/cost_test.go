@@ -100,7 +100,7 @@ func TestPodEventCostsTheSameInALargeCluster(t *testing.T) {
 	}
 }
 
-// A set that is newly wanted looks at the classes that have one of its labels.
+// A set that is newly wanted is compared with the classes that have one of its labels.
 func TestNewSetLooksAtFewClasses(t *testing.T) {
 	c := newCrowd(1000)
 	for i := range 100 {

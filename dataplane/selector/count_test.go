@@ -12,8 +12,8 @@ import (
 	"github.com/moat-dev/moat/dataplane/selector"
 )
 
-// A count is that of the pods which the selector matches, and leaves no trace: the sets
-// that are wanted are followed as before.
+// A count is that of the pods which the selector matches. It leaves no trace: the index follows
+// the wanted sets as before.
 func TestCountIsThatOfTheMatchedPods(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprintf("seed %d", seed), func(t *testing.T) {
@@ -42,7 +42,7 @@ func (tr truth) count(peer policy.PodPeer) (addresses, ports int) {
 	return addresses, ports
 }
 
-// A count that is larger than anybody wants to know isn't finished.
+// A count ends where it is larger than the caller needs to know.
 func TestCountStops(t *testing.T) {
 	ix := selector.NewIndex()
 	for i := range 50 {

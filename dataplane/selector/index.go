@@ -1,18 +1,3 @@
-// Package selector keeps track of which pod addresses each peer selector holds.
-//
-// An Index is fed with pods and namespaces one at a time and knows at any moment
-// the members of each set that is wanted. It hands out what changed since the
-// last look, so that a pod event costs the sets that the pod enters or leaves and
-// never a walk over the cluster.
-//
-// Selectors are evaluated for classes of pods, not for pods: pods of one namespace
-// with equal labels are in the same sets. Memory is shared accordingly: a class
-// lists its pods and the sets that it is in, a set lists its classes, and no set
-// lists an address. Most pods come to a class that exists, at no evaluation at
-// all; for a new class only those sets are looked at that ask for one of its
-// labels, or that ask for none and follow its namespace (column.go).
-//
-// The package is pure. An Index must not be used by several goroutines at once.
 package selector
 
 import (
@@ -23,25 +8,25 @@ import (
 
 // Index holds pods, namespaces and the wanted sets.
 type Index struct {
-	pods       map[types.NamespacedName]*seat
-	owners     owners[*seat]
-	namespaces policy.Namespaces // those whose labels are known
-	spaces     map[string]*space
-	columns    columns
+	pods       map[types.NamespacedName]*podEntry
+	owners     owners[*podEntry]
+	namespaces policy.Namespaces     // those whose labels are known
+	byName     map[string]*namespace // those that have pods or labels
+	labels     labelIndex
 	sets       map[string]*set
 	changed    map[*set]struct{}
-	lent       map[string]bool // keys whose columns Count has made or used
+	lent       map[string]bool // keys whose index Count has made or used
 }
 
 // set is a wanted set. Its members are the elements of the pods of its classes.
 type set struct {
-	name    string
-	peers   policy.PeerSet
-	anchor  anchor
-	classes map[*class]struct{}
+	name     string
+	peers    policy.PeerSet
+	indexKey indexKey
+	classes  map[*class]struct{}
 
 	// isNew says that all of the elements have entered the set since the last
-	// Changes. Otherwise touched holds those that may have changed since, and
+	// Changes. Otherwise touched holds the elements that may have changed since, and
 	// whether they were members then.
 	isNew   bool
 	touched map[policy.Element]bool
@@ -50,11 +35,11 @@ type set struct {
 // NewIndex returns an empty index.
 func NewIndex() *Index {
 	return &Index{
-		pods:       map[types.NamespacedName]*seat{},
-		owners:     newOwners[*seat](),
+		pods:       map[types.NamespacedName]*podEntry{},
+		owners:     newOwners[*podEntry](),
 		namespaces: policy.Namespaces{},
-		spaces:     map[string]*space{},
-		columns:    columns{},
+		byName:     map[string]*namespace{},
+		labels:     labelIndex{},
 		sets:       map[string]*set{},
 		changed:    map[*set]struct{}{},
 		lent:       map[string]bool{},
@@ -64,13 +49,13 @@ func NewIndex() *Index {
 // SetPod adds a pod or replaces the one of that name.
 func (ix *Index) SetPod(pod *policy.Pod) {
 	key := pod.Key()
-	if len(pod.Addrs) == 0 { // nobody's peer
+	if len(pod.Addrs) == 0 { // no peer
 		ix.DeletePod(key)
 		return
 	}
 	s := ix.pods[key]
 	if s == nil {
-		s = &seat{}
+		s = &podEntry{}
 		ix.pods[key] = s
 	}
 	ix.move(s, ix.classOf(pod), pod)
@@ -91,15 +76,15 @@ func (ix *Index) Namespaces() policy.Namespaces { return ix.namespaces }
 // SetNamespace adds a namespace or replaces its labels.
 func (ix *Index) SetNamespace(name string, labels map[string]string) {
 	ix.namespaces[name] = labels
-	ix.refresh(ix.space(name))
+	ix.refresh(ix.namespace(name))
 }
 
 // DeleteNamespace forgets a namespace's labels.
 func (ix *Index) DeleteNamespace(name string) {
 	delete(ix.namespaces, name)
-	if sp := ix.spaces[name]; sp != nil {
-		ix.refresh(sp)
-		ix.tidy(sp)
+	if ns := ix.byName[name]; ns != nil {
+		ix.refresh(ns)
+		ix.tidy(ns)
 	}
 }
 
@@ -127,9 +112,9 @@ func (ix *Index) Elements(name string, yield func(policy.Element)) {
 
 func (ix *Index) elements(s *set, yield func(policy.Element)) {
 	for c := range s.classes {
-		for _, st := range c.seats {
-			s.peers.Elements(st.pod, func(element policy.Element) {
-				if ix.holder(s, element) == st { // of several that show it, one counts
+		for _, entry := range c.entries {
+			s.peers.Elements(entry.pod, func(element policy.Element) {
+				if ix.holder(s, element) == entry { // of several pods that show it, one counts
 					yield(element)
 				}
 			})
@@ -137,7 +122,7 @@ func (ix *Index) elements(s *set, yield func(policy.Element)) {
 	}
 }
 
-// Changed reports whether Changes may have anything to say.
+// Changed reports whether Changes may report a change.
 func (ix *Index) Changed() bool { return len(ix.changed) > 0 }
 
 // Changes calls yield with each element that entered or left a wanted set since
@@ -159,19 +144,19 @@ func (ix *Index) Changes(yield func(name string, element policy.Element, member 
 }
 
 // holder returns a pod by which the element is a member of the set, nil if there is
-// none. Of several it is always the same.
-func (ix *Index) holder(s *set, element policy.Element) *seat {
-	return ix.owners.find(element.Addr, func(st *seat) bool {
-		if _, in := s.classes[st.class]; !in {
+// none. Of several such pods it always returns the same one.
+func (ix *Index) holder(s *set, element policy.Element) *podEntry {
+	return ix.owners.find(element.Addr, func(entry *podEntry) bool {
+		if _, in := s.classes[entry.class]; !in {
 			return false
 		}
 		held := false
-		s.peers.Elements(st.pod, func(other policy.Element) { held = held || other == element })
+		s.peers.Elements(entry.pod, func(other policy.Element) { held = held || other == element })
 		return held
 	})
 }
 
-// touch notes, before a change, that it may concern the pod's elements of the set.
+// touch notes, before a change of the pod, which elements of the set it may concern.
 func (ix *Index) touch(s *set, pod *policy.Pod) {
 	if s.isNew {
 		return // Changes walks over it anyway

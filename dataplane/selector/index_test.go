@@ -128,7 +128,7 @@ func TestThereAndBackIsNoChange(t *testing.T) {
 
 	ix.SetPod(newPod("a/1", "role=web,new=label", "10.0.0.1"))
 	ix.SetNamespace("a", map[string]string{"new": "label"})
-	require.Empty(t, changes(ix), "labels that nobody asks for")
+	require.Empty(t, changes(ix), "labels that no set requires")
 }
 
 func TestAddressMoves(t *testing.T) {
@@ -252,7 +252,7 @@ func (k known) list(name string) []string {
 	return list
 }
 
-// truth recomputes membership from nothing, sorted.
+// truth recomputes membership from all pods.
 type truth struct {
 	pods       map[types.NamespacedName]*policy.Pod
 	namespaces policy.Namespaces

@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// owners says who shows an address. Nearly always it is one, so only further ones
+// owners says which owners show an address. Nearly always there is one, so only further owners
 // are kept in lists.
 type owners[T comparable] struct {
 	first map[netip.Addr]T
@@ -24,7 +24,7 @@ func (o *owners[T]) add(addr netip.Addr, owner T) {
 	o.first[addr] = owner
 }
 
-// remove takes out one that is there.
+// remove takes an owner out that shows the address.
 func (o *owners[T]) remove(addr netip.Addr, owner T) {
 	rest := o.more[addr]
 	switch {
@@ -43,16 +43,16 @@ func (o *owners[T]) remove(addr netip.Addr, owner T) {
 	}
 }
 
-// shared reports whether several show the address.
+// shared reports whether several owners show the address.
 func (o *owners[T]) shared(addr netip.Addr) bool { return len(o.more[addr]) > 0 }
 
-// has reports whether one shows the address.
+// has reports whether an owner shows the address.
 func (o *owners[T]) has(addr netip.Addr) bool {
 	_, is := o.first[addr]
 	return is
 }
 
-// all returns a list of those that show the address, in the order in which they came.
+// all returns the owners that show the address, in the order in which they came.
 func (o *owners[T]) all(addr netip.Addr) []T {
 	first, taken := o.first[addr]
 	if !taken {
@@ -61,7 +61,7 @@ func (o *owners[T]) all(addr netip.Addr) []T {
 	return append([]T{first}, o.more[addr]...)
 }
 
-// find returns the first that is accepted, or the zero value.
+// find returns the first owner that accept accepts, or the zero value.
 func (o *owners[T]) find(addr netip.Addr, accept func(T) bool) T {
 	var none T
 	first, taken := o.first[addr]

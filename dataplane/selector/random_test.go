@@ -129,7 +129,7 @@ func runSteps(t *testing.T, data []byte) {
 	s := newSteps(data)
 	for len(s.data) > 0 {
 		s.step()
-		// Now and then several steps come between two looks at the changes.
+		// Now and then several steps come between two calls of Changes.
 		if s.choose(3) != 0 {
 			s.requireTruth(t)
 		}

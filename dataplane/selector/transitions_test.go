@@ -31,7 +31,7 @@ func TestAddressIsHandedOver(t *testing.T) {
 	}
 }
 
-// A named port that a pod serves no longer leaves, although another pod shows the
+// A named port leaves once its pod doesn't serve it, although another pod shows the
 // same address and port name with another number.
 func TestSharedAddressWithDifferentPorts(t *testing.T) {
 	ix := selector.NewIndex()
@@ -58,7 +58,7 @@ func TestClassIsEmptiedAndRefilled(t *testing.T) {
 	changes(ix)
 	ix.DeletePod(keyOf("a/1"))
 	ix.SetPod(newPod("a/9", "role=web", "10.0.0.1"))
-	require.Empty(t, changes(ix), "emptied and refilled between two looks")
+	require.Empty(t, changes(ix), "emptied and refilled between two calls")
 	require.Equal(t, []string{"10.0.0.1"}, elements(ix, "web"))
 }
 
@@ -83,8 +83,7 @@ func TestNamespaceGoesAndComesBack(t *testing.T) {
 	require.Equal(t, []string{"+blue 10.0.0.1", "+blues 10.0.0.1"}, changes(ix))
 }
 
-// A set finds its pods by any of its requirements, also by one that others ask for
-// no more.
+// A set finds its pods by any of its requirements, also by one that no other set has now.
 func TestRequirementsComeAndGo(t *testing.T) {
 	ix := selector.NewIndex()
 	ix.SetPod(newPod("a/1", "role=web,tier=front", "10.0.0.1"))
