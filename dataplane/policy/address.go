@@ -8,7 +8,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// Why an address is no pod's.
+// Why no pod can have an address.
 const (
 	faultUnreadable  = "can't be read"
 	faultUnspecified = "unspecified"
@@ -21,10 +21,10 @@ const (
 // broadcast is the limited broadcast address (RFC 919).
 var broadcast = netip.AddrFrom4([4]byte{255, 255, 255, 255})
 
-// ParseAddr reads an address of a pod. It returns a reason where no pod can have it:
-// no packet between machines has such an address, or many machines have it at once, and
-// ipset refuses some of them. A status may say so by mistake or on purpose. An IPv4
-// address that is written as an IPv6 one counts as the IPv4 address.
+// ParseAddr reads an address of a pod. It returns a reason where no pod can have the address:
+// no packet between machines has it, or many machines have it at once. A status may name such an
+// address by mistake or on purpose, and ipset refuses some of them. An IPv4 address that is
+// written as an IPv6 one counts as the IPv4 address.
 func ParseAddr(text string) (addr netip.Addr, fault string) {
 	addr, err := netip.ParseAddr(text)
 	if err != nil {

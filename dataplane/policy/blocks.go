@@ -6,10 +6,10 @@ import (
 	"go4.org/netipx"
 )
 
-// Union returns the addresses that the blocks among the peers leave, of those blocks whose
-// address the family holds. An exception is taken from its own block only, so that it never
-// takes away what another block allows. A block that is no prefix, which the parser refuses,
-// leaves nothing.
+// Union returns the addresses of the blocks among the peers, without their exceptions. It takes
+// the blocks whose address holds accepts: those of one family. An exception is taken from its own
+// block only, so that it never removes an address that another block allows. A block that is no
+// prefix, which the parser refuses, has no addresses.
 func Union(peers []Peer, holds func(netip.Addr) bool) *netipx.IPSet {
 	var union netipx.IPSetBuilder
 	for _, peer := range peers {

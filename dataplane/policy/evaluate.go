@@ -22,7 +22,7 @@ type Cluster struct {
 	// nor a pod owns is outside of the cluster.
 	Nodes map[netip.Addr]string
 
-	// Ranges are those that are known.
+	// Ranges are those of the nodes whose ranges are known.
 	Ranges Ranges
 }
 
@@ -32,8 +32,8 @@ type Verdict struct {
 	Flow Flow
 
 	// Egress and Ingress hold one decision for each pod that owns the source or
-	// the destination: one, or none for an address outside of all pods. They hold
-	// more where several pods show one address, and then all must allow.
+	// the destination. An address that isn't a pod's has none. Where several pods show one
+	// address there are several, and all must allow.
 	Egress  Decisions
 	Ingress Decisions
 }
@@ -41,7 +41,7 @@ type Verdict struct {
 // Allowed reports whether the flow passes.
 func (v Verdict) Allowed() bool { return v.Egress.Allowed() && v.Ingress.Allowed() }
 
-// Decisions are those of one end of a flow.
+// Decisions are those of all pods at one end of a flow.
 type Decisions []Decision
 
 // Allowed reports whether every decision lets the flow pass.
@@ -54,7 +54,7 @@ func (ds Decisions) Allowed() bool {
 	return true
 }
 
-// Decision is what one pod's policies say of a flow in one direction.
+// Decision is what one pod's policies say about a flow in one direction.
 type Decision struct {
 	Direction Direction
 	Pod       *Pod
@@ -76,15 +76,15 @@ type Decision struct {
 // Reason is why a decision is as it is.
 type Reason uint8
 
-// The reasons, in the order in which they are looked for.
+// The reasons, in the order in which they are checked.
 const (
 	// NotIsolated: no policy isolates the pod in this direction.
 	NotIsolated Reason = iota
 
-	// ToItself: what a pod sends to itself can't be forbidden.
+	// ToItself: no policy can forbid a pod to send to itself.
 	ToItself
 
-	// FromItsNode: what a node sends to its own pods can't be forbidden, or the
+	// FromItsNode: no policy can forbid a node to send to its own pods, or the
 	// kubelet's probes would fail.
 	FromItsNode
 
@@ -107,7 +107,7 @@ type Refusal struct {
 	Rules []Mismatch
 }
 
-// Lookup answers what a verdict asks. The answers must not change while one flow is
+// Lookup answers the questions of a verdict. The answers must not change while one flow is
 // judged.
 type Lookup interface {
 	// Owners returns the pods that own an address: see OwnersOf.
@@ -123,7 +123,7 @@ type Lookup interface {
 	Node(addr netip.Addr) string
 }
 
-// Evaluate judges a flow and says why.
+// Evaluate judges a flow and gives the reasons.
 //
 // Addresses that the API doesn't know, such as IPv6 link-local ones, are treated
 // as outside of the cluster. On a bridge the node closes more: see
@@ -152,7 +152,7 @@ func Judge(in Lookup, flow Flow) Verdict {
 	}
 }
 
-// clusterLookup looks through the whole cluster for every answer.
+// clusterLookup searches the whole cluster for every answer.
 type clusterLookup struct{ *Cluster }
 
 func (c clusterLookup) Owners(addr netip.Addr) Owners { return OwnersOf(addr, c.Pods, c.Ranges) }
@@ -178,7 +178,7 @@ type end struct {
 	// owners are the pods whose policies decide what this end may do.
 	owners []*Pod
 
-	// peer is the pod that the other end's rules see here, nil for none.
+	// peer is the pod that the other end's rules see here. It is nil for none.
 	peer *Pod
 
 	// node is the node that owns the address, empty for none.
@@ -227,7 +227,7 @@ func (d *Decision) question(in Lookup, flow Flow, other end) question {
 	return question{in: in, direction: d.Direction, flow: flow, other: other, destination: d.destination(other)}
 }
 
-// explain says of a denial why no rule matches.
+// explain adds to a denial why no rule matches.
 func (d *Decision) explain(in Lookup, flow Flow, other end) {
 	if d.Reason != Denied {
 		return
@@ -242,8 +242,7 @@ func (d *Decision) explain(in Lookup, flow Flow, other end) {
 	}
 }
 
-// destination is the pod whose ports count, nil for none. A named port is looked
-// up there.
+// destination is the pod whose named ports count, nil for none.
 func (d *Decision) destination(other end) *Pod {
 	if d.Direction == Egress {
 		return other.peer

@@ -16,13 +16,13 @@ func TestEvaluatePeers(t *testing.T) {
 			name:     "one peer with podSelector and namespaceSelector is AND",
 			policies: []string{dbIngress(`{from: [{podSelector: {matchLabels: {role: web}}, namespaceSelector: {matchLabels: {team: blue}}}]}`)},
 			pass:     []string{"blue/web db TCP/80"},
-			drop:     []string{"web db TCP/80", "blue/db db TCP/80", "green/heir db TCP/80"},
+			drop:     []string{"web db TCP/80", "blue/db db TCP/80", "green/new-owner db TCP/80"},
 		},
 		{
 			name:     "separate list items are OR",
 			policies: []string{dbIngress(`{from: [{podSelector: {matchLabels: {role: web}}}, {namespaceSelector: {matchLabels: {team: blue}}}]}`)},
 			pass:     []string{"blue/web db TCP/80", "web db TCP/80", "blue/db db TCP/80"},
-			drop:     []string{"green/heir db TCP/80", "db2 db TCP/80"},
+			drop:     []string{"green/new-owner db TCP/80", "db2 db TCP/80"},
 		},
 		{
 			name:     "podSelector alone means the own namespace",
@@ -39,19 +39,19 @@ func TestEvaluatePeers(t *testing.T) {
 		{
 			name:     "namespaceSelector {} means every namespace",
 			policies: []string{dbIngress(`{from: [{namespaceSelector: {}}]}`)},
-			pass:     []string{"web db TCP/80", "blue/web db TCP/80", "green/heir db TCP/80", "lost/web db TCP/80"},
+			pass:     []string{"web db TCP/80", "blue/web db TCP/80", "green/new-owner db TCP/80", "lost/web db TCP/80"},
 			drop:     []string{"192.0.2.7 db TCP/80"},
 		},
 		{
 			name:     "a namespace whose labels are unknown matches no requirement, negative ones neither",
 			policies: []string{dbIngress(`{from: [{namespaceSelector: {matchExpressions: [{key: team, operator: NotIn, values: [green]}]}}]}`)},
 			pass:     []string{"web db TCP/80", "blue/web db TCP/80"},
-			drop:     []string{"green/heir db TCP/80", "lost/web db TCP/80"},
+			drop:     []string{"green/new-owner db TCP/80", "lost/web db TCP/80"},
 		},
 		{
 			name:     "from absent: no restriction of peers",
 			policies: []string{dbIngress(`{ports: [{port: 80}]}`)},
-			pass:     []string{"web db TCP/80", "192.0.2.7 db TCP/80", "green/heir db TCP/80"},
+			pass:     []string{"web db TCP/80", "192.0.2.7 db TCP/80", "green/new-owner db TCP/80"},
 			drop:     []string{"web db TCP/81", "192.0.2.7 db TCP/81"},
 		},
 		{
@@ -96,7 +96,7 @@ func TestEvaluateIsolation(t *testing.T) {
 		{
 			name:     "rule list empty, type set: isolates and allows nothing",
 			policies: []string{`{podSelector: {}, policyTypes: [Ingress, Egress]}`},
-			pass:     []string{"blue/web green/heir TCP/80", "blue/web 192.0.2.7 TCP/80"},
+			pass:     []string{"blue/web green/new-owner TCP/80", "blue/web 192.0.2.7 TCP/80"},
 			drop:     []string{"web db TCP/80", "blue/web db TCP/80", "192.0.2.7 db ICMP", "db 192.0.2.7 ICMP", "db blue/web TCP/80"},
 		},
 		{
@@ -110,7 +110,7 @@ func TestEvaluateIsolation(t *testing.T) {
 			pass:     []string{"192.0.2.7 db TCP/81"},
 		},
 		{
-			name:     "a selector nobody matches still isolates",
+			name:     "a selector that matches no pod still isolates",
 			policies: []string{dbIngress(`{from: [{podSelector: {matchLabels: {role: ghost}}}]}`)},
 			drop:     []string{"web db TCP/80", "192.0.2.7 db TCP/80"},
 		},
@@ -188,8 +188,8 @@ func TestEvaluatePorts(t *testing.T) {
 			drop:     []string{"web 192.0.2.7 TCP/8080", "web db2 UDP/53", "web 10.9.9.9 UDP/53"},
 		},
 		{
-			name:     "a name nobody serves isolates",
-			policies: []string{dbIngress(`{ports: [{port: nobody}]}`), webEgress(`{ports: [{port: nobody}]}`)},
+			name:     "a name that no pod serves isolates",
+			policies: []string{dbIngress(`{ports: [{port: unserved}]}`), webEgress(`{ports: [{port: unserved}]}`)},
 			drop:     []string{"192.0.2.7 db TCP/80", "192.0.2.7 db TCP/0", "web blue/db TCP/8080"},
 		},
 		{
@@ -253,8 +253,8 @@ func TestEvaluateOwnersOfAddresses(t *testing.T) {
 		{
 			name:     "the next owner of an ended pod's address inherits nothing",
 			policies: []string{`{podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{from: [{podSelector: {}}]}]}`},
-			pass:     []string{"blue/web green/heir TCP/80", "green/heir blue/web TCP/80"},
-			drop:     []string{"green/heir db TCP/80"},
+			pass:     []string{"blue/web green/new-owner TCP/80", "green/new-owner blue/web TCP/80"},
+			drop:     []string{"green/new-owner db TCP/80"},
 		},
 		{
 			name:     "a Terminating pod stays enforced and stays a peer",
@@ -314,7 +314,7 @@ func TestEvaluateSharedAddresses(t *testing.T) {
 	require.True(t, passes(c, "192.0.2.7 10.0.7.7 TCP/80"), "of two live pods both must allow")
 	require.False(t, passes(c, "192.0.2.7 10.0.7.7 TCP/81"))
 	require.False(t, passes(c, "192.0.2.7 10.0.7.7 TCP/82"))
-	require.False(t, passes(c, "10.0.7.7 10.0.8.8 TCP/80"), "and their address is nobody's")
+	require.False(t, passes(c, "10.0.7.7 10.0.8.8 TCP/80"), "and their address is no pod's")
 }
 
 // Of pods that show one address, selectors see the one that has it from its own node's
@@ -351,7 +351,7 @@ func TestOwnersOfASharedAddress(t *testing.T) {
 		"inside, though a node shows it":       {[]*policy.Pod{pod("a", "one", false), host("two", false)}, "a"},
 		"a node's, and it is going":            {[]*policy.Pod{pod("a", "two", false), host("none", leaving)}, "a"},
 		"a node's alone":                       {[]*policy.Pod{host("none", false)}, ""},
-		"nobody, as the pod shows another one": {[]*policy.Pod{{Name: "a", Node: "one", Subject: true}}, ""},
+		"no pod, since it shows another one":   {[]*policy.Pod{{Name: "a", Node: "one", Subject: true}}, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
 			owners := policy.OwnersOf(addr, row.pods, ranges)
@@ -400,7 +400,7 @@ func TestVerdictText(t *testing.T) {
 	c := newCluster(t,
 		dbIngress(`{from: [{podSelector: {matchLabels: {role: ghost}}}, {namespaceSelector: {matchLabels: {team: blue}}},
 			{ipBlock: {cidr: 192.0.2.0/24}}, {ipBlock: {cidr: 10.0.0.0/29, except: [10.0.0.3/32]}}, {ipBlock: {cidr: nonsense}}]},
-			{ports: [{port: 443}, {port: 100, endPort: 200}, {protocol: UDP}, {port: http}, {port: nobody}]}`),
+			{ports: [{port: 443}, {port: 100, endPort: 200}, {protocol: UDP}, {port: http}, {port: unserved}]}`),
 		`{podSelector: {}, policyTypes: [Ingress]}`)
 	c.Pods[0].Node = "here"
 	c.Nodes = map[netip.Addr]string{netip.MustParseAddr("192.168.0.1"): "here"}
@@ -409,14 +409,14 @@ func TestVerdictText(t *testing.T) {
 Egress of pod default/web: allowed, no policy isolates it
 Ingress of pod default/db: denied, no rule of the policies that isolate it matches
   default/policy-0, spec.ingress[0]: the labels of the pod of 10.0.0.3 don't match (role=ghost); the namespace of 10.0.0.3 doesn't match (team=blue); 10.0.0.3 is not in 192.0.2.0/24; 10.0.0.3 is excepted from 10.0.0.0/29
-  default/policy-0, spec.ingress[1]: the port is not 443; the port is not in 100 to 200; the protocol is not UDP; the port named "http" of 10.0.0.1 is another one; 10.0.0.1 serves no port named "nobody" over TCP
+  default/policy-0, spec.ingress[1]: the port is not 443; the port is not in 100 to 200; the protocol is not UDP; the port named "http" of 10.0.0.1 is another one; 10.0.0.1 serves no port named "unserved" over TCP
   default/policy-0 can't be read in part: spec.ingress[0].from[4]: ipBlock.cidr: netip.ParsePrefix("nonsense"): no '/'
   default/policy-1 has no ingress rules`, text("web db TCP/81"))
 	require.Contains(t, text("192.0.2.8 db ICMP"), `allowed: 192.0.2.8 -> 10.0.0.1 ICMP
 Ingress of pod default/db: allowed by default/policy-0, spec.ingress[0]`)
 	require.Contains(t, text("203.0.113.1 db TCP/81"), "203.0.113.1 is not the address of one pod")
 	require.Contains(t, text("blue/web db2 TCP/81"), "allowed by default/policy-0")
-	require.Contains(t, text("green/heir db TCP/81"), "the pod of 10.0.0.9 is not in namespace default")
+	require.Contains(t, text("green/new-owner db TCP/81"), "the pod of 10.0.0.9 is not in namespace default")
 	require.Contains(t, text("db db TCP/81"), "allowed, a pod can always reach itself")
 	require.Contains(t, text("192.168.0.1 db TCP/81"), "allowed, a node can always reach its own pods")
 }

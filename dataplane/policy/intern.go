@@ -9,19 +9,18 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// Interner lets values that are equal share their memory: of 100,000 pods the most
-// have the labels, the ports, the node and the namespace of many others. It
-// remembers what it saw lately and forgets the rest, so that it keeps nothing alive
-// for long. It is safe for concurrent use.
+// Interner lets equal values share their memory: of 100,000 pods, most have the same labels,
+// ports, node and namespace as many more. It remembers recent values and forgets the rest, so
+// that it keeps nothing alive for long. It is safe for concurrent use.
 type Interner struct {
 	mu        sync.Mutex
-	texts     shelf[string]
-	sets      shelf[labels.Set]
-	ports     shelf[[]NamedPort]
-	selectors shelf[labels.Selector]
+	texts     cache[string]
+	sets      cache[labels.Set]
+	ports     cache[[]NamedPort]
+	selectors cache[labels.Selector]
 }
 
-// NewInterner returns one that remembers nothing yet.
+// NewInterner returns an Interner that remembers nothing yet.
 func NewInterner() *Interner { return &Interner{} }
 
 // Pod makes a pod share what it can. The pod must not be in use yet; it is
@@ -118,33 +117,32 @@ func hashPorts(ports []NamedPort) uint64 {
 	return sum
 }
 
-// shelfSize is how many values a generation of a shelf holds: more than most
+// generation is how many values a generation of a cache holds: more than most
 // clusters have, in a few megabytes.
-const shelfSize = 1 << 14
+const generation = 1 << 14
 
-// shelf remembers between one and two generations of values by their hash. The zero
+// cache remembers between one and two generations of values by their hash. The zero
 // value is empty.
-type shelf[V any] struct {
+type cache[V any] struct {
 	young, old map[uint64]V
 }
 
-// share returns a value that is equal and that others may have too. The first of its
-// kind is kept as keep returns it, or as it is. Of two values with one hash the later
-// counts.
-func (s *shelf[V]) share(hash uint64, value V, equal func(a, b V) bool, keep func(V) V) V {
-	if known, ok := s.young[hash]; ok && equal(known, value) {
+// share returns an equal value that earlier callers may have got too. A new value is stored as
+// keep returns it, or as it is if keep is nil. Of two values with one hash, the newer one stays.
+func (c *cache[V]) share(hash uint64, value V, equal func(a, b V) bool, keep func(V) V) V {
+	if known, ok := c.young[hash]; ok && equal(known, value) {
 		return known
 	}
-	known, ok := s.old[hash]
+	known, ok := c.old[hash]
 	switch {
 	case ok && equal(known, value):
 		value = known
 	case keep != nil:
 		value = keep(value)
 	}
-	if s.young == nil || len(s.young) >= shelfSize {
-		s.young, s.old = map[uint64]V{}, s.young
+	if c.young == nil || len(c.young) >= generation {
+		c.young, c.old = map[uint64]V{}, c.young
 	}
-	s.young[hash] = value
+	c.young[hash] = value
 	return value
 }

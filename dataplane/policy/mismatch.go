@@ -24,7 +24,7 @@ const (
 	peerMatches PeerMismatch = iota
 
 	// NoPod: the peer selects pods, and the address is no pod's, or that of a
-	// hostNetwork pod, or several live pods show it.
+	// hostNetwork pod, or several running pods show it.
 	NoPod
 	// OtherNamespace: the peer doesn't select the pod's namespace.
 	OtherNamespace

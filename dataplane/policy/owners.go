@@ -6,8 +6,8 @@ import (
 )
 
 // Ranges are the ranges from which the pods of each node get their addresses
-// (spec.podCIDRs of its Node), by the node's name. A node that isn't in it is one whose
-// ranges aren't known.
+// (spec.podCIDRs of its Node), by the node's name. The ranges of a node that isn't in it
+// aren't known.
 type Ranges map[string][]netip.Prefix
 
 // Holds reports whether an address is known to be one of the node's.
@@ -15,15 +15,14 @@ func (r Ranges) Holds(node string, addr netip.Addr) bool {
 	return slices.ContainsFunc(r[node], func(prefix netip.Prefix) bool { return prefix.Contains(addr) })
 }
 
-// Owners are the pods that show an address. The zero value is nobody.
+// Owners are the pods that show an address. The zero value is no pod.
 type Owners struct {
-	// All are those whose policies hold for the address: every pod that shows it. So the
-	// isolation of a pod ends neither by the status of another pod nor while the pod is
-	// Terminating.
+	// All are the pods whose policies hold for the address: every pod that shows it. So
+	// neither the status of another pod nor its own deletion ends a pod's isolation.
 	All []*Pod
 
-	// Peer is the pod that selectors see at the address. Nil where it is unknown which
-	// pod that is: then the address is no pod's to them, and allows nothing.
+	// Peer is the pod that selectors see at the address. It is nil where it is unknown which
+	// pod that is. Then selectors see no pod there, and allow nothing.
 	Peer *Pod
 }
 
@@ -33,12 +32,12 @@ type Owners struct {
 // Then a pod that stays comes before one that is Terminating: the network hands an address
 // out again once the old pod's network is gone.
 //
-// An address that hostNetwork pods show is their node's, and these pods take part as others
-// do. No selector sees a node, so where one of them is left the address has no peer. The
-// policies of other pods that show it hold all the same: a status doesn't end isolation.
+// An address that hostNetwork pods show is their node's, and these pods take part in that
+// choice. No selector sees a node, so where one of them is chosen the address has no peer. The
+// policies of other pods that show the address still hold: a status doesn't end isolation.
 //
-// More than one is left where a status is out of date, such as after a restart of the
-// node.
+// Several pods are left where a status is out of date, such as after a restart of the
+// node. Then the address has no peer.
 func OwnersOf(addr netip.Addr, pods []*Pod, ranges Ranges) Owners {
 	var owners Owners
 	var candidates []*Pod
@@ -59,7 +58,7 @@ func OwnersOf(addr netip.Addr, pods []*Pod, ranges Ranges) Owners {
 	return owners
 }
 
-// preferred returns those that are accepted, or all where none is.
+// preferred returns the pods that accept accepts, or all where it accepts none.
 func preferred(pods []*Pod, accept func(*Pod) bool) []*Pod {
 	if len(pods) < 2 {
 		return pods

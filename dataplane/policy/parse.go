@@ -100,10 +100,10 @@ func ParseNetworkPolicy(np *networkingv1.NetworkPolicy) *Policy {
 
 // maxPodPeers bounds the different pod selectors of one policy. Each becomes a set
 // in the kernel, which has room for some 65,000 in all (ip_set_max in
-// net/netfilter/ipset/ip_set_core.c): no policy may take it from the others.
+// net/netfilter/ipset/ip_set_core.c): no single policy may use it up.
 const maxPodPeers = 5000
 
-// reader reads the parts of one policy and notes what it can't read.
+// reader reads the parts of one policy and notes the unreadable ones.
 type reader struct {
 	policy     *Policy
 	podPeers   map[string]struct{} // keys
@@ -130,7 +130,7 @@ func (r *reader) subject(s *metav1.LabelSelector) labels.Selector {
 }
 
 // readSelector reads a peer's selector. Of several errors it returns the same one
-// every time: it is reported, and a report that changes is written again.
+// every time: an error is reported, and each change of a report costs a write.
 func readSelector(s *metav1.LabelSelector) (labels.Selector, error) {
 	selector, err := metav1.LabelSelectorAsSelector(s)
 	if err == nil {
@@ -156,8 +156,8 @@ func splitRequirements(s *metav1.LabelSelector) []metav1.LabelSelector {
 	return parts
 }
 
-// isolates reads policyTypes. The API server defaults the field when an object is
-// written; for an object that has none all the same the default is the same.
+// isolates reads policyTypes. The API server sets a default when an object is written. An
+// object without the field gets the same default here.
 func (r *reader) isolates(spec *networkingv1.NetworkPolicySpec) (isolates [Directions]bool) {
 	if len(spec.PolicyTypes) == 0 {
 		return [Directions]bool{Ingress: true, Egress: len(spec.Egress) > 0}

@@ -1,11 +1,3 @@
-// Package policy is the model of what NetworkPolicy means.
-//
-// It turns API objects into values that hold only what decides a packet's fate
-// (ParsePod, ParseNetworkPolicy), says which policies isolate a pod, and judges
-// a flow (Evaluate). The rest of the dataplane has to agree with it.
-//
-// The package is pure: no client, no clock, no logger. Its values are immutable
-// once made and may be shared.
 package policy
 
 import (
@@ -49,24 +41,24 @@ const (
 	SCTP   Protocol = 132
 )
 
-// Pod is what enforcement needs to know of a pod.
+// Pod is a pod as far as enforcement depends on it.
 type Pod struct {
 	Namespace string
 	Name      string
 	Node      string // empty until the pod is scheduled
 
-	// UID is that by which the container runtime knows the pod. ParsePod leaves it
-	// empty: only the pod's own node asks.
+	// UID is the one by which the container runtime knows the pod. ParsePod leaves it
+	// empty: only the pod's own node needs it.
 	UID types.UID
 
 	Labels labels.Set
 
-	// Addrs are the pod's own addresses. A hostNetwork pod and one that has
+	// Addrs are the pod's own addresses. A hostNetwork pod and a pod that has
 	// ended own none, so they are neither selected nor peers.
 	Addrs []netip.Addr
 
-	// NodeAddrs are the addresses that a hostNetwork pod shows while it runs: those of its
-	// node. Other pods have none. See OwnersOf.
+	// NodeAddrs are the addresses of its node, which a hostNetwork pod shows while it runs.
+	// Other pods have none. See OwnersOf.
 	NodeAddrs []netip.Addr
 
 	// Unusable names the addresses of the pod's status that no pod can have, each
@@ -94,7 +86,7 @@ func (p *Pod) Key() types.NamespacedName {
 	return types.NamespacedName{Namespace: p.Namespace, Name: p.Name}
 }
 
-// Equal reports whether nothing that enforcement needs to know differs.
+// Equal reports whether enforcement treats both pods the same.
 func (p *Pod) Equal(other *Pod) bool {
 	return p.Key() == other.Key() && p.Node == other.Node && p.UID == other.UID &&
 		p.Subject == other.Subject && p.Terminating == other.Terminating && p.RawSockets == other.RawSockets &&
@@ -145,10 +137,10 @@ type Policy struct {
 	// Rules are the allowing rules of each direction, in the order of the object.
 	Rules [Directions][]Rule
 
-	// Unreadable lists what could not be understood. Each such part is read in
+	// Unreadable lists the parts that could not be understood. Each such part is read in
 	// the way that closes most: an unreadable peer or port matches nothing, an
 	// unreadable requirement of the policy's own selector excludes no pod. Of many
-	// parts the first texts are kept and the number of the others.
+	// parts, the first texts are kept, and the number of all further parts.
 	Unreadable []error
 }
 
@@ -164,8 +156,8 @@ func (p *Policy) Selects(pod *Pod) bool {
 
 // Rule allows the traffic that one of its peers and one of its ports match.
 type Rule struct {
-	// AnyPeer means that the rule doesn't restrict peers. It is a field of its
-	// own since no readable peer must never become any peer.
+	// AnyPeer means that the rule doesn't restrict peers. It is a field of its own: a rule
+	// without a readable peer must not match every peer.
 	AnyPeer bool
 	Peers   []Peer
 
@@ -199,7 +191,7 @@ func EveryPod() PodPeer {
 	return PodPeer{Namespaces: labels.Everything(), Pods: labels.Everything()}
 }
 
-// Key is equal for two peers exactly if they are written alike: it names the
+// Key is equal for two peers exactly if they are written alike. It names the
 // set that the peer's members live in.
 func (p *PodPeer) Key() string {
 	if p.Namespace != "" {

@@ -6,8 +6,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 )
 
-// The capability that lets a program send packets with headers of its own, by two names: the
-// API's, and one that stands for all capabilities.
+// Two names of the capability that lets a program send packets with headers of its own: the API's
+// name, and the one that stands for all capabilities.
 const (
 	netRaw          = corev1.Capability("NET_RAW")
 	allCapabilities = corev1.Capability("ALL")
@@ -35,8 +35,8 @@ func rawSockets(pod *corev1.Pod) bool {
 	return false
 }
 
-// holdsNetRaw goes by what the runtime does: it drops, and then adds. A privileged container
-// has everything.
+// holdsNetRaw does as the runtime: it drops capabilities first, and then adds some. A privileged
+// container has all.
 func holdsNetRaw(context *corev1.SecurityContext) bool {
 	switch {
 	case context == nil:

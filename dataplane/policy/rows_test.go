@@ -14,8 +14,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// pods are the cluster of the tests below. Namespace lost has labels that nobody
-// has seen yet.
+// pods are the cluster of the tests below. The labels of namespace lost aren't known yet.
 const pods = `
 - {metadata: {namespace: default, name: db, labels: {role: db}}, status: {podIPs: [{ip: 10.0.0.1}, {ip: "fd00::1"}]},
    spec: {containers: [{ports: [{name: http, containerPort: 8080}, {name: dns, containerPort: 53, protocol: UDP}]}]}}
@@ -29,7 +28,7 @@ const pods = `
 - {metadata: {namespace: blue, name: web, labels: {role: web}}, status: {podIPs: [{ip: 10.0.1.1}]}}
 - {metadata: {namespace: blue, name: db, labels: {role: db}}, status: {podIPs: [{ip: 10.0.1.2}]},
    spec: {containers: [{ports: [{name: http, containerPort: 8080}]}]}}
-- {metadata: {namespace: green, name: heir}, status: {podIPs: [{ip: 10.0.0.9}]}}
+- {metadata: {namespace: green, name: new-owner}, status: {podIPs: [{ip: 10.0.0.9}]}}
 - {metadata: {namespace: lost, name: web, labels: {role: web}}, status: {podIPs: [{ip: 10.0.2.1}]},
    spec: {containers: [{ports: [{name: http, containerPort: 8080}]}]}}
 `

@@ -9,19 +9,19 @@ import (
 )
 
 // Bounds of the errors that a policy keeps. Every agent of the cluster keeps them, and one
-// policy has room for 85,000 selectors that can't be read.
+// policy has room for 85,000 unreadable selectors.
 const (
 	maxUnreadable      = 8
-	maxUnreadableBytes = 256 // of each text; a report has room for as many
+	maxUnreadableBytes = 256 // of each text, as a report has room for
 
-	// readUpTo is after how many parts that can't be read the rest of a policy isn't read
-	// any more: to find that 85,000 selectors are wrong takes a second of each agent.
+	// readUpTo is the number of unreadable parts after which the rest of a policy isn't read:
+	// to find that 85,000 selectors are wrong takes a second of each agent.
 	readUpTo = 1000
 )
 
 var errGaveUp = errors.New("not read, since so much before it can't be read")
 
-// gaveUp reports whether the rest of the policy isn't read. It allows nothing then.
+// gaveUp reports whether the rest of the policy isn't read. Then the rest allows nothing.
 func (r *reader) gaveUp() bool { return r.unreadable >= readUpTo }
 
 func (r *reader) port(np *networkingv1.NetworkPolicyPort) (Port, error) {
@@ -31,8 +31,8 @@ func (r *reader) port(np *networkingv1.NetworkPolicyPort) (Port, error) {
 	return parsePort(np)
 }
 
-// note keeps the text of one part that can't be read, and of the parts beyond
-// maxUnreadable their number.
+// note keeps the text of an unreadable part. Of the parts beyond maxUnreadable it keeps the
+// number.
 func (r *reader) note(field string, err error) {
 	r.unreadable++
 	kept := &r.policy.Unreadable
@@ -46,7 +46,7 @@ func (r *reader) note(field string, err error) {
 	}
 }
 
-// moreUnreadable is how many parts can't be read whose texts aren't kept.
+// moreUnreadable is the number of unreadable parts whose texts aren't kept.
 type moreUnreadable int
 
 // Error implements error.

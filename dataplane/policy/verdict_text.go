@@ -5,8 +5,8 @@ import (
 	"strings"
 )
 
-// String explains the verdict to people: what was decided, by whom, and for a
-// denial what kept each rule of each isolating policy from matching.
+// String explains the verdict to people: what was decided, which policy decided, and for a
+// denial why each rule of each isolating policy didn't match.
 func (v Verdict) String() string {
 	var s strings.Builder
 	fate := "denied"

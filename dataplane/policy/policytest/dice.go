@@ -2,13 +2,13 @@
 // that compare two judges of the same flows.
 //
 // What it makes is small and crowded: few labels, ports and address blocks, so
-// that things meet, and now and then a part that nobody can read.
+// that things meet, and now and then an unreadable part.
 package policytest
 
 import "math/rand/v2"
 
 // Dice turns bytes into choices, so that a fuzzer can steer what is generated.
-// When the bytes are used up every choice is the first option, which is the
+// When the bytes are used up, every choice is the first option, which is the
 // simplest one.
 type Dice struct {
 	data []byte

@@ -19,9 +19,9 @@ type End struct {
 	Pod  bool   // false, with a node: the node itself
 }
 
-// Ends returns every address that can tell something: those of the pods and of
-// the nodes, those that ended pods had, and around each edge of each block and exception the address inside
-// and the one outside. No address comes twice.
+// Ends returns every address of which a test can learn something: those of the pods and of
+// the nodes, those that ended pods had, and the address on both sides of each edge of each block
+// and exception. No address comes twice.
 func (o *Objects) Ends() []End {
 	var ends []End
 	seen := map[netip.Addr]bool{}
@@ -107,7 +107,7 @@ type Service struct {
 	Type     uint8
 }
 
-// Services returns what can tell something between addresses of one family:
+// Services returns what a test can learn from between addresses of one family:
 // every protocol with the ports at and around each edge of each range of ports,
 // the ports that pods serve, and protocols without ports.
 func (o *Objects) Services() []Service {

@@ -104,8 +104,8 @@ func (d *Dice) pod(i int) corev1.Pod {
 	return pod
 }
 
-// podAddresses returns 10.244.NODE.N and fd00:NODE::N, with an N that spreads the
-// pods over several leaves of the compiled tree and puts two of them on one.
+// podAddresses returns 10.244.NODE.N and fd00:NODE::N. N spreads the pods over several dispatch
+// chains, and puts two of them into one.
 func podAddresses(node, i int) []string {
 	number := 1 + i*7
 	return []string{fmt.Sprintf("10.244.%d.%d", node, number), fmt.Sprintf("fd00:%d::%x", node, number)}

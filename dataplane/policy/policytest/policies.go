@@ -9,8 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// unreadableOneIn is how rare a part is that no program can read, among the
-// places where there can be one.
+// unreadableOneIn is how rare an unreadable part is, among the places where there can be one.
 const unreadableOneIn = 40
 
 func (d *Dice) unreadable() bool { return !d.stored && d.oneIn(unreadableOneIn) }
@@ -108,8 +107,8 @@ func (d *Dice) peer() networkingv1.NetworkPolicyPeer {
 	return networkingv1.NetworkPolicyPeer{IPBlock: block}
 }
 
-// cidr picks among blocks that overlap, that pods, nodes and others live in, and
-// that aren't written canonically.
+// cidr picks among blocks that overlap, that hold addresses of pods, of nodes and of external
+// hosts, and that aren't written canonically.
 func (d *Dice) cidr() string {
 	if d.unreadable() {
 		return pick(d, "nonsense", "::ffff:0.0.0.0/64")
