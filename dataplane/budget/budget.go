@@ -1,15 +1,3 @@
-// Package budget counts what policies become in the kernel of a node before anything of
-// it is built, and says which policies are too expensive.
-//
-// A policy of a few kilobytes can become a million prefixes or rules: an exception takes
-// a block apart, each peer is combined with each group of ports, and each selector with
-// each name of a port. Every such product is computed here from the numbers of its
-// factors. The counts are upper bounds of what compile makes: a policy that is within
-// its budget never costs more.
-//
-// What is over budget is closed, and never at another namespace's expense: see Decide.
-//
-// The package is pure. Its values, but for a Ledger, may be shared.
 package budget
 
 import (
@@ -18,28 +6,28 @@ import (
 	"strings"
 )
 
-// Resource is something that a policy takes of a node.
+// Resource is something of a node that policies use.
 type Resource uint8
 
 // The resources. Their values index Amounts.
 const (
-	// Prefixes are the ranges of addresses that ipBlocks leave without their
-	// exceptions. Each is an element of a set.
+	// Prefixes are the ranges of addresses of ipBlocks without their exceptions. Each is an
+	// element of a set.
 	Prefixes Resource = iota
 
-	// Rules of one policy, and of all policies of one pod, are those that a packet of
-	// one direction is compared with one after the other. Rules of a namespace or a node
-	// are all that there are in the kernel, in both families.
+	// Rules of one policy, and of all policies of one pod, are those with which the kernel
+	// compares a packet of one direction, one after the other. Rules of a namespace or a
+	// node are all in the kernel, of both families.
 	Rules
 
-	// Sets are ipsets, in both families: one for each selector, for each combination of
+	// Sets are ipsets, of both families: one for each selector, for each combination of
 	// a selector with the name of an egress port, and for the blocks of each rule.
 	Sets
 
 	// Elements are the pods' addresses that the sets hold together.
 	Elements
 
-	// Resources is their number.
+	// Resources is the number of resources.
 	Resources
 )
 
@@ -67,7 +55,7 @@ func (a Amounts) plus(other Amounts) Amounts {
 	return a
 }
 
-// share is the largest part of any limit that the amounts are.
+// share returns the largest quotient of an amount and its limit.
 func (a Amounts) share(limits Amounts) float64 {
 	largest := 0.0
 	for r := range a {
@@ -77,7 +65,7 @@ func (a Amounts) share(limits Amounts) float64 {
 }
 
 // ParseAmounts reads "prefixes=1,rules=2,sets=3,elements=4". Resources that the text
-// leaves out keep their amount of base. An amount is from 1 to that of most.
+// leaves out keep the amount of base. An amount is at least 1, and at most that of most.
 func ParseAmounts(text string, base, most Amounts) (Amounts, error) {
 	if text == "" {
 		return base, nil
@@ -106,7 +94,7 @@ func resourceOf(name string) (Resource, error) {
 	return 0, fmt.Errorf("%q: want one of %s", name, strings.Join(resourceNames[:], ", "))
 }
 
-// Scope is what a limit holds for.
+// Scope says for which policies together a limit holds.
 type Scope uint8
 
 // The scopes.
@@ -136,10 +124,10 @@ type Limits struct {
 func Defaults() Limits {
 	return Limits{
 		// 10,000 CIDRs, 2,000 exceptions, 1,000 selectors, or 50 with 20 port names each. The
-		// kernel looks through all sets for each one that is made, and for each one that a
+		// kernel searches all sets for each set that is made, and for each set that a
 		// restore names (find_free_id and find_set_and_id in
-		// net/netfilter/ipset/ip_set_core.c). So 5,000 in place of 5,000 others take some
-		// four times as long as 2,500, while other namespaces' changes wait.
+		// net/netfilter/ipset/ip_set_core.c). So to replace 5,000 sets takes some four times
+		// as long as 2,500, while other namespaces' changes wait.
 		Policy:    Amounts{Prefixes: 100_000, Rules: 2_000, Sets: 2_500, Elements: 500_000},
 		Namespace: Amounts{Prefixes: 150_000, Rules: 30_000, Sets: 3_000, Elements: 600_000},
 		// The kernel has room for 65,535 sets of all programs (ip_set_max in
@@ -148,8 +136,8 @@ func Defaults() Limits {
 	}
 }
 
-// Ceilings returns the largest limits. They hold in whatever mode: beyond them the agent
-// itself may be killed for its memory, and with it the enforcement of all policies.
+// Ceilings returns the largest limits. They hold in every mode: beyond them the kernel may kill
+// the agent for its memory, and no change of any policy is enforced.
 func Ceilings() Limits {
 	return Limits{
 		Policy:    Amounts{Prefixes: 400_000, Rules: 20_000, Sets: 40_000, Elements: 1_000_000},
@@ -164,8 +152,8 @@ type Excess struct {
 	Resource Resource
 	Scope    Scope
 
-	// Number is how many of the resource there would be at least, Limit how many there
-	// may be.
+	// Number is a lower bound of the amount that there would be, Limit the amount that is
+	// allowed.
 	Number, Limit int
 }
 

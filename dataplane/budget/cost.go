@@ -15,15 +15,15 @@ type Pods interface {
 	Count(selected *policy.PodPeer, most int) (addresses, ports int)
 }
 
-// families is their number: Moat makes the sets and rules of both.
+// families is the number of IP families: Moat makes sets and rules of both.
 var families = len(ruleset.Families())
 
-// dedupeMost is the most selectors of a policy that share sets with other policies in
-// the counts of a namespace and the node. Those of a policy with more are counted in
-// full, so that a Ledger keeps no long lists.
+// dedupeMost bounds the selectors that a Ledger remembers of a policy. In the counts of a
+// namespace and the node, selectors share their sets with equal ones of other policies. Those of
+// a policy with more selectors are counted in full.
 const dedupeMost = 256
 
-// cost is what one policy becomes, without regard to others.
+// cost is what one policy becomes, as if there were no other.
 type cost struct {
 	prefixes int
 	rules    [policy.Directions]int // in the chain of each pod that the policy isolates
@@ -46,8 +46,8 @@ type selector struct {
 	ports     int
 }
 
-// elements are those of all sets that follow the selector. A pod is in no more sets of
-// named ports than it has such ports.
+// elements is the number of elements of all sets that follow the selector. A pod is in at most as
+// many sets of named ports as it has such ports.
 func (s *selector) elements() int {
 	return s.plain*s.addresses + min(s.names*s.addresses, s.ports)
 }
@@ -131,7 +131,7 @@ func (c *cost) addPeers(r *policy.Rule, all *selectors, plain, names int) int {
 	return alternatives + blocks
 }
 
-// selectors are those of one policy, each once.
+// selectors are the selectors of one policy, each once.
 type selectors struct {
 	list []selector
 	at   map[string]int // by key
@@ -149,8 +149,8 @@ func (ss *selectors) follow(pods *policy.PodPeer, plain, names int) {
 	ss.list[at].names += names
 }
 
-// portGroups returns into how many groups the ports of a rule fall at most that one
-// match each can hold; named ports of egress are none of them. Ranges that touch are one.
+// portGroups returns the most groups of ports that a rule makes, where a group fits into one
+// match. Named ports of egress aren't among them. Ranges that touch are one.
 func portGroups(d policy.Direction, r *policy.Rule) int {
 	if r.AnyPort {
 		return 1
@@ -172,8 +172,8 @@ func portGroups(d policy.Direction, r *policy.Rule) int {
 	return groups
 }
 
-// groupsOf returns how many groups ranges of so many slots make at most: in each but the
-// last a slot may be left, since a range that needs two doesn't fit in.
+// groupsOf returns the most groups that ranges of so many slots make. In each group but the last,
+// one slot may stay free, where the next range needs two.
 func groupsOf(slots int) int {
 	if slots <= ruleset.MaxPortSlots {
 		return min(slots, 1)
@@ -182,7 +182,7 @@ func groupsOf(slots int) int {
 	return (slots + most - 1) / most
 }
 
-// slotsOf returns how many slots ranges take once those that overlap or touch are joined.
+// slotsOf returns how many slots ranges take after those that overlap or touch are joined.
 func slotsOf(ranges []ruleset.PortRange) int {
 	slices.SortFunc(ranges, func(a, b ruleset.PortRange) int { return cmp.Compare(a.First, b.First) })
 	slots := 0

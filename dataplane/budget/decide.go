@@ -10,20 +10,20 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// Ledger remembers what policies cost, so that each is counted once. How many pods its
-// selectors match is counted then, too: a policy that grows with the cluster closes no
-// pod. It must not be used by several goroutines at once.
+// Ledger remembers what policies cost, so that each is counted once. The pods that its selectors
+// match are counted at that time too: a policy that later grows with the cluster closes no pod. A
+// Ledger must not be used by several goroutines at once.
 type Ledger struct {
 	// Standing reports whether a policy was in force on the node before the ledger was
-	// made. No limit of elements but the ceiling closes such a policy: it may have grown
-	// since it came. Nil: none was.
+	// made. Of the limits of elements, only the ceiling closes such a policy: it may have
+	// grown since it came. Where Standing is nil, no policy was in force.
 	Standing func(*policy.Policy) bool
 
 	costs map[*policy.Policy]*cost
 }
 
-// limitsOf returns the limits as they hold for a policy. Ceiling are those beyond which it
-// is closed whatever was before.
+// limitsOf returns the limits that hold for a policy. Beyond ceiling, a policy is closed even if
+// it was in force before.
 func (l *Ledger) limitsOf(p *policy.Policy, limits, ceiling Amounts) Amounts {
 	if l.Standing != nil && l.Standing(p) {
 		limits[Elements] = max(limits[Elements], ceiling[Elements])
@@ -37,10 +37,11 @@ func NewLedger() *Ledger { return &Ledger{costs: map[*policy.Policy]*cost{}} }
 // Decision says what is closed.
 type Decision struct {
 	// Closed are the policies that are over a budget, with the first limit that each
-	// exceeds. Their pods have to be closed in the directions in which they isolate them.
+	// exceeds. The caller has to close their pods, in the directions in which they isolate
+	// them.
 	Closed map[*policy.Policy]*Excess
 
-	// Used is what all other policies of the node take together, at most.
+	// Used is an upper bound of what all other policies of the node take together.
 	Used Amounts
 }
 
@@ -213,14 +214,14 @@ func (d *decider) together() Amounts {
 	return node.used
 }
 
-// alone is what a policy takes that shares no set with another one.
+// alone is what a policy takes if it shares no set with another one.
 func (d *decider) alone(p *policy.Policy) Amounts {
 	c := d.ledger.costs[p]
 	return Amounts{Prefixes: c.prefixes, Rules: d.rules[p], Sets: c.sets, Elements: c.elements}
 }
 
-// fits reports whether everything is within the budgets even if nothing is shared. It
-// is so on nearly all nodes, and saves the look at each selector.
+// fits reports whether everything is within the budgets even if nothing is shared. On nearly all
+// nodes it is, which saves a comparison of each selector.
 func (d *decider) fits(all Amounts, takes map[string]Amounts) bool {
 	_, over := exceeded(all, d.limits.Node)
 	for _, amounts := range takes {

@@ -38,8 +38,8 @@ func (t *tally) add(c *cost, used Amounts) {
 	}
 }
 
-// join returns the sets of both. Which names they follow isn't kept, so that equal ones
-// count twice. Of two counts of pods the larger holds: they may be of different times.
+// join returns the sets of both. It doesn't know which names they follow, so equal sets count
+// twice. Of two counts of pods it takes the larger: they may be of different times.
 func join(a, b selector) selector {
 	return selector{
 		key: b.key, pods: b.pods,

@@ -26,8 +26,8 @@ type TranslatedMatch struct{}
 // OpenMatch matches packets of connections that were let through before, without the
 // errors that belong to them.
 type OpenMatch struct {
-	// NotOf leaves out connections that were opened from or to one of these addresses, in
-	// both directions. The zero value leaves out none.
+	// NotOf excludes connections that were opened from or to one of these addresses, in
+	// both directions. The zero value excludes none.
 	NotOf netip.Prefix
 }
 
@@ -35,8 +35,8 @@ type OpenMatch struct {
 // and those that the node sends to itself.
 type GroupFrameMatch struct{}
 
-// RelatedMatch matches what belongs to a connection and is not of it: ICMP errors about it,
-// and connections that a helper of the kernel expects.
+// RelatedMatch matches packets that belong to a connection without being part of it: ICMP errors
+// about it, and connections that a helper of the kernel expects.
 type RelatedMatch struct{}
 
 // BridgePortMatch matches packets that came by a port of a bridge.

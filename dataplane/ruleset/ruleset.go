@@ -1,9 +1,3 @@
-// Package ruleset is packet filtering as plain data: chains of rules, and the
-// address sets that they look up.
-//
-// A Ruleset is one value that holds the whole desired state of one IP family.
-// It knows nothing of the program that puts it in the kernel, and uses only the
-// standard library. Values are never changed once made.
 package ruleset
 
 import "net/netip"
@@ -56,8 +50,8 @@ type Chain struct {
 	Rules []Rule
 }
 
-// SetNames lists the sets that the chain's rules look up, in their order. A set that several
-// rules look up is listed as often.
+// SetNames lists the sets that the chain's rules look up, in the order of the rules. A set that
+// several rules look up is listed several times.
 func (c Chain) SetNames() []string {
 	var names []string
 	for i := range c.Rules {
@@ -91,7 +85,7 @@ const (
 	Goto
 )
 
-// Side is an end of a packet's way.
+// Side is one of the two ends of a packet's way.
 type Side uint8
 
 // The sides.
@@ -158,13 +152,12 @@ type EstablishedMatch struct{}
 // UnestablishedMatch matches all other packets.
 type UnestablishedMatch struct{}
 
-// ConnectionMatch matches packets of connections that were let through before, in
-// one direction: from who opened the connection (Source) or to him (Destination).
-// It doesn't match the errors that belong to them.
+// ConnectionMatch matches packets of connections that were let through before, in one
+// direction: from the opener of the connection (Source) or to it (Destination). It doesn't match
+// errors that belong to them.
 type ConnectionMatch struct{ Opener Side }
 
-// MidStreamMatch matches TCP packets that belong to no connection and open
-// none.
+// MidStreamMatch matches TCP packets that neither belong to a connection nor open one.
 type MidStreamMatch struct{}
 
 func (ConnectionMatch) isMatch()    {}
@@ -208,8 +201,8 @@ const (
 	HashIPPortIP SetType = "hash:ip,port,ip"
 )
 
-// Set declares an address set. Members of sets whose content follows pods are
-// kept elsewhere; Members is for sets of a fixed content.
+// Set declares an address set. Members holds the content of a set that is fixed. Where the
+// content follows pods, Members is nil, and the agent keeps the members apart.
 type Set struct {
 	Name     string
 	Type     SetType
