@@ -3,6 +3,7 @@ package dataplane
 import (
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -173,4 +174,45 @@ func TestIsolatedSetsAreWrittenApart(t *testing.T) {
 	plan := ipset.Diff(have, declaredSets(outputs))
 	require.Empty(t, plan.Add, "no member of an isolated set is in the plan of the others")
 	require.Empty(t, plan.Delete)
+}
+
+// What opens is taken out of the plan, and what closes stays in it. Sets that were read from the
+// kernel have no effect, so the wanted sets decide.
+func TestTakeLocalGoesByTheWantedSets(t *testing.T) {
+	m := newModel("node-1")
+	m.see(podObject("web", "node-1", "10.0.0.1"))
+	open := podObject("open", "node-1", "10.0.0.2")
+	open.Namespace = "elsewhere"
+	m.see(open)
+	m.see(denyAll("p", 1))
+	guard := compile.Guard{PodCIDRs: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/24")}}
+	for _, pod := range m.view(0).local {
+		guard.Local = append(guard.Local, pod.Addrs...)
+	}
+	outputs := []compile.Output{compile.Compile(compile.Host{}, ruleset.IPv4, m.view(0).endpoints, compile.Links{}, guard)}
+	want := isolatedState(outputs)
+	local, ingress := compile.LocalSet(ruleset.IPv4), compile.IsolatedSet(ruleset.IPv4, policy.Ingress)
+	gone := ruleset.Address(netip.MustParseAddr("10.0.0.9"))
+	have := ipset.State{}
+	for _, name := range []string{local, ingress} {
+		have[name] = ruleset.Set{Name: name, Type: ruleset.HashIP, Family: ruleset.IPv4, Members: ruleset.Members{gone: {}}}
+	}
+	change := func(set, addr string) []ipset.Change {
+		return []ipset.Change{{Set: set, Type: ruleset.HashIP, Member: ruleset.Address(netip.MustParseAddr(addr))}}
+	}
+
+	for _, stands := range []bool{true, false} {
+		plan := ipset.Diff(have, want)
+		taken := takeLocal(&plan, want, func(ruleset.Family) bool { return stands })
+		require.Equal(t, change(ingress, "10.0.0.9"), plan.Delete)
+		require.Equal(t, change(ingress, "10.0.0.1"), plan.Add)
+		require.Equal(t, change(local, "10.0.0.9"), taken.remove)
+		if stands {
+			require.Equal(t, change(local, "10.0.0.2"), taken.early)
+			require.Equal(t, change(local, "10.0.0.1"), taken.late, "once its rules are in force")
+		} else {
+			require.Len(t, taken.early, 2, "before the guard comes")
+			require.Empty(t, taken.late)
+		}
+	}
 }
