@@ -18,7 +18,7 @@ type Guard struct {
 	PodCIDRs []netip.Prefix
 
 	// Local are the addresses of the node's known pods, isolated or not. All other
-	// addresses of PodCIDRs are closed, but for Foreign behind Uplinks.
+	// addresses of PodCIDRs are closed, except Foreign behind Uplinks.
 	Local []netip.Addr
 
 	// Foreign are addresses of PodCIDRs that pods of other nodes have, and no pod of this node.

@@ -35,7 +35,7 @@ func (c *compiler) take(name func(digest string) string, content string) (string
 	return taken, true
 }
 
-// closedChain is the chain of pods whose own has no name: it drops all.
+// closedChain is the chain of pods whose profile has no name of its own. It drops all packets.
 func closedChain(d policy.Direction) string { return ChainPrefix + d.String()[:1] + "-CLOSED" }
 
 // noteClash lists policies whose rules lack a set or chain since its name is taken, once each.

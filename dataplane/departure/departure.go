@@ -1,19 +1,3 @@
-// Package departure decides what an agent that was told to end does with its node: it
-// leaves the rules, or it removes them. It is pure: it gets what the agent has seen and
-// how much time has passed, and returns the decision with its reason.
-//
-// An agent ends for many reasons, and most of them say that another agent comes: an
-// update, a restart, a drain. Its rules have to stay then, or isolated pods would be open
-// meanwhile. Where no agent comes they have to go, or they would close new pods for good.
-// So the rules stay unless the agent has proof that nobody will look after them:
-//
-//   - its Namespace is being deleted,
-//   - or the DaemonSet is there and selects the Node no more,
-//   - or the DaemonSet is gone, and the marker of the release was deleted and did not
-//     come back.
-//
-// That the DaemonSet is gone is no proof alone: "kubectl replace --force", Argo CD's
-// Replace and Flux' force delete it and make it again.
 package departure
 
 import (
@@ -29,18 +13,18 @@ import (
 // Times of a decision. With the time that cleaning takes they fit into the grace period
 // of an agent's pod, 60 seconds.
 const (
-	// MarkerPatience is how long after the agent was told to end the marker may still be
-	// deleted: Helm removes the DaemonSet before the ConfigMaps.
+	// MarkerPatience is how long the agent waits for the deletion of the marker, after it was
+	// told to end: Helm removes the DaemonSet before the ConfigMaps.
 	MarkerPatience = 15 * time.Second
 
-	// MarkerAway is how long the marker has to be gone: what makes the release again makes
-	// the marker again within it.
+	// MarkerAway is how long the marker has to be gone. A program that makes the release again
+	// makes the marker again within that time.
 	MarkerAway = 10 * time.Second
 
-	// ServerPatience is how long an API server that does not answer is asked.
+	// ServerPatience is how long the agent asks an API server that doesn't answer.
 	ServerPatience = 10 * time.Second
 
-	// ServerPause is the rest between two such questions.
+	// ServerPause is the pause between two such questions.
 	ServerPause = 2 * time.Second
 )
 
@@ -50,7 +34,7 @@ type Answer int
 // Answers. The zero value is none.
 const (
 	Unanswered Answer = iota // the API server is away, or it was not asked
-	Refused                  // the agent has no right to read it any more
+	Refused                  // the agent lost the right to read it
 	Gone                     // there is no such object
 	Ending                   // it is there and being deleted
 	Found                    // it is there
@@ -62,7 +46,7 @@ type Sight struct {
 	// DaemonSet moat-agent.
 	Namespace, Pod, DaemonSet Answer
 
-	// Node is the agent's own Node, asked for where DaemonSet is Found.
+	// Node is the agent's own Node. It is read where DaemonSet is Found.
 	Node Answer
 
 	// Wanted compares the Node with the DaemonSet's template, Own with the spec of the
@@ -77,8 +61,8 @@ type Sight struct {
 	Waited time.Duration
 }
 
-// Marker is what an agent has seen of the release's marker. Its zero value is a marker
-// that never was there.
+// Marker is what an agent has seen of the release's marker. The zero value is a marker that was
+// never there.
 type Marker struct {
 	Seen    bool          // it was there at some time
 	Deleted bool          // and then it was deleted, and has not come back
@@ -90,7 +74,7 @@ type Verdict int
 
 // Verdicts.
 const (
-	Wait  Verdict = iota // not decided yet: look again
+	Wait  Verdict = iota // not decided yet: decide again later
 	Leave                // the rules stay
 	Clean                // every trace of Moat is removed from the node
 )
@@ -100,12 +84,12 @@ type Decision struct {
 	Verdict Verdict
 	Reason  string
 
-	// Again is after what time waiting is worth a new look, even if no watch has news. It
-	// is set with Wait.
+	// Again is the time after which the agent has to read the objects again, even if no watch
+	// has news. It is set with Wait.
 	Again time.Duration
 }
 
-// Decide judges one sight.
+// Decide decides by one sight.
 func Decide(s *Sight) Decision {
 	switch {
 	case s.Namespace == Ending || s.Namespace == Gone:
@@ -125,15 +109,15 @@ func Decide(s *Sight) Decision {
 	}
 }
 
-// mayRead reports whether the API server has answered anything: the agents' ClusterRole is
-// there then.
+// mayRead reports whether the API server has answered a question. Then the agents' ClusterRole is
+// there.
 func (s *Sight) mayRead() bool {
 	return s.Namespace == Found || s.Pod == Ending || s.Pod == Gone
 }
 
-// decideByRole judges where the DaemonSet may not be read any more, and other objects may.
-// So it is for a moment while Moat is being removed, whose roles go one by one. It stays so
-// after a step back to a chart of before 0.3.0, which has neither that right nor the marker.
+// decideByRole decides where the agent lost the right to read the DaemonSet, but may read other
+// objects. That is so for a moment while Moat is being removed, since its roles go one by one. It
+// stays so after a downgrade to a chart before 0.3.0, which has neither that right nor the marker.
 func decideByRole(s *Sight) Decision {
 	if s.Waited < MarkerPatience {
 		return Decision{Verdict: Wait, Reason: "its DaemonSet may not be read any more, and the agents' other rights are there: they may be deleted",
@@ -142,7 +126,7 @@ func decideByRole(s *Sight) Decision {
 	return leave("its DaemonSet may not be read any more, but the agents' other rights stay, so another agent follows")
 }
 
-// decideByNode judges where the DaemonSet is there.
+// decideByNode decides where the DaemonSet is there.
 func decideByNode(s *Sight) Decision {
 	switch {
 	case s.Node == Unanswered && s.Waited < ServerPatience:
@@ -156,13 +140,13 @@ func decideByNode(s *Sight) Decision {
 	case s.Own.Selected && len(s.Own.Repelling) == 0:
 		return clean("its DaemonSet does not tolerate " + name(s.Wanted.Repelling) + " of this Node any more")
 	default:
-		// The taint came to the Node, the DaemonSet did not change: so drains begin, and
-		// pods run here until they end.
+		// The Node got a taint, and the DaemonSet did not change. A drain begins like that, and
+		// pods run here until it ends.
 		return leave("this Node got " + name(s.Wanted.Repelling) + ", as a drain does, and its DaemonSet still selects it")
 	}
 }
 
-// decideByMarker judges where the DaemonSet is gone or going, or can't be read any more.
+// decideByMarker decides where the DaemonSet is gone or being deleted, or can't be read.
 func decideByMarker(s *Sight) Decision {
 	without := map[Answer]string{
 		Gone:    "its DaemonSet is gone",

@@ -49,7 +49,7 @@ func TestDecide(t *testing.T) {
 		"an eviction by a taint":               {Sight{Namespace: Found, Pod: Ending, DaemonSet: Found, Node: Found, Wanted: evicted, Own: evicted}, Leave, "the taint drain:NoExecute", 0},
 		"a taint, and the pod is gone already": {Sight{Namespace: Found, Pod: Gone, DaemonSet: Found, Node: Found, Wanted: drained}, Leave, "the taint drain:NoSchedule", 0},
 
-		// The Node isn't wanted any more.
+		// The DaemonSet doesn't want the Node.
 		"label removed, or nodeSelector narrowed": {Sight{Namespace: Found, Pod: Ending, DaemonSet: Found, Node: Found, Wanted: others, Own: others, Marker: there}, Clean, "does not select this Node", 0},
 		"nodeSelector narrowed, no marker":        {Sight{Namespace: Found, Pod: Ending, DaemonSet: Found, Node: Found, Wanted: others, Own: fits}, Clean, "does not select this Node", 0},
 		"tolerations narrowed":                    {Sight{Namespace: Found, Pod: Ending, DaemonSet: Found, Node: Found, Wanted: drained, Own: fits}, Clean, "does not tolerate the taint drain:NoSchedule", 0},

@@ -1,15 +1,15 @@
 // Package lastword knows for how long the API server has said nothing to each watch of
-// an agent. A watch that is silent looks like a cluster that is quiet: only the bookmarks
-// tell them apart, which the API server sends each minute to who asks for them, as
-// client-go does.
+// an agent. A dead watch and a quiet cluster look the same. Bookmarks tell them apart: the API
+// server sends one each minute to a client that asks for them, as client-go does.
 //
 // A word is what the agent's store takes over: a list that is complete, an event or a
 // bookmark, or the API server's answer to a watch that goes on where the last one ended.
-// What comes before a streamed list is complete is none, since the store doesn't have it yet.
+// The items of a streamed list are no words until it is complete: the store doesn't have them
+// before.
 //
-// A watch that was silent for renewAfter is ended, and client-go asks for a new one. So
-// one that died without a sign is replaced, and an API server that sends no bookmarks
-// (--watch-cache=false) has said a word all the same.
+// A watch that was silent for renewAfter is ended, and client-go asks for a new one. That
+// replaces a watch that died without a sign. It also makes an API server that sends no bookmarks
+// (--watch-cache=false) say a word.
 package lastword
 
 import (
@@ -29,8 +29,8 @@ import (
 )
 
 const (
-	// CutOffAfter is how old a word may be until the agent counts as cut off: two
-	// bookmarks are missing then, and a new watch wasn't answered for a minute.
+	// CutOffAfter is the age of the last word from which the agent counts as cut off: two
+	// bookmarks are missing then, and a new watch got no answer for a minute.
 	CutOffAfter = 3 * time.Minute
 
 	// renewAfter is how long a watch may be silent until it is asked for again. The API
@@ -49,7 +49,7 @@ type Words struct {
 // New returns Words of no watch.
 func New() *Words { return Within(CutOffAfter, renewAfter) }
 
-// Within is New with other bounds, for tests that can't wait for minutes.
+// Within is New with other bounds. Tests use it, which can't wait for minutes.
 func Within(cutOffAfter, renewAfter time.Duration) *Words {
 	return &Words{cutOffAfter: cutOffAfter, renewAfter: renewAfter, last: map[string]time.Time{}}
 }
@@ -60,8 +60,8 @@ type Age struct {
 	Age      time.Duration
 }
 
-// Ages returns the age of each watch's last word, the oldest first. Of a watch that never
-// heard one it is as old as the watch.
+// Ages returns the age of each watch's last word, the oldest first. For a watch without a word it
+// is the age of the watch.
 func (w *Words) Ages() []Age {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -73,7 +73,7 @@ func (w *Words) Ages() []Age {
 	return ages
 }
 
-// CutOff returns nil while no word is older than allowed, and else says whose is.
+// CutOff returns nil while no last word is too old. Otherwise the error names the watch.
 func (w *Words) CutOff() error {
 	ages := w.Ages()
 	if len(ages) == 0 || ages[0].Age < w.cutOffAfter {
@@ -89,7 +89,8 @@ func (w *Words) heard(resource string) {
 	w.last[resource] = time.Now()
 }
 
-// Listen returns what lists and watches as source does, and notes each word of it.
+// Listen returns a ListerWatcher that passes on the lists and watches of source, and notes each
+// word.
 func (w *Words) Listen(resource string, source toolscache.ListerWatcher) toolscache.ListerWatcher {
 	w.heard(resource)
 	from := toolscache.ToListerWatcherWithContext(source)
@@ -129,7 +130,7 @@ type hearing struct {
 	once       sync.Once
 	ended      chan struct{}
 
-	listing bool // the events until now are a list that isn't complete; run's own
+	listing bool // the events until now are a list that isn't complete; only run uses it
 }
 
 // Stop implements watch.Interface.
@@ -151,7 +152,7 @@ func (h *hearing) run() {
 		case <-h.ended:
 			return
 		case <-silence.C:
-			if !h.listing { // a list may take its time, and has a limit of its own
+			if !h.listing { // a list has a time limit of its own
 				return
 			}
 		case event, open := <-h.source.ResultChan():
@@ -182,7 +183,7 @@ func (h *hearing) note(event watch.Event) {
 	}
 }
 
-// endsList says whether an event is the bookmark that ends a streamed list.
+// endsList reports whether an event is the bookmark that ends a streamed list.
 func endsList(event watch.Event) bool {
 	if event.Type != watch.Bookmark {
 		return false

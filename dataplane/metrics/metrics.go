@@ -1,5 +1,5 @@
-// Package metrics is what the agent tells Prometheus. Its callers hand values over, and it
-// imports none of their packages: what is counted, and when, they decide.
+// Package metrics holds the agent's metrics for Prometheus. Its callers decide what is counted, and
+// when. They pass values, and the package imports none of theirs.
 package metrics
 
 import (
@@ -15,24 +15,24 @@ const (
 	resultError   = "error"
 )
 
-// Values of the label kind: what a read-back found other than it was left.
+// Values of the label kind: what a read-back found changed since the agent wrote it.
 const (
 	RepairChain = "chain"
 	RepairHook  = "hook"
 	RepairSet   = "set"
 )
 
-// Values of the label kind: how the kernel was looked at.
+// Values of the label kind: how much of the kernel was read.
 const (
 	ReadFull       = "full"
 	ReadInspection = "inspection"
 	ReadGlance     = "glance"
 )
 
-// Labels are the values of labels that the callers name, so that each series is there from
-// the start.
+// Labels are the values of labels that the callers know, so that each series exists from the
+// start.
 type Labels struct {
-	Families   []string // of IP
+	Families   []string // IP families
 	Directions []string
 	Degraded   []string // reasons
 	Resources  []string // of budgets
@@ -41,10 +41,9 @@ type Labels struct {
 // Pod is a pod as a label names it.
 type Pod struct{ Namespace, Name string }
 
-// Metrics is what the agent tells Prometheus. No label names a policy or a set, and
-// only two name pods, those of this node: how many series there are doesn't
-// depend on the cluster. Nothing here is counted by walking over sets. It is safe for
-// concurrent use.
+// Metrics are the metrics of one agent. No label names a policy or a set, and only two metrics name
+// pods, those of this node. So the number of series doesn't depend on the cluster. No metric is
+// counted by a walk over sets. Metrics is safe for concurrent use.
 type Metrics struct {
 	labels       Labels
 	syncs        *prometheus.CounterVec
@@ -152,7 +151,7 @@ func (m *Metrics) addConnections() {
 	m.lookDuration = durations("conntrack_look_duration_seconds", "How long a look at the kernel's table of connections took.")
 }
 
-// addBounds makes the metrics of what is left out, and of what policies may take.
+// addBounds makes the metrics of refused elements, and of budgets.
 func (m *Metrics) addBounds() {
 	m.budgetUsed = gauges("policy_budget_used_ratio", "How much of the node's budget is used of a resource, and of its share of the agent's memory by the namespace that takes most: from 0.8 on the node warns, and a policy that would bring it over 1 is closed.", "resource")
 	m.missing = gauges("missing_matches", "Matches that the kernel or iptables lacks, so that rules do without them and let more pass.", "family")
@@ -176,8 +175,8 @@ func (m *Metrics) addPackets() {
 	m.rawSockets, m.spoofing = newRawSocketPods(), newSpoofingPods()
 }
 
-// beginAtZero makes the counters that have labels: one that appears with its first
-// increase has no rate of it.
+// beginAtZero makes the series of counters with labels: Prometheus cannot compute the first
+// increase of a series that starts at 1.
 func (m *Metrics) beginAtZero() {
 	for _, result := range []string{resultSuccess, resultError} {
 		m.syncs.WithLabelValues(result)
@@ -211,8 +210,8 @@ func gauges(name, help, label string) *prometheus.GaugeVec {
 	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: Namespace, Name: name, Help: help}, []string{label})
 }
 
-// durations has buckets from a millisecond, less than which a change takes only
-// without rules, to half a minute, when a hanging program is ended.
+// durations has buckets from a millisecond to half a minute. Only a change without rules takes
+// less, and a hanging program is killed after that time.
 func durations(name, help string) prometheus.Histogram {
 	return prometheus.NewHistogram(prometheus.HistogramOpts{
 		Namespace: Namespace, Name: name, Help: help, Buckets: prometheus.ExponentialBuckets(0.001, 2, 16),
@@ -255,10 +254,10 @@ func (m *Metrics) Restored(err error) { m.restores.WithLabelValues(resultOf(err)
 // LockFailed counts a run that didn't get the xtables lock.
 func (m *Metrics) LockFailed() { m.lockFailures.Inc() }
 
-// Requested counts a netlink request about sets. It fits a hook.
+// Requested counts a netlink request about sets. It can serve as ipset.Kernel's OnRequest.
 func (m *Metrics) Requested() { m.requests.Inc() }
 
-// Read counts a look at the kernel, of one of the kinds Read….
+// Read counts a read of the kernel, of one of the kinds Read….
 func (m *Metrics) Read(kind string) { m.reads.WithLabelValues(kind).Inc() }
 
 // Scanned counts a scan of the table of connections.
@@ -273,11 +272,12 @@ func (m *Metrics) Cut(connections int) { m.cutFlows.Add(float64(connections)) }
 // Repaired counts what a read-back found different, of one of the kinds Repair….
 func (m *Metrics) Repaired(kind string, n int) { m.repairs.WithLabelValues(kind).Add(float64(n)) }
 
-// RepairedAfter takes for how long at most something was other than the agent left it.
+// RepairedAfter takes an upper bound of the time for which rules or sets differed from what the
+// agent wrote.
 func (m *Metrics) RepairedAfter(gap time.Duration) { m.gap.Observe(gap.Seconds()) }
 
-// Synced counts a sync. The first of the events that it brought into the kernel
-// is of that time; zero if there was none.
+// Synced counts a sync. The time is that of the first event that it brought into the kernel. It is
+// zero if there was none.
 func (m *Metrics) Synced(start, event time.Time, err error) {
 	now := time.Now()
 	m.syncs.WithLabelValues(resultOf(err)).Inc()
@@ -291,8 +291,8 @@ func (m *Metrics) Synced(start, event time.Time, err error) {
 	}
 }
 
-// SyncedFirst notes the first successful sync after the model was complete; with a
-// zero time it was another.
+// SyncedFirst notes the first successful sync after the model was complete. A zero time means
+// another sync, and changes nothing.
 func (m *Metrics) SyncedFirst(complete time.Time) {
 	if !complete.IsZero() {
 		m.firstSync.Set(time.Since(complete).Seconds())
@@ -311,7 +311,7 @@ func (m *Metrics) DegradedBy(reasons []string) {
 	}
 }
 
-// BudgetUsed takes which part of the node's budget of a resource is used.
+// BudgetUsed takes the part of the node's budget of a resource that is used.
 func (m *Metrics) BudgetUsed(resource string, ratio float64) {
 	m.budgetUsed.WithLabelValues(resource).Set(ratio)
 }
@@ -331,8 +331,8 @@ func (m *Metrics) GuardDropped(family string, packets uint64) { m.guardDrops.rea
 // Spoofed takes what the counters of a family's forged packets show.
 func (m *Metrics) Spoofed(family string, packets uint64) { m.spoofed.read(family, packets) }
 
-// AskForRawSockets takes what knows the pods that may forge packets, where policies isolate
-// pods. It is asked at each scrape.
+// AskForRawSockets takes a function that returns the pods that may forge packets, where policies
+// isolate pods. Each scrape calls it.
 func (m *Metrics) AskForRawSockets(pods func() []Pod) { m.rawSockets.ask(pods) }
 
 // gaugeOf is a condition as the value of a gauge.

@@ -8,8 +8,8 @@ import (
 )
 
 // packetCounts is a metric of packets that the rules of one chain counted. The kernel counts
-// them, and the sync loop reads the counters whenever it reads the tables in full: nobody
-// who asks for the metrics makes the node run a program. It is safe for concurrent use.
+// them, and the sync loop reads the counters whenever it reads the tables in full. So a scrape of
+// the metrics never runs a program. It is safe for concurrent use.
 type packetCounts struct {
 	desc *prometheus.Desc
 

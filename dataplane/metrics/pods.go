@@ -6,8 +6,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// rawSocketPods is the metric of pods that may forge packets. Its labels name pods, of this
-// node alone: a node runs some hundred at most. It is safe for concurrent use.
+// rawSocketPods is the metric of pods that may forge packets. Its labels name pods of this node
+// alone, which are a few hundred at most. It is safe for concurrent use.
 type rawSocketPods struct {
 	desc *prometheus.Desc
 
@@ -21,7 +21,7 @@ func newRawSocketPods() *rawSocketPods {
 		[]string{"namespace", "pod"}, nil)}
 }
 
-// ask takes what knows the pods.
+// ask takes the function that returns the pods.
 func (r *rawSocketPods) ask(pods func() []Pod) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -57,7 +57,7 @@ func newSpoofingPods() podGauge {
 	}, []string{"namespace", "pod"})}
 }
 
-// show names these pods and no others.
+// show makes the metric have exactly these pods.
 func (g *podGauge) show(pods []Pod) {
 	now := map[Pod]bool{}
 	for _, pod := range pods {

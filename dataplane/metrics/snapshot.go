@@ -7,13 +7,13 @@ type Snapshot struct {
 	Quarantined int // policies whose rules the kernel refuses
 	Conflict    bool
 
-	Chains, Rules map[string]int // a family that wasn't read is left out, and stays as it was
+	Chains, Rules map[string]int // the numbers of a family that is left out stay as they were
 	Sets, Members map[string]int
 	Missing       map[string]int // matches
 	Isolated      map[string]int // pods
 
 	Unjudged int   // pods whose packets aren't compared with their addresses
-	Spoofing []Pod // those that were seen to forge packets
+	Spoofing []Pod // pods that have sent forged packets
 }
 
 // Show takes a snapshot.

@@ -1,7 +1,3 @@
-// Package placement says whether the pods of a DaemonSet belong on a Node, as the
-// DaemonSet controller of Kubernetes decides it (NodeShouldRunDaemonPod in
-// pkg/controller/daemon/daemon_controller.go). It is pure: what it answers depends on
-// nothing but its arguments.
 package placement
 
 import (
@@ -12,7 +8,7 @@ import (
 	"k8s.io/component-helpers/scheduling/corev1/nodeaffinity"
 )
 
-// Placement is how a pod's spec and a Node fit together.
+// Placement says how a pod's spec and a Node fit together.
 type Placement struct {
 	// Selected says whether the spec's nodeName, its nodeSelector and its required node
 	// affinity accept the Node.
@@ -23,9 +19,9 @@ type Placement struct {
 	Repelling []corev1.Taint
 }
 
-// Of compares a pod's spec with a Node. For a DaemonSet it is the spec of the template;
-// the tolerations that the DaemonSet controller adds to each of its pods are counted in.
-// A selector that can't be read accepts no Node.
+// Of compares a pod's spec with a Node. For a DaemonSet, pass the spec of its template: Of adds
+// the tolerations that the DaemonSet controller gives to each of its pods. A selector that can't
+// be read accepts no Node.
 func Of(spec *corev1.PodSpec, node *corev1.Node) Placement {
 	// A Node matches as far as its selector can be read: the controller ignores this
 	// error as well.
@@ -46,15 +42,15 @@ func Of(spec *corev1.PodSpec, node *corev1.Node) Placement {
 // Wanted reports whether the DaemonSet controller puts a pod on the Node.
 func (p Placement) Wanted() bool { return p.Selected && len(p.Repelling) == 0 }
 
-// MayStay reports whether the controller lets a pod that is there go on running: the
-// taint NoSchedule sends no pod away.
+// MayStay reports whether the controller lets a pod that is on the Node go on running: the
+// taint NoSchedule removes no pod.
 func (p Placement) MayStay() bool {
 	return p.Selected && !slices.ContainsFunc(p.Repelling, func(t corev1.Taint) bool {
 		return t.Effect == corev1.TaintEffectNoExecute
 	})
 }
 
-// repels reports whether the controller minds a taint. PreferNoSchedule is only a wish.
+// repels reports whether the taint keeps the controller from placing a pod. PreferNoSchedule doesn't.
 func repels(taint *corev1.Taint) bool {
 	return taint.Effect == corev1.TaintEffectNoSchedule || taint.Effect == corev1.TaintEffectNoExecute
 }
@@ -66,7 +62,7 @@ func tolerated(taint *corev1.Taint, tolerations []corev1.Toleration) bool {
 	})
 }
 
-// addedTolerations are those that the controller adds to each pod of a DaemonSet
+// addedTolerations are the tolerations that the controller adds to each pod of a DaemonSet
 // (AddOrUpdateDaemonPodTolerations in pkg/controller/daemon/util/daemonset_util.go).
 func addedTolerations(spec *corev1.PodSpec) []corev1.Toleration {
 	exists := func(key string, effect corev1.TaintEffect) corev1.Toleration {

@@ -17,10 +17,10 @@ var firstWithAddresses = map[string]*version.Version{
 	"cri-o":      version.MustParseGeneric("1.32"),
 }
 
-// SilentError says that a runtime is connected but tells no addresses of pods, so that
-// their starts can't be held.
+// SilentError says that a runtime is connected but doesn't tell the addresses of pods, so the
+// plugin can't hold their starts.
 type SilentError struct {
-	Runtime string // as it calls itself
+	Runtime string // its name for itself
 	Version string
 }
 
@@ -32,9 +32,8 @@ func (e *SilentError) Error() string {
 	return text
 }
 
-// hearing finds out whether a runtime tells the addresses of pods. What it tells counts,
-// and its version only until a pod with a network of its own was seen. It is safe for
-// concurrent use.
+// hearing finds out whether a runtime tells the addresses of pods. Until a pod with a network of
+// its own was seen, it goes by the runtime's version. It is safe for concurrent use.
 type hearing struct {
 	mu      sync.Mutex
 	runtime SilentError // its name and version
@@ -49,7 +48,7 @@ func (h *hearing) configure(name, version string) {
 	h.runtime = SilentError{name, version}
 }
 
-// hear takes a pod that has its network and reports whether that changes the answer.
+// hear takes a pod that has its network. It reports whether the answer has changed.
 func (h *hearing) hear(pod *api.PodSandbox) (changed bool) {
 	if !ownsNetwork(pod) {
 		return false
@@ -65,7 +64,7 @@ func (h *hearing) hear(pod *api.PodSandbox) (changed bool) {
 	return before != h.silent()
 }
 
-// answer returns a SilentError where the runtime tells no addresses, else nil.
+// answer returns a SilentError where the runtime tells no addresses. Otherwise it returns nil.
 func (h *hearing) answer() error {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -76,8 +75,8 @@ func (h *hearing) answer() error {
 	return &silent
 }
 
-// silent is asked with the lock held. One pod without addresses among others that have
-// some is that pod's own affair.
+// silent reports whether the runtime tells no addresses. The caller holds the lock. Where some
+// pods come with addresses, one without is no sign of that.
 func (h *hearing) silent() bool {
 	switch {
 	case h.told:

@@ -13,8 +13,8 @@ import (
 	"github.com/go-logr/logr"
 )
 
-// The plugin's name among those of the runtime, and its place: after those that
-// change a pod, since it only looks.
+// The plugin's name among the runtime's plugins, and its place: behind plugins that change a pod,
+// since it changes none.
 const (
 	pluginName  = "moat"
 	pluginIndex = "90"
@@ -22,9 +22,9 @@ const (
 
 // Bounds of the plugin.
 const (
-	// holdAtMost is how long a pod's start is held. A runtime waits for two
-	// seconds unless it is told otherwise (api.DefaultPluginRequestTimeout), and
-	// holds the starts of all other pods meanwhile.
+	// holdAtMost is how long a pod's start is held. By default, a runtime waits for two
+	// seconds (api.DefaultPluginRequestTimeout), and holds the starts of all other pods
+	// during that time.
 	holdAtMost = 1500 * time.Millisecond
 
 	// stopAtMost is how long a pod's end is held.
@@ -36,25 +36,25 @@ const (
 	retryFirst = 100 * time.Millisecond
 	retryMost  = 5 * time.Second
 
-	// letGo is how long a connection that ended may take to be cleaned up.
+	// letGo is how long the clean-up of an ended connection may take.
 	letGo = 2 * time.Second
 )
 
-// Keeper is told of the pods of the node. Its methods may be called at once.
+// Keeper gets the sandboxes of the node. Its methods may be called concurrently.
 type Keeper interface {
-	// Replace takes all sandboxes that run, whatever was said before.
+	// Replace takes all sandboxes that run. Earlier calls don't count any longer.
 	Replace(sandboxes []Sandbox)
 
 	// Start takes a sandbox whose containers don't run yet, and returns when they
-	// may. At the end of the context they start in any case.
+	// may run. At the end of the context they start in any case.
 	Start(ctx context.Context, sandbox Sandbox)
 
-	// Stop takes a sandbox that ended and returns when its addresses may be
-	// handed out again. At the end of the context they are in any case. It may be
-	// called again for the same sandbox.
+	// Stop takes a sandbox that ended, and returns when its addresses may get a new
+	// owner. At the end of the context they may in any case. It may be called again for
+	// the same sandbox.
 	Stop(ctx context.Context, sandbox Sandbox)
 
-	// Connection says that the runtime holds the starts of pods (nil) or why not: a
+	// Connection says that the runtime holds the starts of pods (nil) or why it doesn't: a
 	// SilentError where it is connected and tells no addresses of pods.
 	Connection(err error)
 }
@@ -71,7 +71,7 @@ func New(socket string, keeper Keeper, log logr.Logger) *Plugin {
 	return &Plugin{socket: socket, keeper: keeper, log: log.WithName("podstart")}
 }
 
-// Run connects, and connects again whenever the runtime goes, until the context
+// Run connects, and connects again whenever the connection ends, until the context
 // ends. It never gives up: NRI may be switched on at any time.
 func (p *Plugin) Run(ctx context.Context) {
 	wait := retryFirst
@@ -107,7 +107,7 @@ func (p *Plugin) serve(ctx context.Context) (connected bool, err error) {
 		stub.WithPluginName(pluginName), stub.WithPluginIdx(pluginIndex),
 		stub.WithConnection(conn), stub.WithLogger(&quietLogger{p.log}),
 		stub.WithOnClose(func() {}),
-		// A runtime that knows of it stays connected to a plugin that was late.
+		// A runtime that has this policy stays connected to a plugin that was late.
 		stub.WithFailurePolicy(&api.FailurePolicy{KeepConnected: true}),
 	)
 	if err != nil {
@@ -119,8 +119,8 @@ func (p *Plugin) serve(ctx context.Context) (connected bool, err error) {
 	return s.accepted(), err
 }
 
-// awaitEnd waits for the end of a connection. The stub waits for ever where the
-// connection ends in the middle of its registration; it is then left alone.
+// awaitEnd waits for the end of a connection. Where the connection ends in the middle of the
+// registration, the stub never returns, so awaitEnd gives it up after letGo.
 func awaitEnd(ctx context.Context, conn *watchedConn, ended <-chan error) error {
 	var err error
 	select {
@@ -141,7 +141,7 @@ func awaitEnd(ctx context.Context, conn *watchedConn, ended <-chan error) error 
 	return fmt.Errorf("serving the container runtime's NRI: %w", err)
 }
 
-// watchedConn says when a connection is of no more use.
+// watchedConn says when a connection can't be read any longer.
 type watchedConn struct {
 	net.Conn
 	once   sync.Once

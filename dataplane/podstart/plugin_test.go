@@ -255,8 +255,8 @@ func TestLivingSandboxes(t *testing.T) {
 	require.Equal(t, []string{"again", "alone"}, ids)
 }
 
-// A runtime that goes in the middle of the registration leaves the NRI library
-// waiting for ever; the plugin goes on.
+// After a runtime ends in the middle of the registration, the NRI library waits without an end. The
+// plugin goes on.
 func TestARuntimeThatGoesDuringRegistration(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "nri.sock")
 	k := startPlugin(t, socket)
@@ -319,8 +319,8 @@ func TestARuntimeThatTellsNoAddresses(t *testing.T) {
 	}
 }
 
-// What a runtime tells of the first pods that start corrects what its version let
-// expect, and its starts aren't held in vain.
+// The first pods that start correct what the runtime's version let expect. Without their addresses,
+// the plugin doesn't hold starts.
 func TestARuntimeIsJudgedByThePodsThatStart(t *testing.T) {
 	socket := filepath.Join(t.TempDir(), "nri.sock")
 	runtime := startVersion(t, socket, "containerd", "v2.1.0")

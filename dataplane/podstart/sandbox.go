@@ -1,10 +1,9 @@
 // Package podstart holds the start of each pod until its rules are in force.
 //
-// The container runtime tells NRI plugins of a pod's sandbox once it has its
-// addresses and before any container of the pod starts, and waits for the plugins.
-// Plugin is one of them: it hands each sandbox to a Keeper and lets the runtime go
-// on when the Keeper returns, which has to be in time: a runtime drops a plugin
-// that is late, and starts its pods without it.
+// After a pod's sandbox has its addresses, and before any container of the pod starts, the
+// container runtime calls its NRI plugins and waits for them. Plugin is one of them. It gives each
+// sandbox to a Keeper, and lets the runtime go on when the Keeper returns. The Keeper has to return
+// in time: a runtime drops a plugin that is late, and starts pods without it.
 package podstart
 
 import (
@@ -17,10 +16,10 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// Sandbox is what a runtime knows of a pod that it runs. It is immutable.
+// Sandbox is what a runtime tells about a pod that it runs. It is immutable.
 type Sandbox struct {
 	ID        string
-	UID       types.UID // of the pod; for a static one, that of its manifest
+	UID       types.UID // of the pod; for a static pod, that of its manifest
 	Namespace string
 	Name      string
 	Labels    map[string]string
@@ -34,15 +33,15 @@ func (s *Sandbox) Key() types.NamespacedName {
 	return types.NamespacedName{Namespace: s.Namespace, Name: s.Name}
 }
 
-// addedLabels are those that the kubelet (newPodLabels in pkg/kubelet/kuberuntime/labels.go)
-// and CRI-O add to a pod's own. A pod may have others that begin like these, and a policy
-// may select it by them.
+// addedLabels are the labels that the kubelet (newPodLabels in pkg/kubelet/kuberuntime/labels.go)
+// and CRI-O add to a pod's own. A pod may have labels of its own that begin like these, and a
+// policy may select the pod by them.
 var addedLabels = []string{
 	"io.kubernetes.pod.name", "io.kubernetes.pod.namespace", "io.kubernetes.pod.uid", "io.kubernetes.container.name",
 }
 
-// parse reads a sandbox and reports whether there is something to guard: not where
-// it has no network of its own, as those of hostNetwork pods, or no address.
+// parse reads a sandbox and reports whether it has something to guard. It has nothing where it has
+// no address, or no network of its own, such as that of a hostNetwork pod.
 func parse(pod *api.PodSandbox) (Sandbox, bool) {
 	s := Sandbox{
 		ID:        pod.GetId(),
@@ -68,8 +67,8 @@ func parse(pod *api.PodSandbox) (Sandbox, bool) {
 	return s, len(s.Addrs) > 0 && ownsNetwork(pod)
 }
 
-// sourceAnnotation says where the kubelet has a pod from (pkg/kubelet/types): "api", "file"
-// or "http". The kubelet gives it to the runtime with each pod.
+// sourceAnnotation names the source of a pod (pkg/kubelet/types): "api", "file" or "http". The
+// kubelet gives it to the runtime with each pod.
 const sourceAnnotation = "kubernetes.io/config.source"
 
 func isStatic(annotations map[string]string) bool {
@@ -82,7 +81,7 @@ func isStatic(annotations map[string]string) bool {
 const networkNamespace = "network"
 
 // ownsNetwork reports whether the sandbox has a network namespace. A runtime that
-// tells nothing of namespaces is one of virtual machines, which have.
+// tells no namespaces runs virtual machines, and these have one.
 func ownsNetwork(pod *api.PodSandbox) bool {
 	namespaces := pod.GetLinux().GetNamespaces()
 	return len(namespaces) == 0 || slices.ContainsFunc(namespaces, func(n *api.LinuxNamespace) bool { return n.GetType() == networkNamespace })
@@ -98,9 +97,9 @@ func networkOf(pod *api.PodSandbox) string {
 	return ""
 }
 
-// living returns the sandboxes that still run. The runtime also lists those that
-// have ended, until they are removed: their address may be another pod's. One lives
-// if a container in it does, and one without any if it is its pod's only one.
+// living returns the sandboxes that still run. Until they are removed, the runtime also lists
+// sandboxes that have ended, whose address may be another pod's. A sandbox counts as running if it
+// has a running container. One without containers does if it is its pod's only sandbox.
 func living(pods []*api.PodSandbox, containers []*api.Container) []*api.PodSandbox {
 	inhabited := map[string]bool{}
 	for _, c := range containers {
@@ -119,7 +118,7 @@ func living(pods []*api.PodSandbox, containers []*api.Container) []*api.PodSandb
 	})
 }
 
-// parseAll returns the sandboxes in which there is something to guard.
+// parseAll returns the sandboxes that have something to guard.
 func parseAll(pods []*api.PodSandbox) []Sandbox {
 	var sandboxes []Sandbox
 	for _, pod := range pods {

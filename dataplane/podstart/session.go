@@ -20,14 +20,14 @@ type session struct {
 
 func (s *session) accepted() bool { return s.synced.Load() }
 
-// Configure comes first on each connection and says who the runtime is. Without events
-// of its own choice the plugin gets all that it has methods for.
+// Configure is called first on each connection, with the name of the runtime. It chooses no
+// events, so the plugin gets all events for which it has methods.
 func (s *session) Configure(_ context.Context, _, runtime, version string) (api.EventMask, error) {
 	s.hearing.configure(runtime, version)
 	return 0, nil
 }
 
-// Synchronize comes next, with all that the runtime has. No pod starts meanwhile.
+// Synchronize is called next, with all pods of the runtime. No pod starts until it returns.
 func (s *session) Synchronize(_ context.Context, pods []*api.PodSandbox, containers []*api.Container) ([]*api.ContainerUpdate, error) {
 	running := living(pods, containers)
 	for _, pod := range running {
@@ -39,7 +39,7 @@ func (s *session) Synchronize(_ context.Context, pods []*api.PodSandbox, contain
 	return nil, nil
 }
 
-// RunPodSandbox comes before a pod's first container is made.
+// RunPodSandbox is called before a pod's first container is made.
 func (s *session) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	if s.hearing.hear(pod) {
 		s.plugin.keeper.Connection(s.hearing.answer())
@@ -52,14 +52,14 @@ func (s *session) RunPodSandbox(ctx context.Context, pod *api.PodSandbox) error 
 	return nil
 }
 
-// StopPodSandbox comes when nothing of the pod runs any more, before its
+// StopPodSandbox is called when all containers of the pod have ended, before its
 // addresses are free.
 func (s *session) StopPodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	s.stop(ctx, pod)
 	return nil
 }
 
-// RemovePodSandbox comes without the one before where a pod failed to start.
+// RemovePodSandbox is called without StopPodSandbox where a pod failed to start.
 func (s *session) RemovePodSandbox(ctx context.Context, pod *api.PodSandbox) error {
 	s.stop(ctx, pod)
 	return nil
@@ -72,8 +72,8 @@ func (s *session) stop(ctx context.Context, pod *api.PodSandbox) {
 	s.plugin.keeper.Stop(ctx, sandbox)
 }
 
-// bounded keeps an answer within the time that the runtime waits for it, which it
-// sends along, and leaves a quarter for the way.
+// bounded keeps an answer within the time that the runtime waits for it. The runtime sends that
+// time with its request, and a quarter of it is left for the way.
 func bounded(ctx context.Context, most time.Duration) (context.Context, context.CancelFunc) {
 	if deadline, ok := ctx.Deadline(); ok {
 		most = min(most, time.Until(deadline)*3/4)

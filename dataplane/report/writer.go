@@ -1,8 +1,7 @@
-// Package report keeps the NodeEnforcement of one node as its agent wants it: an
-// object that one agent writes, only when it says something else than before, and
-// not more often than every two seconds, however fast the node changes. The field
-// status.agent is the operator's: the Writer keeps it as it finds it. It adds which Node,
-// and which boot of it, the report is about.
+// Package report keeps the NodeEnforcement of one node as its agent wants it. Only that agent
+// writes the object, only when its content changes, and at most every two seconds, however fast
+// the node changes. The Writer doesn't touch the field status.agent, which is the operator's. It
+// adds the Node of the report, and the boot of that Node.
 package report
 
 import (
@@ -29,55 +28,56 @@ import (
 
 const (
 	// Every is the least time between two writes, so that a burst of changes costs
-	// the API server one; jitter keeps the nodes apart.
+	// the API server one write. A jitter keeps the nodes apart.
 	Every  = 2 * time.Second
 	jitter = time.Second
 
-	// recheckEvery is how often the stored report is compared with the last one:
-	// somebody may have deleted it.
+	// recheckEvery is how often the stored report is compared with the last one: a user or a
+	// program may have deleted it.
 	recheckEvery = 5 * time.Minute
 
 	// ownedEvery and ownedFor are how often, and for how long, the stored report is
-	// looked at after the Node was registered again. The garbage collector deletes
-	// the report of the Node that was there before, and may do so late: with a Node
-	// that is there again, it can delete what the new Node owns already.
+	// read after the Node was registered again. The garbage collector deletes the
+	// report of the former Node, and may do so late: it can delete the report that
+	// the new Node owns already.
 	ownedEvery = 5 * time.Second
 	ownedFor   = 2 * time.Minute
 
 	// retryMost bounds the wait after a failed write, which doubles. Where one change
 	// concerns thousands of nodes, an API server refuses many of their writes with
-	// "too many requests", and a policy is proven only when the last one got through.
+	// "too many requests", and a policy is proven only after the last of these writes.
 	retryMost = 8 * time.Second
 )
 
 // Writer keeps the NodeEnforcement of one node. It is safe for concurrent use.
 type Writer struct {
 	cached client.Client // the Node comes from the cache
-	live   client.Reader // the report itself doesn't: only its writer cares
+	live   client.Reader // the report doesn't: no other part of the agent reads it
 	node   string
 	log    logr.Logger
 	wake   chan struct{}
 	again  chan struct{} // the Node was registered again
 
-	// known is the report as it was stored last, or nil: a change costs the API
-	// server one request and not two. Who else writes it makes the next one fail.
+	// known is the report as it was stored last, or nil. With it, a change costs the API
+	// server one request and not two. After a write by another program, the next write
+	// fails with a conflict.
 	known *v1alpha1.NodeEnforcement
 
 	mu     sync.Mutex
 	wanted *v1alpha1.NodeEnforcementStatus
-	owner  types.UID // of the Node that was seen last
+	owner  types.UID // of the last Node that was seen
 	boot   string    // of that Node
 }
 
-// NewWriter makes a Writer that writes nothing before Want is called. cached has
-// the Node of that name and is who writes, live reads past any cache.
+// NewWriter makes a Writer that writes nothing before Want is called. The cached client has
+// the Node of that name and makes the writes. The live reader bypasses any cache.
 func NewWriter(cached client.Client, live client.Reader, node string, log logr.Logger) *Writer {
 	return &Writer{cached: cached, live: live, node: node, log: log, wake: make(chan struct{}, 1), again: make(chan struct{}, 1)}
 }
 
-// SawNode takes the node's Node each time that it is seen. A uid other than before means
-// that the Node was registered again: the report that it owned is deleted, or will be, and
-// the Writer makes it new. A new boot is written, too: this agent began after it.
+// SawNode takes each version of the node's Node. Another uid than before means that the Node was
+// registered again: the report that the former Node owned is deleted, or will be, and the Writer
+// makes a new one. The Writer also writes a new boot, since this agent began after it.
 func (w *Writer) SawNode(node *corev1.Node) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -115,14 +115,14 @@ func (w *Writer) poke() {
 	}
 }
 
-// Wanted returns what Want took last, or nil. It is to be read only.
+// Wanted returns the last status that Want took, or nil. It must not be changed.
 func (w *Writer) Wanted() *v1alpha1.NodeEnforcementStatus {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return w.wanted
 }
 
-// same ignores when a condition changed last.
+// same compares two statuses without the times of their conditions.
 func same(a, b *v1alpha1.NodeEnforcementStatus) bool {
 	x, y := a.DeepCopy(), b.DeepCopy()
 	for _, status := range []*v1alpha1.NodeEnforcementStatus{x, y} {
@@ -133,8 +133,8 @@ func same(a, b *v1alpha1.NodeEnforcementStatus) bool {
 	return equality.Semantic.DeepEqual(x, y)
 }
 
-// Start writes reports until the context ends: the first change of a burst at
-// once, the others together.
+// Start writes reports until the context ends. It writes the first change of a burst at
+// once, and all further changes together.
 func (w *Writer) Start(ctx context.Context) error {
 	recheck := time.NewTicker(recheckEvery)
 	defer recheck.Stop()
@@ -183,7 +183,7 @@ func (w *Writer) write(ctx context.Context) error {
 		return nil
 	}
 	err := w.store(ctx, wanted.DeepCopy())
-	// The operator wrote its field since, or somebody deleted the report.
+	// The operator wrote its field since, or the report was deleted.
 	if apierrors.IsConflict(err) || apierrors.IsNotFound(err) {
 		err = w.store(ctx, wanted.DeepCopy())
 	}
@@ -253,9 +253,8 @@ func ownedBy(report *v1alpha1.NodeEnforcement, node *corev1.Node) bool {
 	return len(report.OwnerReferences) == 1 && report.OwnerReferences[0].UID == node.UID
 }
 
-// Withdraw deletes the node's report, which says of rules that are there no more. No
-// Writer of the node may run any more: it would make the report new. A report that isn't
-// there is no error.
+// Withdraw deletes the node's report, after the node's rules were removed. No Writer of the node
+// may run at that time: it would make the report again. A report that isn't there is no error.
 func Withdraw(ctx context.Context, writer client.Writer, node string) error {
 	report := &v1alpha1.NodeEnforcement{ObjectMeta: metav1.ObjectMeta{Name: node}}
 	if err := client.IgnoreNotFound(writer.Delete(ctx, report)); err != nil {

@@ -106,8 +106,8 @@ func TestOnlyAChangeIsWritten(t *testing.T) {
 	require.Equal(t, since, report.Status.Conditions[0].LastTransitionTime, "a condition that stays keeps its time")
 }
 
-// A report that nobody else touched isn't read before it is written; one that somebody
-// changed or deleted is, and corrected.
+// The Writer doesn't read its report before it writes it. A report that another program changed or
+// deleted is read and corrected.
 func TestAWriteIsOneRequest(t *testing.T) {
 	ctx, s := context.Background(), newStore(t, node("node-uid"))
 	write := func(generation int64) {
@@ -168,8 +168,8 @@ func TestWritesAreTwoSecondsApart(t *testing.T) {
 	})
 }
 
-// A node that doesn't change writes nothing, however long; a report that somebody
-// deletes comes back.
+// The Writer writes nothing while the node doesn't change, however long. A deleted report comes
+// back.
 func TestNoHeartbeat(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t, node("node-uid"))
@@ -270,7 +270,7 @@ func TestARegisteredAgainNodeHasItsReport(t *testing.T) {
 	}
 }
 
-// The looks after a Node was registered again end; a Node that only changes costs none.
+// The reads after a Node was registered again end. A Node that only changes costs none.
 func TestANodeThatChangesCostsNoRead(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newStore(t, node("uid"))
@@ -288,7 +288,7 @@ func TestANodeThatChangesCostsNoRead(t *testing.T) {
 		time.Sleep(ownedFor + ownedEvery)
 		s.reads = 0
 		time.Sleep(recheckEvery - time.Minute)
-		require.LessOrEqual(t, s.reads, 1, "of the slow look alone")
+		require.LessOrEqual(t, s.reads, 1, "of the slow recheck alone")
 	})
 }
 

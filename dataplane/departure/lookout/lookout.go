@@ -1,9 +1,9 @@
-// Package lookout sees for an agent what dataplane/departure decides by: it watches the
-// release's marker as long as the agent runs, and reads the agent's Namespace, Pod,
-// DaemonSet and Node when the agent was told to end.
+// Package lookout reads for an agent what dataplane/departure needs for its decision. It watches
+// the release's marker as long as the agent runs. When the agent was told to end, it reads the
+// agent's Namespace, Pod, DaemonSet and Node.
 //
-// It has no part in the manager's cache: where it may not read something, the agent
-// enforces all the same, and its rules stay when it ends.
+// It doesn't use the manager's cache. So an agent that lacks a right to read one of these objects
+// still enforces policies, and its rules stay when it ends.
 package lookout
 
 import (
@@ -29,18 +29,18 @@ const (
 	// daemonSetName is the DaemonSet of the agents, in chart and config.
 	daemonSetName = "moat-agent"
 
-	// answerWithin is how long the API server may take to answer all questions of a look.
+	// answerWithin is how long the API server may take to answer all questions of one sight.
 	answerWithin = 5 * time.Second
 )
 
-// Self is who the agent is.
+// Self names the agent's own objects.
 type Self struct {
 	Namespace string // that Moat is installed in
 	Pod       string // its own; empty where it isn't known
 	Node      string
 }
 
-// Lookout sees for one agent. It is safe for concurrent use.
+// Lookout reads for one agent. It is safe for concurrent use.
 type Lookout struct {
 	client client.WithWatch
 	self   Self
@@ -57,11 +57,11 @@ func New(reader client.WithWatch, self Self, log logr.Logger) *Lookout {
 func (l *Lookout) Watch(ctx context.Context) { l.marker.watch(ctx) }
 
 // Decide decides what happens to the node's rules after the agent was told to end. It
-// looks until there is a verdict, which takes milliseconds when another agent follows,
-// and less than 30 seconds in all. The namespaceEnds say what the agent's watch of
-// namespaces has seen of Moat's own. When the context ends the rules stay.
+// asks the API server until there is a verdict. That takes milliseconds where another agent
+// follows, and less than 30 seconds in all. The namespaceEnds say what the agent's watch of
+// namespaces has seen of Moat's own. If the context ends first, the rules stay.
 //
-// Watch has to run meanwhile.
+// Watch has to run at the same time.
 func (l *Lookout) Decide(ctx context.Context, namespaceEnds func() bool) departure.Decision {
 	told := time.Now()
 	for {
@@ -86,7 +86,7 @@ func (l *Lookout) Decide(ctx context.Context, namespaceEnds func() bool) departu
 	}
 }
 
-// look asks the API server. Each answer is a live one, not a cache's.
+// look asks the API server. No answer comes from a cache.
 func (l *Lookout) look(ctx context.Context) *departure.Sight {
 	ctx, cancel := context.WithTimeout(ctx, answerWithin)
 	defer cancel()
@@ -113,7 +113,7 @@ func (l *Lookout) look(ctx context.Context) *departure.Sight {
 	return s
 }
 
-// ask reads an object, and leaves it empty where it isn't there.
+// ask reads an object. The object stays empty where there is none.
 func (l *Lookout) ask(ctx context.Context, key client.ObjectKey, object client.Object) departure.Answer {
 	err := l.client.Get(ctx, key, object)
 	switch {

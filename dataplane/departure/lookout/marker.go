@@ -24,12 +24,12 @@ const (
 	// markerName is the ConfigMap whose deletion says that Moat is removed.
 	markerName = "moat-release"
 
-	// watchSeconds is how long one watch of the marker lasts, an hour. A removal takes the
-	// right to watch away a moment before the marker: what is begun then sees nothing any
-	// more, what runs goes on. The longer a watch lasts, the fewer agents are hit.
+	// watchSeconds is how long one watch of the marker lasts: an hour. A removal of Moat deletes
+	// the right to watch a moment before the marker. A watch that runs then goes on, and one
+	// that begins then is refused. The longer watches last, the fewer agents are refused.
 	watchSeconds = 60 * 60
 
-	// watchPause and watchPauseMost bound the rest between two watches, which doubles while
+	// watchPause and watchPauseMost bound the pause between two watches, which doubles while
 	// they fail.
 	watchPause     = time.Second
 	watchPauseMost = time.Minute
@@ -70,7 +70,7 @@ func (m *marker) seen(now time.Time) departure.Marker {
 	return seen
 }
 
-// set notes whether the marker is there. One that never was is not deleted.
+// set notes whether the marker is there. A marker that was never there doesn't count as deleted.
 func (m *marker) set(state presence) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -92,8 +92,8 @@ const (
 	present
 )
 
-// watch follows the marker until the context ends. What it may not or can't see stays as
-// it was seen last.
+// watch follows the marker until the context ends. While it can't read the marker, the last state
+// stays.
 func (m *marker) watch(ctx context.Context) {
 	said, pause := "", watchPause
 	for ctx.Err() == nil {
@@ -110,7 +110,7 @@ func (m *marker) watch(ctx context.Context) {
 			}
 			pause = min(2*pause, watchPauseMost)
 		}
-		// Not all agents at the same time, when an API server has started again.
+		// The random part keeps agents apart after a restart of the API server.
 		wait := time.NewTimer(pause/2 + rand.N(pause)) //nolint:gosec // No secret depends on it.
 		select {
 		case <-ctx.Done():
@@ -120,7 +120,7 @@ func (m *marker) watch(ctx context.Context) {
 	}
 }
 
-// follow looks at the marker and watches it until the watch ends.
+// follow reads the marker and watches it until the watch ends.
 func (m *marker) follow(ctx context.Context) error {
 	its := &client.ListOptions{Namespace: m.namespace, FieldSelector: fields.OneTermEqualSelector(metav1.ObjectNameField, markerName)}
 	list := &corev1.ConfigMapList{}

@@ -1,7 +1,3 @@
-// Package conntrack reads the kernel's table of connections, finds those that are
-// to be cut among them, and forgets those of addresses that changed hands.
-//
-// What is to be cut is worked out by a Scan (pure); Table is the kernel's half.
 package conntrack
 
 import (
@@ -14,30 +10,30 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// Class is all connections that no policy can tell apart: a NetworkPolicy doesn't
-// speak of the client's port.
+// Class is all connections that no policy can tell apart: a NetworkPolicy can't name the client's
+// port.
 type Class struct {
-	// Client sent the first packets that the kernel saw. Server is who answers, behind
-	// a Service the pod: FORWARD sees both so.
+	// Client sent the first packets that the kernel saw. Server answers. Behind a Service it is
+	// the pod, as FORWARD sees it.
 	Client, Server netip.Addr
 
 	Protocol policy.Protocol
 
 	// Port is the server's. For ICMP it is the type and the code of the requests,
-	// eight bits each, for protocols without ports 0.
+	// eight bits each. For protocols without ports it is 0.
 	Port uint16
 
-	// Answer is the type and the code of the answers for ICMP, else it equals Port.
+	// Answer is the type and the code of the answers for ICMP. Otherwise it equals Port.
 	Answer uint16
 
-	// Opener says who opened the connections. It is First but for those that the kernel
-	// picked up: then From is the port of Client, else 0.
+	// Opener says which end opened the connections. It is First, except for connections that
+	// the kernel picked up. For these From is the port of Client, otherwise 0.
 	Opener Opener
 	From   uint16
 }
 
 // LinkLocal reports whether the end that sends (Egress) or receives (Ingress) has an
-// IPv6 link-local address: whose it is depends on the link.
+// IPv6 link-local address. The owner of such an address depends on the link.
 func (c *Class) LinkLocal(d policy.Direction) bool {
 	addr := c.Client
 	if d == policy.Ingress {
@@ -46,7 +42,7 @@ func (c *Class) LinkLocal(d policy.Direction) bool {
 	return addr.Is6() && addr.IsLinkLocalUnicast()
 }
 
-// Flow is what the policies are asked about.
+// Flow is the flow that policies judge.
 func (c *Class) Flow() policy.Flow {
 	flow := policy.Flow{Source: c.Client, Destination: c.Server, Protocol: c.Protocol}
 	if !isICMP(c.Protocol) {
@@ -55,8 +51,8 @@ func (c *Class) Flow() policy.Flow {
 	return flow
 }
 
-// Entry is one connection of the kernel's table. It is valid while the function
-// runs that gets it.
+// Entry is one connection of the kernel's table. It is valid until the function that gets it
+// returns.
 type Entry struct {
 	Class
 
@@ -66,14 +62,14 @@ type Entry struct {
 	// from is the port of Client.
 	from uint16
 
-	// translated says that Client sent to another address or port than the server's.
+	// translated says that Client sent to an address or port that isn't the server's.
 	translated bool
 
-	// liberal says that the kernel has no window of either end. So it is with TCP
-	// connections that it picked up, and with those of a flowtable.
+	// liberal says that the kernel knows the window of neither end. That is the case for TCP
+	// connections that it picked up, and for those of a flowtable.
 	liberal bool
 
-	// assured says that both ends sent, and still did two seconds after the entry was
+	// assured says that both ends sent packets, and went on two seconds after the entry was
 	// made (nf_conntrack_udp_packet in net/netfilter/nf_conntrack_proto_udp.c; kernels
 	// before 5.16 don't wait).
 	assured bool
@@ -90,7 +86,7 @@ func hasPorts(p policy.Protocol) bool {
 	return p == policy.TCP || p == policy.UDP || p == policy.SCTP || p == udpLite
 }
 
-// Attributes that the netlink library has no name for.
+// Attributes that have no name in the netlink library.
 const (
 	ctaTupleIP     = nl.CTA_TUPLE_IP
 	ctaTupleProto  = nl.CTA_TUPLE_PROTO

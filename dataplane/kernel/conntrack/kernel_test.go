@@ -94,8 +94,8 @@ func open(t *testing.T, node *nodetest.Node) *conntrack.Table {
 	return table
 }
 
-// TestALargeTable says with -v what a look at 100,000 connections takes. It asserts
-// that it takes no memory for those that don't matter.
+// TestALargeTable says with -v what a scan of 100,000 connections takes. It asserts
+// that the scan takes no memory for connections that no policy may forbid.
 func TestALargeTable(t *testing.T) {
 	nodetest.RequireKernel(t)
 	node := nodetest.NewNode(t)

@@ -13,10 +13,10 @@ import (
 // Opener says which end opened the connections of a class: the one that sent the
 // first packet that the kernel saw, or the other one.
 //
-// The kernel tracks connections only while a rule asks for it. After all tables were
-// flushed nothing does. A connection that is opened then has no entry until somebody's
-// rules are back, and the next packet of either end makes one: the kernel picks the
-// connection up in the middle (tcp_new in net/netfilter/nf_conntrack_proto_tcp.c).
+// The kernel tracks connections only while a rule needs it. After all tables were flushed, no rule
+// does. A connection that is opened then has no entry until rules of some program are back. The
+// next packet of either end makes the entry: the kernel picks the connection up in the middle
+// (tcp_new in net/netfilter/nf_conntrack_proto_tcp.c).
 type Opener uint8
 
 // The openers.
@@ -26,11 +26,11 @@ const (
 	Either               // it is unknown
 )
 
-// Ports are those that clients use: from a first one up to the last port that there is.
-// Clients of other systems go beyond the end of the node's own range.
+// Ports are the ports that clients use: from a first one up to 65535. The node's own range ends
+// below, but clients of other systems use ports beyond its end.
 type Ports struct{ First uint16 }
 
-// AssuredAfter is how old an entry of UDP is at least when the kernel calls it assured
+// AssuredAfter is the least age of an entry of UDP that the kernel calls assured
 // (nf_conntrack_udp_packet in net/netfilter/nf_conntrack_proto_udp.c).
 const AssuredAfter = 2 * time.Second
 
@@ -57,8 +57,8 @@ func parsePorts(content string) (Ports, error) {
 	return Ports{uint16(number)}, nil
 }
 
-// Opener says who opened a picked-up connection whose first packet that was seen came
-// from a port to another. The end whose port no client uses is the server.
+// Opener says which end opened a picked-up connection. The ports are those of the first packet
+// that the kernel saw. The end whose port no client uses is the server.
 func (p Ports) Opener(from, to uint16) Opener {
 	switch fromClient, toClient := from >= p.First, to >= p.First; {
 	case fromClient && !toClient:
@@ -69,8 +69,8 @@ func (p Ports) Opener(from, to uint16) Opener {
 	return Either
 }
 
-// Readings lists the connections, each with the end as client that opened it, as which
-// the class has to be allowed: two where it is unknown which end did.
+// Readings lists the classes that policies have to judge, each with the end that opened its
+// connections as the client. There are two where it is unknown which end opened them.
 func (c *Class) Readings() []Class {
 	seen := *c
 	seen.Opener, seen.From = First, 0
@@ -90,7 +90,7 @@ func (c *Class) Readings() []Class {
 func (s *Scan) read(e *Entry) {
 	opener := s.ClientPorts.Opener(e.from, e.Port)
 	if e.translated || opener == First {
-		// A server's answer goes to no Service: only clients know its address.
+		// A server's answer is never sent to a Service: only clients know its address.
 		return
 	}
 	picked := e.Class

@@ -62,8 +62,8 @@ func picked(protocol policy.Protocol, from, to uint16) *Entry {
 	}
 }
 
-// Whose word counts of an entry: the kernel's on who opened the connection, or the
-// ports'.
+// Which end opened the connection of an entry: the ports say so where the kernel may have picked
+// the connection up.
 func TestScanReadsPickedUpEntries(t *testing.T) {
 	cut := picked(policy.UDP, 53, 40000).Class
 	cut.Opener, cut.From = Second, 53
@@ -83,7 +83,7 @@ func TestScanReadsPickedUpEntries(t *testing.T) {
 		"TCP to a Service":              {entry: picked(policy.TCP, 80, 40000), change: func(e *Entry) { e.translated = true }, want: First},
 		"UDP from a server":             {entry: picked(policy.UDP, 53, 40000), resumed: true, want: Second},
 		"UDP, older":                    {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.assured = true }, resumed: true, want: First},
-		"UDP, a late look":              {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.assured = true }, resumed: true, late: true, want: Second},
+		"UDP, a late scan":              {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.assured = true }, resumed: true, late: true, want: Second},
 		"UDP, late and no gap":          {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.assured = true }, late: true, want: First},
 		"UDP, no gap":                   {entry: picked(policy.UDP, 53, 40000), want: First},
 		"UDP that is cut":               {entry: picked(policy.UDP, 53, 40000), change: func(e *Entry) { e.assured = true }, cut: true, want: Second},

@@ -13,8 +13,8 @@ import (
 )
 
 const (
-	// receiveBytes is how much is read at once. The kernel fills messages of a
-	// listing up to 32 KiB for a reader that has room (netlink_dump in
+	// receiveBytes is how many bytes are read at once. In a listing, the kernel fills messages
+	// of up to 32 KiB for a reader that has room (netlink_dump in
 	// net/netlink/af_netlink.c).
 	receiveBytes = 64 << 10
 
@@ -29,7 +29,7 @@ const (
 // Table is the table of connections of one network namespace. It isn't safe for
 // use by several goroutines at once.
 //
-// It has a socket of its own and reads it into one buffer: the netlink library
+// It has a socket of its own and reads into one buffer: the netlink library
 // takes new memory for every message, some hundred bytes for each connection.
 type Table struct {
 	socket   int
@@ -37,8 +37,8 @@ type Table struct {
 	sequence uint32
 }
 
-// Open connects to the network namespace of the calling thread. The table may be
-// used by any thread then.
+// Open connects to the network namespace of the calling thread. Any thread may use the table
+// afterwards.
 func Open() (*Table, error) {
 	socket, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_NETFILTER)
 	if err != nil {
@@ -63,7 +63,7 @@ func (t *Table) List(yield func(*Entry)) error {
 	if err := t.send(request); err != nil {
 		return fmt.Errorf("listing connections: %w", err)
 	}
-	var entry Entry // one for all: it lives on the heap
+	var entry Entry // one for all connections, since it lives on the heap
 	err := t.receive(func(kind uint16, content []byte) {
 		if kind != unix.NFNL_SUBSYS_CTNETLINK<<8|nl.IPCTNL_MSG_CT_NEW || len(content) < nl.SizeofNfgenmsg {
 			return
@@ -78,14 +78,14 @@ func (t *Table) List(yield func(*Entry)) error {
 	return nil
 }
 
-// Delete forgets connections. One that is gone already is no error.
+// Delete forgets connections. A connection that is gone already is no error.
 func (t *Table) Delete(keys []Key) error {
 	for len(keys) > 0 {
 		n := min(len(keys), deletesAtOnce)
 		t.sequence++
 		var request []byte
 		for i, key := range keys[:n] {
-			flags := uint16(0) // an answer comes for errors alone
+			flags := uint16(0) // the kernel answers only after an error
 			if i == n-1 {
 				flags = unix.NLM_F_ACK
 			}
@@ -166,8 +166,8 @@ func notDone(err error) error {
 	return err
 }
 
-// acknowledged reads the answers to deletions: that to the last comes in any
-// case. An entry that is gone is as good as deleted.
+// acknowledged reads the answers to deletions. The kernel always answers the last one. An entry
+// that is gone counts as deleted.
 func (t *Table) acknowledged() error {
 	var failed error
 	err := t.read(func(kind uint16, content []byte) error {
@@ -213,7 +213,7 @@ func (t *Table) read(yield func(kind uint16, content []byte) error) error {
 			if length < unix.SizeofNlMsghdr || length > len(b) {
 				return unix.EBADMSG
 			}
-			if binary.NativeEndian.Uint32(b[8:]) == t.sequence { // else of a request that was given up
+			if binary.NativeEndian.Uint32(b[8:]) == t.sequence { // otherwise it answers a request that was given up
 				if err := yield(binary.NativeEndian.Uint16(b[4:]), b[unix.SizeofNlMsghdr:length]); err != nil {
 					return err
 				}

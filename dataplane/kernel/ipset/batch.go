@@ -14,20 +14,19 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// batchBytes is about how much of one message the elements take. One message for
-// each element costs a round trip to the kernel for each. An attribute's length
-// has 16 bits, so 64 KiB is the end; longer messages than this save nothing more.
+// batchBytes is about how many bytes of one message the elements take. A message for
+// each element would cost a round trip to the kernel for each. An attribute's length
+// has 16 bits, so it ends at 64 KiB. Messages longer than batchBytes save nothing more.
 const batchBytes = 32 << 10
 
-// headBytes is the room for what stands before the elements of a message, its name
-// left out.
+// headBytes is the room for the part of a message before the elements, without the set's name.
 const headBytes = 32
 
 // errFull is the kernel's answer to an element that a set has no room for:
 // IPSET_ERR_HASH_FULL (linux/netfilter/ipset/ip_set_hash.h).
 var errFull = errors.New("the set is full")
 
-// inSets cuts changes where the set changes.
+// inSets splits changes into runs of changes of one set.
 func inSets(changes []Change) [][]Change {
 	var runs [][]Change
 	for start, i := 0, 1; i <= len(changes); i++ {
@@ -43,7 +42,7 @@ func inSets(changes []Change) [][]Change {
 func (k *Kernel) addToSet(changes []Change) error {
 	rest, err := k.sendWithout(nl.IPSET_CMD_ADD, changes)
 	if errors.Is(err, errFull) {
-		// Some elements of the batch may be in already. They are sent once more.
+		// Some elements of the batch may be in already. They are sent again.
 		if err = k.enlarge(changes[0].Set, len(rest)); err == nil {
 			rest, err = k.sendWithout(nl.IPSET_CMD_ADD, rest)
 		}
@@ -62,8 +61,8 @@ func (k *Kernel) deleteFromSet(changes []Change) error {
 	return nil
 }
 
-// sendAll sends changes of one set in batches. After an error it returns the
-// batch that failed and those that didn't follow.
+// sendAll sends changes of one set in batches. After an error it returns the changes from the
+// batch that failed on.
 func (k *Kernel) sendAll(command int, changes []Change) ([]Change, error) {
 	for len(changes) > 0 {
 		elements, n := encodeElements(changes)
@@ -82,9 +81,9 @@ func describe(changes []Change) string {
 	return fmt.Sprintf("%s or one of %d more", changes[0].Member.Prefix, len(changes)-1)
 }
 
-// send asks the kernel to add or delete elements. It stops at the first that the
-// kernel refuses. Without NLM_F_EXCL the kernel doesn't mind an element that is
-// there already or is gone.
+// send asks the kernel to add or delete elements. The kernel stops at the first element that it
+// refuses. Without NLM_F_EXCL it accepts to add an element that is there, and to delete one that
+// isn't.
 func (k *Kernel) send(command int, set string, elements []byte) error {
 	k.count()
 	attributes := make([]byte, 0, len(set)+len(elements)+headBytes)
@@ -105,8 +104,7 @@ func (k *Kernel) send(command int, set string, elements []byte) error {
 	return asSetError(err)
 }
 
-// encodeElements returns the attribute that holds the first elements, and how
-// many they are.
+// encodeElements returns the attribute that holds the first elements, and the number of these.
 func encodeElements(changes []Change) ([]byte, int) {
 	b := make([]byte, 0, min(batchBytes, len(changes)*64))
 	list := nlattr.Begin(&b, nl.IPSET_ATTR_ADT|unix.NLA_F_NESTED)

@@ -20,11 +20,11 @@ import (
 // kernel doubles the table as the set grows (mtype_resize in the same file).
 const leastBuckets = 64
 
-// revisions are the oldest of each type that have what Moat uses, so that old kernels
-// know them. A type that is missing has 0.
+// revisions are the oldest revisions of each type that have what Moat uses, so that old kernels
+// know them. For a type that isn't listed it is 0.
 var revisions = map[ruleset.SetType]byte{ruleset.HashIP: 1, ruleset.HashIPPort: 1, ruleset.HashIPPortIP: 1}
 
-// create makes a set without members. One of that name must not exist.
+// create makes a set without members. No set of that name may exist.
 func (k *Kernel) create(set *ruleset.Set, capacity uint32) error {
 	k.count()
 	var err error
@@ -66,7 +66,7 @@ func appendNumber(b *[]byte, kind int, number uint32) {
 	nlattr.Append(b, kind|unix.NLA_F_NET_BYTEORDER, binary.BigEndian.AppendUint32(nil, number)...)
 }
 
-// asSetError gives the kernel's own errors about sets their names.
+// asSetError makes an error of ipset, with its text, of a number of the kernel's.
 func asSetError(err error) error {
 	var errno syscall.Errno
 	if errors.As(err, &errno) && errno >= nl.IPSET_ERR_PRIVATE {

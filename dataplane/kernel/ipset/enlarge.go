@@ -9,24 +9,23 @@ import (
 	"github.com/vishvananda/netlink/nl"
 )
 
-// defaultCapacity is what a new set may hold before it has to grow. The kernel
-// takes memory for what a set holds and not for what it may hold (mtype_add and
-// mtype_resize in net/netfilter/ipset/ip_set_hash_gen.h), and to look an element up
-// costs the same: a small bound would save nothing. This one is seven times the
-// pods of the largest clusters that Kubernetes supports.
+// defaultCapacity is how many elements a new set may hold before it has to grow. The memory of a
+// set depends on the elements that it holds, and not on those that it may hold (mtype_add and
+// mtype_resize in net/netfilter/ipset/ip_set_hash_gen.h), and a look-up costs the same. So a small
+// bound would save nothing. This one is seven times the pods of the largest clusters that
+// Kubernetes supports.
 const defaultCapacity = 1 << 20
 
-// growsBy is the factor by which a set grows at least, so that growing doesn't
-// come often.
+// growsBy is the least factor by which a set grows, so that it seldom has to.
 const growsBy = 2
 
 // enlarge replaces a set by a larger one with the same members, which has room for
-// more besides. Packets see the one or the other, and both hold the same: the
-// kernel swaps them in one step, and the rules that name the set follow.
+// more elements. A packet meets one of the two sets, and both hold the same: the
+// kernel swaps them in one step, and the rules that name the set use the other one.
 //
-// The new set has a name that nobody else can use, be it another run of the agent.
-// If the agent dies on the way, the set is one of Moat's that nobody wants, and the
-// next complete comparison destroys it.
+// No other program uses the name of the new set, and no other run of the agent does. If the agent
+// dies before the end, an unwanted set with Moat's prefix remains, and the next complete comparison
+// destroys it.
 func (k *Kernel) enlarge(name string, more int) error {
 	old, err := k.readOne(name)
 	if err != nil {
@@ -47,8 +46,8 @@ func (k *Kernel) enlarge(name string, more int) error {
 		k.count()
 		err = k.handle.IpsetSwap(spare.Name, name)
 	}
-	// After the swap this name is that of the small set. If a program lists the
-	// sets at this moment it can't go yet, and goes like that of an agent that died.
+	// After the swap this name is that of the small set. While a program lists the sets, the
+	// kernel can't destroy it. Then the next complete comparison does.
 	if destroyErr := k.destroy(spare.Name); destroyErr != nil && !errors.Is(destroyErr, errBusy) {
 		err = errors.Join(err, destroyErr)
 	}
@@ -58,6 +57,6 @@ func (k *Kernel) enlarge(name string, more int) error {
 	return nil
 }
 
-// spareName is the name of the set that takes another one's place, within the 31
-// characters of the kernel.
+// spareName is the name of the set that takes another one's place. It has at most the 31
+// characters that the kernel allows.
 func spareName(name string) string { return fmt.Sprintf("%s-%04x", name, rand.N(1<<16)) }

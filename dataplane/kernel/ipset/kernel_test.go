@@ -155,8 +155,8 @@ func TestASetThatCantBeMade(t *testing.T) {
 	})
 }
 
-// What an agent that died while it made a set larger left behind is one of Moat's
-// sets that nobody wants. A stranger's set of a like name stays.
+// An agent that died while it made a set larger leaves an unwanted set with Moat's prefix, which
+// goes. Another program's set with a similar name stays.
 func TestAnUnfinishedSetGoes(t *testing.T) {
 	inKernel(t, func(k *ipset.Kernel) {
 		want := state(ofSize("moat-4-p-0123456789abcdef", ruleset.HashIP, ruleset.IPv4, 3))
@@ -243,8 +243,8 @@ func entryOf(c ipset.Change) *netlink.IPSetEntry {
 	return entry
 }
 
-// What the kernel counts is what is there, whoever added it, and sets of others don't
-// appear.
+// The kernel counts all elements of a set, also those that another program added. Sets of other
+// programs don't appear.
 func TestSizes(t *testing.T) {
 	inKernel(t, func(k *ipset.Kernel) {
 		sizes, err := k.Sizes()

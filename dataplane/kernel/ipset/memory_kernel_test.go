@@ -16,7 +16,7 @@ import (
 // MOAT_MEASURE=1 go test ./dataplane/kernel/ipset -v -run TestWhatSmallSetsTake. Beside what
 // TestASmallSetIsSmall knows from the kernel's word, a set has parts that no listing counts. So
 // thousands of sets of one pod are made, and the memory that the kernel then has less of is
-// divided by their number. Other programs take and give memory meanwhile: the median of
+// divided by their number. Other programs take and give memory at the same time: the median of
 // several rounds counts.
 func TestWhatSmallSetsTake(t *testing.T) {
 	if os.Getenv("MOAT_MEASURE") == "" {

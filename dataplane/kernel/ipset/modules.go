@@ -20,8 +20,8 @@ func (e *moduleError) Error() string { return e.err.Error() }
 
 func (e *moduleError) Unwrap() error { return e.err }
 
-// MissingModule names the kernel module for lack of which a request failed, empty for
-// none.
+// MissingModule names the missing kernel module that made a request fail. It is empty where none
+// is missing.
 func MissingModule(err error) string {
 	var missing *moduleError
 	if errors.As(err, &missing) {
@@ -30,9 +30,9 @@ func MissingModule(err error) string {
 	return ""
 }
 
-// ofListing says of an error of a listing of all sets that there is no ipset: the kernel
-// knows no such part of netfilter (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c answers
-// EINVAL), or no netfilter at all.
+// ofListing wraps the error of a listing of all sets if it says that there is no ipset: the kernel
+// lacks that part of netfilter (nfnetlink_rcv_msg in net/netfilter/nfnetlink.c answers
+// EINVAL), or all of netfilter.
 func ofListing(err error) error {
 	for _, unknown := range []error{unix.EINVAL, unix.EPROTONOSUPPORT, unix.ENOENT, unix.EOPNOTSUPP} {
 		if errors.Is(err, unknown) {
@@ -42,7 +42,7 @@ func ofListing(err error) error {
 	return err
 }
 
-// ofCreating says of an error of making a set that the kernel lacks its type.
+// ofCreating wraps the error of making a set if it says that the kernel lacks the set's type.
 func ofCreating(kind ruleset.SetType, err error) error {
 	if errors.Is(err, nl.IPSetError(nl.IPSET_ERR_FIND_TYPE)) {
 		return &moduleError{"ip_set_" + strings.NewReplacer(":", "_", ",", "").Replace(string(kind)), err}

@@ -16,22 +16,22 @@ import (
 // Kernel is the ipset part of one network namespace. It isn't safe for use by
 // several goroutines at once.
 type Kernel struct {
-	// Capacity is what a new set may hold before it has to grow.
+	// Capacity is how many elements a new set may hold before it has to grow.
 	Capacity uint32
 
 	// OnRequest, if not nil, is called with every request to the kernel.
 	OnRequest func()
 
-	// OnRefused, if not nil, is called with each element that the kernel doesn't take,
-	// and why. It is no error: the other elements are in.
+	// OnRefused, if not nil, is called with each element that the kernel refuses, and with the
+	// reason. Such an element is no error: the other elements are in.
 	OnRefused func(Change, error)
 
-	// Creating, if not nil, is asked before a set is made. Its error is taken for the
-	// kernel's: tests fill a kernel by it, which takes a minute otherwise.
+	// Creating, if not nil, is called before a set is made. Its error counts as the kernel's.
+	// Tests play a full kernel with it: to fill one takes a minute.
 	Creating func() error
 
 	handle  *netlink.Handle
-	sockets map[int]*nl.SocketHandle // for what the handle does slowly or not at all
+	sockets map[int]*nl.SocketHandle // for requests that the handle makes slowly or not at all
 	headers *nfnetlink.Socket
 	changes *nfnetlink.Socket
 	prefix  string
@@ -71,7 +71,7 @@ func (k *Kernel) open() (err error) {
 	return err
 }
 
-// Close closes the connection, or what there is of it.
+// Close closes the connection, also one that was opened in part.
 func (k *Kernel) Close() {
 	if k.handle != nil {
 		k.handle.Close()
@@ -107,10 +107,9 @@ func (k *Kernel) destroy(name string) error {
 	return k.handle.IpsetDestroy(name)
 }
 
-// Grow does the half of the plan that comes before the rules change: sets are
-// made, and elements added. Where a set can't be made, since the kernel has no
-// room for more than 65,535 of them for one, those that there are get their elements
-// all the same: the rules in force depend on them.
+// Grow does the half of the plan that comes before the rules change: it makes sets and adds
+// elements. If a set can't be made, such as where the kernel has 65,535 already, the other sets
+// still get their elements: the rules in force depend on them.
 func (k *Kernel) Grow(plan *Plan) error {
 	for _, name := range plan.Replace {
 		if err := k.destroy(name); err != nil {
@@ -134,9 +133,8 @@ func withoutSets(changes []Change, sets []ruleset.Set) []Change {
 	return slices.DeleteFunc(slices.Clone(changes), func(c Change) bool { return names[c.Set] })
 }
 
-// Add adds elements. One that is there already is no error, nor is one that the kernel
-// refuses: see OnRefused. What can't be added to one set doesn't keep the others from
-// theirs.
+// Add adds elements. An element that is there already is no error, nor is one that the kernel
+// refuses: see OnRefused. After an error in one set, the other sets still get their elements.
 func (k *Kernel) Add(changes []Change) error {
 	var errs []error
 	for _, inSet := range inSets(changes) {
@@ -145,7 +143,7 @@ func (k *Kernel) Add(changes []Change) error {
 	return errors.Join(errs...)
 }
 
-// Delete takes elements out. One that isn't there is no error.
+// Delete takes elements out. An element that isn't there is no error.
 func (k *Kernel) Delete(changes []Change) error {
 	var errs []error
 	for _, inSet := range inSets(changes) {
@@ -155,9 +153,9 @@ func (k *Kernel) Delete(changes []Change) error {
 }
 
 // Shrink does the half of the plan that comes after the rules changed. It
-// returns the names of the sets that are still in use: with nft a rule that was
-// deleted holds on to its set for a moment. They go when the plan is next made
-// from what the kernel holds.
+// returns the names of the sets that are still in use: with nft, a deleted rule keeps
+// its set busy for a moment. The next plan that is made from the kernel's sets destroys
+// them.
 func (k *Kernel) Shrink(plan *Plan) (busy []string, err error) {
 	if err := k.Delete(plan.Delete); err != nil {
 		return nil, err

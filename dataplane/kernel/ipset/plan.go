@@ -1,7 +1,3 @@
-// Package ipset puts address sets into the kernel and reads them back.
-//
-// What has to change is worked out as a Plan (pure), in two halves: Grow before
-// the rules that look the sets up, Shrink after them.
 package ipset
 
 import (

@@ -85,7 +85,7 @@ func TestDiffDestroys(t *testing.T) {
 	require.Equal(t, ipset.Plan{Destroy: []string{"a", "b"}}, plan, "a set goes with its members")
 }
 
-// A set of the wrong type or family is made anew, with all its members.
+// A set of the wrong type or family is replaced, with all its members.
 func TestDiffReplaces(t *testing.T) {
 	want := set("a", ruleset.HashNet, "10.0.0.0/8", "10.0.0.1/32")
 	wrongFamily := want
@@ -120,7 +120,7 @@ func TestAppend(t *testing.T) {
 	}, a)
 }
 
-// carryOut does with a state what the kernel does, and refuses what it refuses.
+// carryOut is a fake kernel: it changes a state as the kernel would, and refuses what it refuses.
 func carryOut(t *testing.T, s ipset.State, plan ipset.Plan) {
 	t.Helper()
 	for _, name := range plan.Replace {

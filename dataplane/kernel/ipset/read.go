@@ -17,7 +17,7 @@ import (
 type listed struct {
 	ruleset.Set
 	capacity uint32
-	elements uint32 // how many there are, as the kernel counts them
+	elements uint32 // their number, as the kernel counts them
 }
 
 // Read returns the sets of both families.
@@ -33,7 +33,7 @@ func (k *Kernel) Read() (State, error) {
 	return state, nil
 }
 
-// Members returns what one set holds. It is an error where there is none of that name.
+// Members returns what one set holds. A set that doesn't exist is an error.
 func (k *Kernel) Members(name string) (ruleset.Members, error) {
 	set, err := k.readOne(name)
 	if err != nil {
@@ -55,7 +55,7 @@ func (k *Kernel) readOne(name string) (*listed, error) {
 	return sets[name], nil
 }
 
-// list returns Moat's sets of the kernel's answer.
+// list returns the sets of the kernel's answer that are Moat's.
 func (k *Kernel) list(req *nl.NetlinkRequest) (map[string]*listed, error) {
 	sets := map[string]*listed{}
 	err := req.ExecuteIter(unix.NETLINK_NETFILTER, 0, func(message []byte) bool {
@@ -65,8 +65,8 @@ func (k *Kernel) list(req *nl.NetlinkRequest) (map[string]*listed, error) {
 	return sets, err
 }
 
-// addMessage reads one message of a listing. A large set comes in several, of
-// which only the first says more of it than its name.
+// addMessage reads one message of a listing. A large set comes in several messages. All have its
+// name, and only the first has its type and family.
 func addMessage(sets map[string]*listed, prefix string, message []byte) {
 	if len(message) < nl.SizeofNfgenmsg {
 		return

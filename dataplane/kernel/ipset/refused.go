@@ -9,20 +9,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mostRefused bounds the elements of one set that are left out in one go. Where the
-// kernel refuses more, the fault isn't the elements', and to try them one by one would
+// mostRefused bounds the elements of one set that are left out in one call. Where the
+// kernel refuses more, the elements aren't at fault, and to try them one by one would
 // take too long.
 const mostRefused = 64
 
-// Kernel errors about one element (linux/netfilter/ipset/ip_set_hash.h). The first, that
-// the set is full, is about the set.
+// Kernel errors about one element (linux/netfilter/ipset/ip_set_hash.h). The first error of that
+// file isn't among them: it says that the set is full.
 const (
 	errHashElem  = nl.IPSET_ERR_TYPE_SPECIFIC + 1 // IPSET_ERR_HASH_ELEM: 0.0.0.0 for one
 	errHashRange = nl.IPSET_ERR_TYPE_SPECIFIC + 5 // IPSET_ERR_HASH_RANGE
 )
 
 // refuses reports whether the kernel's answer may be about one element of a message. The
-// IPv6 types answer EINVAL to an element that they don't take (hash_ip6_uadt).
+// IPv6 types answer EINVAL to an element that they refuse (hash_ip6_uadt).
 func refuses(err error) bool {
 	var private nl.IPSetError
 	if errors.As(err, &private) {
@@ -33,9 +33,9 @@ func refuses(err error) bool {
 	return errors.As(err, &errno) && (errno == unix.EINVAL || errno == unix.ERANGE)
 }
 
-// sendWithout sends changes of one set in batches. Elements that the kernel refuses are
-// left out and told to OnRefused, so that the others of their batch arrive. After another
-// error it returns the batch that failed and those that didn't follow.
+// sendWithout sends changes of one set in batches. It leaves out elements that the kernel
+// refuses, so that all other elements of their batch arrive, and calls OnRefused with them. After
+// another error it returns the changes from the batch that failed on.
 func (k *Kernel) sendWithout(command int, changes []Change) ([]Change, error) {
 	for left := mostRefused; ; left-- {
 		rest, err := k.sendAll(command, changes)
@@ -54,9 +54,9 @@ func (k *Kernel) sendWithout(command int, changes []Change) ([]Change, error) {
 	}
 }
 
-// findRefused returns the first element of a refused batch that the kernel doesn't take,
-// and what it says of that one alone. The kernel stops at such an element, so it is found
-// by halves, and all before it arrive.
+// findRefused returns the first element of a refused batch that the kernel refuses alone, and the
+// kernel's error. The kernel stops at such an element. So it is found by halving the batch, and all
+// elements before it arrive.
 func (k *Kernel) findRefused(command int, batch []Change) (int, error) {
 	send := func(changes []Change) error {
 		elements, _ := encodeElements(changes)

@@ -11,8 +11,8 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// An element that the kernel refuses keeps no other one out, of its batch or of another
-// set, and is told once. It is no error, neither when it enters nor when it leaves.
+// An element that the kernel refuses keeps no other element out, of its batch or of another set.
+// OnRefused is called with it once. It is no error, neither when it enters nor when it leaves.
 func TestARefusedElementHoldsNothingBack(t *testing.T) {
 	inKernel(t, func(k *ipset.Kernel) {
 		refused := map[ipset.Change]string{}

@@ -10,8 +10,8 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/nlattr"
 )
 
-// listHeaders asks for what is known of a set but for its elements:
-// IPSET_FLAG_LIST_HEADER (linux/netfilter/ipset/ip_set.h).
+// listHeaders asks for sets without their elements: IPSET_FLAG_LIST_HEADER
+// (linux/netfilter/ipset/ip_set.h).
 const listHeaders = 1 << 2
 
 // Sizes returns how many elements each set has. The kernel answers with a message for

@@ -28,8 +28,8 @@ func Detect(ctx context.Context, chainPrefix string) Backend {
 }
 
 // DetectChange returns the backend that the node uses now, where the agent uses
-// present. Only hint chains count: numbers of rules come and go, and a table that
-// can't be read for a moment says nothing.
+// present. Only hint chains count: numbers of rules vary, and a table that can't be read for a
+// moment proves nothing.
 func DetectChange(ctx context.Context, present Backend) Backend {
 	nft, err := savedMangle(ctx, NFT)
 	switch {
@@ -52,12 +52,12 @@ func (b Backend) Other() Backend {
 	return NFT
 }
 
-// legacyInUse reports whether the network namespace has any legacy table. To ask
-// iptables-legacy itself would make one, and every later run of iptables-nft warn
+// legacyInUse reports whether the network namespace has any legacy table. It doesn't run
+// iptables-legacy: that would make a table, and every later run of iptables-nft would warn
 // of it.
 func legacyInUse() bool { return len(legacyTables(ruleset.IPv4)) > 0 }
 
-// legacyTables lists the legacy tables that there are.
+// legacyTables lists the legacy tables that exist.
 func legacyTables(family ruleset.Family) []string {
 	names, _ := os.ReadFile(legacyNames(family)) // no file: the kernel has no legacy tables
 	return strings.Fields(string(names))

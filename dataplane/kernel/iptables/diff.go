@@ -45,8 +45,8 @@ func Diff(have, want Table) Change {
 	return c
 }
 
-// Rewrite returns the change that writes every chain of a table once more, with the rules
-// that it has. It changes nothing, and takes as long as it takes to write them.
+// Rewrite returns the change that writes every chain of a table again, with the rules that it
+// has. It changes nothing, and takes as long as the writing takes.
 func Rewrite(table Table) Change {
 	return Change{Write: slices.Sorted(maps.Keys(table.Chains)), have: table, want: table}
 }
@@ -63,7 +63,7 @@ func (c *Change) Empty() bool {
 // no rule names a chain that doesn't exist. A hook is moved by deleting every
 // copy of it by its text and inserting it again at the front: a position could
 // point at another program's rule by the time that the transaction runs. If a copy
-// has gone by then, the transaction fails as a whole and is computed anew.
+// has gone by then, the transaction fails as a whole, and the next sync computes another.
 func (c *Change) script(table string) string {
 	var s strings.Builder
 	s.WriteString("*" + table + "\n")
@@ -90,8 +90,9 @@ func (c *Change) script(table string) string {
 	return s.String()
 }
 
-// assuming returns the change for a table that has the wanted hook once in each of some
-// built-in chains, where it is moved, and in no other, where it is inserted.
+// assuming returns the change for a table of which the hooks aren't known. It assumes that some
+// built-in chains have the wanted hook once, and moves it there. In all other chains it inserts
+// the hook.
 func (c Change) assuming(present []string) Change {
 	hooks := maps.Clone(c.have.Hooks)
 	maps.DeleteFunc(hooks, func(builtin string, _ []HookPosition) bool { return slices.Contains(c.Rehook, builtin) })
@@ -102,8 +103,8 @@ func (c Change) assuming(present []string) Change {
 	return c
 }
 
-// assumptions lists the changes for all that a table may have of the hooks that are put
-// in order: first for all of them, last for none.
+// assumptions lists the changes for all sets of hooks that a table may have, among those that are
+// put in order: first the change for all of them, last the one for none.
 func (c Change) assumptions() []Change {
 	var changes []Change
 	for lacking := range 1 << len(c.Rehook) {
@@ -118,9 +119,9 @@ func (c Change) assumptions() []Change {
 	return changes
 }
 
-// staleHooks returns, for each hook that is put in order, the changes that delete one
-// copy of the same with or without the condition of Moat's hooks: a packet that comes
-// to the chains and shouldn't is judged like a new connection's.
+// staleHooks returns, for each hook that is put in order, the change that deletes one copy of its
+// other form: without the condition of Moat's hooks, or with it. A hook without condition may not
+// stay: it leads packets of open connections to the chains, which judge them like new ones.
 func (c Change) staleHooks() []Change {
 	var stale []Change
 	for _, builtin := range c.Rehook {
@@ -152,7 +153,7 @@ func deleting(builtin, rule string) Change {
 	return Change{Rehook: []string{builtin}, have: Table{Hooks: map[string][]HookPosition{builtin: {{Rule: rule}}}}}
 }
 
-// anyHooks returns the changes that delete one copy of each hook that Moat may have.
+// anyHooks returns changes that each delete one copy of a hook that Moat may have.
 func anyHooks(prefix string) []Change {
 	var hooks []Change
 	for _, builtin := range builtins {

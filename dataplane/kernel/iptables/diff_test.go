@@ -13,9 +13,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// someTable is a small desired state: hooks, a leaf and the profile chains named.
+// someTable is a small desired state: hooks, a dispatch chain and the profile chains named.
 func someTable(profiles ...string) iptables.Table {
-	leaf := ruleset.Chain{Name: "MOAT-INGRESS"}
+	dispatch := ruleset.Chain{Name: "MOAT-INGRESS"}
 	rs := &ruleset.Ruleset{Hooks: []ruleset.Hook{
 		{Builtin: "FORWARD", Match: []ruleset.Match{ruleset.UnestablishedMatch{}}, Chain: "MOAT-FORWARD"},
 		{Builtin: "INPUT", Chain: "MOAT-INPUT"},
@@ -24,9 +24,9 @@ func someTable(profiles ...string) iptables.Table {
 	for _, name := range profiles {
 		chain := ruleset.Chain{Name: "MOAT-I-" + name, Rules: []ruleset.Rule{{Action: ruleset.Drop}}}
 		rs.Chains = append(rs.Chains, chain)
-		leaf.Rules = append(leaf.Rules, ruleset.Rule{Action: ruleset.Goto, Target: chain.Name})
+		dispatch.Rules = append(dispatch.Rules, ruleset.Rule{Action: ruleset.Goto, Target: chain.Name})
 	}
-	rs.Chains = append(rs.Chains, leaf,
+	rs.Chains = append(rs.Chains, dispatch,
 		ruleset.Chain{Name: "MOAT-FORWARD", Rules: []ruleset.Rule{{Action: ruleset.Jump, Target: "MOAT-INGRESS"}}},
 		ruleset.Chain{Name: "MOAT-INPUT"},
 		ruleset.Chain{Name: "MOAT_PREROUTING", Rules: []ruleset.Rule{{Action: ruleset.Drop}}},
@@ -34,7 +34,7 @@ func someTable(profiles ...string) iptables.Table {
 	return iptables.Desired(rs)
 }
 
-// foreignRules are what others have in the table.
+// foreignRules are what other programs have in the table.
 var foreignRules = map[string][]string{
 	"FORWARD":      {`-m comment --comment "kubernetes forwarding rules" -j KUBE-FORWARD`, "-j FLANNEL-FWD"},
 	"INPUT":        {"-j KUBE-FORWARD"},
@@ -60,8 +60,8 @@ func bring(t *testing.T, f *fakeTable, want iptables.Table) iptables.Change {
 	return change
 }
 
-// requireOwnLinesOnly checks that a script names no chain of others but to put a
-// hook in a built-in chain or to take one out.
+// requireOwnLinesOnly checks that a script names no other program's chain, except a built-in chain
+// to put a hook in or to take one out.
 func requireOwnLinesOnly(t *testing.T, script string) {
 	t.Helper()
 	lines := strings.Split(strings.TrimSuffix(script, "\n"), "\n")
@@ -190,7 +190,7 @@ func TestStaleHookGoes(t *testing.T) {
 	require.NotContains(t, f.chains, "MOAT-OUTPUT")
 }
 
-// Rules that others change in Moat's chains are put right.
+// Rules that other programs change in Moat's chains are put right.
 func TestChainsAreRepaired(t *testing.T) {
 	f := newFakeFilter(foreignRules)
 	bring(t, f, someTable("a"))
@@ -203,7 +203,7 @@ func TestChainsAreRepaired(t *testing.T) {
 	require.Equal(t, []string{"-j DROP"}, f.chains["MOAT-I-a"])
 }
 
-// The transaction fails as a whole if somebody takes the hook away meanwhile.
+// The transaction fails as a whole if another program has just deleted the hook.
 func TestRaceForTheHookFailsWhole(t *testing.T) {
 	f := newFakeFilter(foreignRules)
 	bring(t, f, someTable("a"))
@@ -217,8 +217,8 @@ func TestRaceForTheHookFailsWhole(t *testing.T) {
 	bring(t, f, someTable("b"))
 }
 
-// Whatever state the table is in, one change brings it to what is wanted, and the
-// rules of others stay as they are.
+// Whatever state the table is in, one change brings it to what is wanted, and other programs'
+// rules stay as they are.
 func TestRandomTransitions(t *testing.T) {
 	source := rand.New(rand.NewPCG(3, 4))
 	f := newFakeFilter(foreignRules)
@@ -236,7 +236,7 @@ func TestRandomTransitions(t *testing.T) {
 	}
 }
 
-// vandalise does to Moat's chains and hooks what others might.
+// vandalise does to Moat's chains and hooks what other programs might do.
 func vandalise(source *rand.Rand, f *fakeTable) {
 	builtin := builtins[source.IntN(len(builtins))]
 	rules := f.chains[builtin]
@@ -247,7 +247,7 @@ func vandalise(source *rand.Rand, f *fakeTable) {
 		}
 	case 1: // all hooks gone
 		f.chains[builtin] = slices.DeleteFunc(slices.Clone(rules), func(rule string) bool { return strings.HasPrefix(target(rule), prefix) })
-	case 2: // a chain that nobody knows
+	case 2: // an unknown chain
 		f.chains[fmt.Sprintf("MOAT-STALE-%d", source.IntN(3))] = []string{"-j DROP"}
 	case 3: // a chain changed
 		if _, exists := f.chains["MOAT-INGRESS"]; exists {

@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// Counters are what the rules of a table counted. The zero value counted nothing. Those of a
-// chain start anew when it is rewritten.
+// Counters are what the rules of a table counted. The zero value counted nothing. When a chain is
+// rewritten, its counters start from zero.
 type Counters struct{ saved string }
 
 // ReadCounting is Read, and returns the counters.
@@ -32,7 +32,7 @@ func withoutCounters(output string) string {
 }
 
 // Packets returns how many packets came to the rules of a chain that have no condition, and
-// drop or return; 0 where there is no such chain.
+// drop or return. It returns 0 where there is no such chain.
 func (c Counters) Packets(chain string) (packets uint64) {
 	for line := range strings.Lines(c.saved) {
 		counters, rule, _ := strings.Cut(strings.TrimSpace(line), " ")
@@ -43,8 +43,8 @@ func (c Counters) Packets(chain string) (packets uint64) {
 	return packets
 }
 
-// ByInterface returns how many packets came to a chain by rules that go there by the name of an
-// interface, or of a bridge's port, and by nothing else.
+// ByInterface returns how many packets came to a chain, by the name of an interface or of a
+// bridge's port. It counts rules that lead there by that name alone.
 func (c Counters) ByInterface(target string) map[string]uint64 {
 	packets := map[string]uint64{}
 	for line := range strings.Lines(c.saved) {

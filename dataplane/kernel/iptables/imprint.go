@@ -13,14 +13,14 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// Imprint stands for the rules of one family's mangle table, without counters and
-// without a word about what they mean: rules of programs that iptables doesn't know have one too.
+// Imprint stands for the rules of one family's mangle table, without counters. It doesn't depend
+// on the meaning of the rules: also rules that iptables can't print have one.
 type Imprint struct {
 	whole uint64
 
 	// chains has what stands for the rules of each chain, firsts what stands for the
-	// first rule of each built-in chain. Nil with legacy, where jumps are distances within the
-	// table, so that the whole stands for each.
+	// first rule of each built-in chain. Both are nil with legacy: there a jump is a distance
+	// within the table, so the imprint of the whole table stands for each chain.
 	chains, firsts map[string]uint64
 }
 
@@ -40,10 +40,10 @@ func (i *Imprint) first(builtin string) uint64 {
 	return i.firsts[builtin]
 }
 
-// Rules stands for the rules of all mangle tables of the node. The zero value is like no
-// other.
+// Rules stands for the rules of all mangle tables of the node. The zero value is the same as no
+// other value.
 type Rules struct {
-	generation  uint32 // of all nft tables: with the same one nothing in them has changed
+	generation  uint32 // of all nft tables: while it is the same, no nft table has changed
 	taken       bool
 	nft, legacy [2]Imprint
 }
@@ -57,9 +57,8 @@ func (r Rules) Same(other Rules) bool {
 	return same
 }
 
-// Keep reports whether one family's table still holds what others say of chains with
-// the prefix and of the first rules of built-in chains. With legacy any other rule counts
-// too.
+// Keep reports whether chains with the prefix, and the first rules of built-in chains, are the
+// same in both for one family. With legacy, all other rules have to be the same too.
 func (r Rules) Keep(left Rules, backend Backend, family ruleset.Family, prefix string) bool {
 	if !r.taken || !left.taken {
 		return false
@@ -78,14 +77,14 @@ func (r Rules) Keep(left Rules, backend Backend, family ruleset.Family, prefix s
 	return maps.Equal(now.firsts, before.firsts)
 }
 
-// Update takes over what others say of one family, and makes the next look read all
-// tables: what they say of the other families isn't taken over.
+// Update takes one family's imprint from others. It takes no other family's, so it forgets the
+// generation, and the next call of Observer.Rules reads all tables.
 func (r *Rules) Update(others Rules, backend Backend, family ruleset.Family) {
 	*r.imprint(backend, family) = *others.imprint(backend, family)
 	r.generation = 0
 }
 
-// Taken reports whether they are those of a table at all.
+// Taken reports whether the value stands for tables, and isn't the zero value.
 func (r Rules) Taken() bool { return r.taken }
 
 func (r *Rules) imprint(backend Backend, family ruleset.Family) *Imprint {
@@ -96,13 +95,12 @@ func (r *Rules) imprint(backend Backend, family ruleset.Family) *Imprint {
 	return &of[slices.Index(ruleset.Families(), family)]
 }
 
-// unread is the rule of a chain of which nobody knows what it holds. No other rule is
-// like it.
+// unread is the rule of a chain whose rules aren't known. No other rule equals it.
 const unread = "unread"
 
-// Unread returns what is known of a table that can't be read, but has the chains of
-// the given names: where the present rules are those that were left, the table that
-// was left says what they are.
+// Unread returns what is known of a table that can't be read, but whose chains have the given
+// names. Where the present rules are those that the agent left, they are those of the table that
+// it left.
 func Unread(names []string, now, left Rules, backend Backend, family ruleset.Family, table Table) Table {
 	t := Table{Chains: map[string][]string{}, Hooks: map[string][]HookPosition{}}
 	present, before := now.imprint(backend, family), left.imprint(backend, family)
@@ -121,7 +119,7 @@ func Unread(names []string, now, left Rules, backend Backend, family ruleset.Fam
 	return t
 }
 
-// prime mixes what comes in an order.
+// prime mixes values whose order counts.
 const prime = 1099511628211
 
 // imprintOf takes the imprint of one family's nft table.
@@ -151,12 +149,12 @@ func inTable(table string) []byte {
 }
 
 // Unhook deletes the jumps from built-in chains of an nft mangle table to chains with
-// the prefix. A first rule of a chain stays if keep names its chain. Other rules aren't read, so that
-// it works where iptables fails.
+// the prefix. A first rule of a chain stays if keep names its chain. Unhook doesn't interpret any
+// other rule, so it works where iptables fails.
 func (o *Observer) Unhook(family ruleset.Family, prefix string, keep []string) error {
 	number := nftFamilies[slices.Index(ruleset.Families(), family)]
 	var deletions []nfnetlink.Request
-	begun := map[string]bool{} // of which the next rule isn't one to keep
+	begun := map[string]bool{} // chains whose next rule isn't a first rule that stays
 	begin := func() {
 		deletions = nil
 		for _, chain := range builtins {
@@ -195,7 +193,7 @@ func jumpsTo(rule []byte, prefix string) bool {
 	return false
 }
 
-// attribute returns the content of the attribute of a kind, nil where there is none.
+// attribute returns the content of the attribute of a kind. It is nil where there is none.
 func attribute(content []byte, wanted int) []byte {
 	for kind, value := range nlattr.All(content) {
 		if kind == wanted {

@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// Words of iptables for what its kernel lacks.
+// Messages of iptables about a kernel that lacks something.
 var (
-	// extensionMissing is a warning of libxtables/xtables.c. With nft, the module that
-	// serves every extension may be the one that is missing.
+	// extensionMissing is a warning of libxtables/xtables.c. With nft, it may also mean that
+	// the module which serves every extension is missing.
 	extensionMissing = regexp.MustCompile(`Extension (\S+) revision \d+ not supported, missing kernel module\?`)
 
-	// tableMissing is what iptables-legacy says.
+	// tableMissing is a message of iptables-legacy.
 	tableMissing = regexp.MustCompile("can't initialize (ip6?tables) table `(\\S+)': Table does not exist")
 )
 
-// MissingModule names the kernel modules of which one lacks, as a program said that
-// failed for it; empty for none.
+// MissingModule names the kernel modules of which one is missing, where a program failed and said
+// so. Otherwise it returns the empty string.
 func MissingModule(err error) string {
 	var failed *Error
 	if !errors.As(err, &failed) {

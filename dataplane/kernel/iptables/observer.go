@@ -9,8 +9,8 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// Observer looks at the tables of both backends and families without starting a
-// program and without taking a lock: to see that nothing changed costs microseconds
+// Observer reads the tables of both backends and families without starting a
+// program and without taking a lock. To find that nothing changed costs microseconds
 // with nft and about a microsecond for each rule with legacy. It makes no table where
 // there is none. It belongs to the network namespace of the thread that opened it
 // and isn't safe for use by several goroutines at once.
@@ -27,7 +27,7 @@ func OpenObserver() (*Observer, error) {
 	}
 	o := &Observer{nft: nft, legacy: map[ruleset.Family]int{}}
 	for _, family := range ruleset.Families() {
-		// A kernel without IPv6 has no such tables either.
+		// A kernel without IPv6 has no IPv6 tables either.
 		if socket, err := openLegacy(family); err == nil {
 			o.legacy[family] = socket
 		}
@@ -35,7 +35,7 @@ func OpenObserver() (*Observer, error) {
 	return o, nil
 }
 
-// Close gives the sockets up.
+// Close closes the sockets.
 func (o *Observer) Close() {
 	o.nft.Close()
 	for _, socket := range o.legacy {
@@ -43,13 +43,13 @@ func (o *Observer) Close() {
 	}
 }
 
-// attempts is how often a table is read before it counts as one that others change all the
-// time.
+// attempts is how often a table is read before it counts as one that other programs change all
+// the time.
 const attempts = 3
 
 // Fingerprint stands for what all mangle tables of the node hold, chains and rules
 // in their order, without counters. Two are compared with Same. The zero value is
-// like no other.
+// the same as no other value.
 type Fingerprint struct {
 	Rules
 	chains [2]uint64 // nft's
@@ -60,8 +60,8 @@ func (f Fingerprint) Same(other Fingerprint) bool {
 	return f.Rules.Same(other.Rules) && f.chains == other.chains
 }
 
-// Fingerprint takes the fingerprint of the present. An earlier one spares it to
-// read nft's tables where the kernel says that nobody wrote any since.
+// Fingerprint takes the fingerprint of the present tables. Given an earlier one, it doesn't read
+// nft's tables where the kernel says that no program has written any since.
 func (o *Observer) Fingerprint(earlier Fingerprint) (Fingerprint, error) {
 	rules, err := o.Rules(earlier.Rules)
 	if err != nil {
@@ -84,8 +84,8 @@ func (o *Observer) Fingerprint(earlier Fingerprint) (Fingerprint, error) {
 // but not its chains.
 func (o *Observer) Rules(earlier Rules) (Rules, error) {
 	now := Rules{taken: true, nft: earlier.nft}
-	// The generation is that of before the rules are read: what is written while they
-	// are has a later one, and shows next time.
+	// The generation is taken before the rules are read. What is written during the reading
+	// has a later generation, and so the next call finds it.
 	var err error
 	if now.generation, err = generation(o.nft); err != nil {
 		return Rules{}, fmt.Errorf("asking for the generation of nft's rules: %w", err)
@@ -106,7 +106,7 @@ func (o *Observer) Rules(earlier Rules) (Rules, error) {
 // nftFamilies are nft's numbers of ruleset.Families.
 var nftFamilies = [2]uint8{unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}
 
-// Chain is a chain of the kernel, of whatever program.
+// Chain is a chain of the kernel, of any program.
 type Chain struct {
 	Backend Backend
 	Family  string // IPv4, IPv6, or what nft calls its other families

@@ -51,7 +51,7 @@ func openLegacy(family ruleset.Family) (int, error) {
 	return unix.Socket(domain, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 }
 
-// hashLegacy returns a hash of the family's mangle table; 0 where there is none.
+// hashLegacy returns a hash of the family's mangle table. It is 0 where there is none.
 func (o *Observer) hashLegacy(family ruleset.Family) (uint64, error) {
 	if !slices.Contains(legacyTables(family), tableName) {
 		return 0, nil
@@ -63,8 +63,8 @@ func (o *Observer) hashLegacy(family ruleset.Family) (uint64, error) {
 	return legacyLayouts[family].hash(blob)
 }
 
-// readLegacy returns the entries of a table, which has to exist: to ask for another
-// one would make it.
+// readLegacy returns the entries of a table. The table has to exist: a request for one that
+// doesn't would make it.
 func (o *Observer) readLegacy(family ruleset.Family, table string) ([]byte, error) {
 	socket, open := o.legacy[family]
 	if !open {
@@ -85,7 +85,7 @@ func (o *Observer) readLegacy(family ruleset.Family, table string) ([]byte, erro
 		if err == nil {
 			return entries[entriesHeader:], nil
 		}
-		if !errors.Is(err, unix.EAGAIN) { // otherwise the size has changed meanwhile
+		if !errors.Is(err, unix.EAGAIN) { // with EAGAIN, the size has just changed
 			return nil, err
 		}
 	}
@@ -102,7 +102,7 @@ func getsockopt(socket, level, option int, value []byte) error {
 	return nil
 }
 
-// hash leaves out counters. A table of another layout is an error.
+// hash hashes entries without their counters. A table of another layout is an error.
 func (l legacyLayout) hash(blob []byte) (uint64, error) {
 	var hash maphash.Hash
 	hash.SetSeed(seed)

@@ -23,12 +23,11 @@ const (
 	expressionName, expressionData = 1, 2
 )
 
-// seed makes hashes that are equal within one run of the agent, and that nobody
-// can aim at.
+// seed makes hashes that are equal within one run of the agent, and that no attacker can predict.
 var seed = maphash.MakeSeed()
 
 // generation returns the number that grows with every change of any nft table of
-// the network namespace; 0 where the kernel has no nft.
+// the network namespace. It is 0 where the kernel has no nft.
 func generation(s *nfnetlink.Socket) (uint32, error) {
 	var number uint32
 	err := s.Ask(nfnetlink.Request{Subsystem: unix.NFNL_SUBSYS_NFTABLES, Command: unix.NFT_MSG_GETGEN}, func(r nfnetlink.Reply) {
@@ -44,8 +43,7 @@ func generation(s *nfnetlink.Socket) (uint32, error) {
 	return number, err
 }
 
-// hashChains returns a hash of what one family's table has of chains, without their
-// rules.
+// hashChains returns a hash of the chains of one family's table, without their rules.
 func hashChains(s *nfnetlink.Socket, family uint8, table string) (uint64, error) {
 	var hash maphash.Hash
 	hash.SetSeed(seed)
@@ -57,9 +55,9 @@ func hashChains(s *nfnetlink.Socket, family uint8, table string) (uint64, error)
 	return hash.Sum64(), err
 }
 
-// dump asks for all of a kind, again where some table was written meanwhile: the kernel
-// counts the writes of all tables together, so that kube-proxy's interrupt it too. Each
-// attempt starts with begin. A kernel without nft has none.
+// dump lists all objects of a kind, and starts again where a table was written at the same time.
+// The kernel counts the writes of all tables together, so kube-proxy's writes interrupt a dump
+// too. Each attempt starts with begin. A kernel without nft has no objects.
 func dump(s *nfnetlink.Socket, command int, family uint8, attributes []byte, begin func(), handle func(nfnetlink.Reply)) error {
 	request := nfnetlink.Request{Subsystem: unix.NFNL_SUBSYS_NFTABLES, Command: command, Dump: true, Family: family, Attributes: attributes}
 	err := nfnetlink.ErrChanging
@@ -73,13 +71,14 @@ func dump(s *nfnetlink.Socket, command int, family uint8, attributes []byte, beg
 	return err
 }
 
-// hashChain leaves out what doesn't say what the chain does: its number, how many
-// name it, and what passed.
+// hashChain hashes what the chain does. It leaves out its number, how many rules name it, and its
+// counters.
 func hashChain(hash *maphash.Hash, content []byte) {
 	hashAttributes(hash, content, func(kind int) bool { return kind == chainHandle || kind == chainUse || kind == chainCounters })
 }
 
-// hashRule leaves out the numbers by which rules are found, and counters.
+// hashRule hashes what the rule does. It leaves out the numbers by which rules are found, and
+// counters.
 func hashRule(hash *maphash.Hash, content []byte) {
 	hashAttributes(hash, content, func(kind int) bool { return kind == ruleHandle || kind == rulePosition || kind == ruleExpressions })
 	for kind, list := range nlattr.All(content) {
@@ -93,8 +92,8 @@ func hashRule(hash *maphash.Hash, content []byte) {
 	}
 }
 
-// hashAttributes adds those that aren't left out, each with its type and length, so
-// that none can be taken for the next.
+// hashAttributes adds the attributes that aren't left out, each with its type and length: so no
+// two lists of attributes give the same bytes.
 func hashAttributes(hash *maphash.Hash, content []byte, leftOut func(kind int) bool) {
 	for kind, value := range nlattr.All(content) {
 		if !leftOut(kind) {
@@ -117,7 +116,7 @@ func nftChains(s *nfnetlink.Socket) ([]Chain, error) {
 	return chains, err
 }
 
-// nftFamily names what nft calls ip and ip6 like the rest of Moat.
+// nftFamily names a family as the rest of Moat does. nft says ip and ip6.
 func nftFamily(number uint8) string {
 	switch number {
 	case unix.NFPROTO_IPV4:
@@ -134,7 +133,7 @@ func nftFamily(number uint8) string {
 	return fmt.Sprint(number)
 }
 
-// textOf returns the attribute that holds text, empty where there is none.
+// textOf returns the attribute that holds text. It is empty where there is none.
 func textOf(content []byte, wanted int) string {
 	return strings.TrimRight(string(attribute(content, wanted)), "\x00")
 }

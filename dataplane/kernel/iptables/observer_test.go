@@ -121,13 +121,13 @@ func TestFingerprintLeavesCountersOut(t *testing.T) {
 		o.run(command + " -t mangle -A OUTPUT -p icmp -j RETURN")
 		require.True(t, o.changed())
 		require.True(t, o.host.Ping(nodetest.NodeAddr4, 3e9))
-		// With another table's change nft's rules are read once more.
+		// After a change of another table, nft's rules are read again.
 		o.run("iptables-nft -N ELSEWHERE")
 		require.False(t, o.changed(), command)
 	}
 }
 
-// The table that somebody deletes with nft is gone.
+// A table that is deleted with nft is gone.
 func TestFingerprintOfADeletedTable(t *testing.T) {
 	t.Parallel()
 	o := newObserved(t)
@@ -141,7 +141,7 @@ func TestFingerprintOfADeletedTable(t *testing.T) {
 	require.False(t, iptables.Fingerprint{}.Same(iptables.Fingerprint{}), "of nothing nothing is known")
 }
 
-// To look makes no legacy table: every later run of iptables-nft would warn of it.
+// The observer makes no legacy table: every later run of iptables-nft would warn of it.
 func TestTheObserverMakesNoTable(t *testing.T) {
 	t.Parallel()
 	o := newObserved(t)

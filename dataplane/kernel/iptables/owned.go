@@ -8,8 +8,8 @@ func owned(chain, prefix string) bool {
 	return strings.HasPrefix(chain, prefix) || strings.HasPrefix(chain, early(prefix))
 }
 
-// early is the prefix of the chains to which a hook in PREROUTING leads: "MOAT_". Agents that know
-// no hooks there leave such chains alone.
+// early is the prefix of the chains to which a hook in PREROUTING leads: "MOAT_". Older agents,
+// which have no such hook, don't touch chains with it.
 func early(prefix string) string { return strings.TrimSuffix(prefix, "-") + "_" }
 
 // hooked is the chain to which Moat's hook in a built-in chain leads.

@@ -12,9 +12,9 @@ import (
 // probeChain is the chain that a probe makes and deletes, after the prefix of Moat's chains.
 const probeChain = "PROBE"
 
-// Accepts reports whether programs and kernel take a rule with these matches. It asks by a
-// transaction that leaves nothing behind. An error says that the answer isn't known, such as
-// for the xtables lock.
+// Accepts reports whether the programs and the kernel accept a rule with these matches. It tries a
+// transaction that leaves nothing behind. An error says that the answer isn't known, for example
+// since the xtables lock was taken.
 func (r *Runner) Accepts(ctx context.Context, match ...ruleset.Match) (bool, error) {
 	_, err := run(ctx, r.Timeout, r.probe(match), r.restore, "--noflush", "--wait", strconv.Itoa(lockWait))
 	if IsRefusal(err) {

@@ -1,10 +1,3 @@
-// Package iptables puts a Ruleset into the mangle table and reads it back.
-//
-// Rules are rendered in exactly the words that iptables-save uses, so that what
-// the kernel holds can be compared with what it should hold, line by line
-// (render.go, table.go, diff.go: pure). All changes of one family are one
-// transaction of "iptables-restore --noflush", which touches Moat's own chains
-// and its hooks and nothing else (restore.go).
 package iptables
 
 import (
@@ -35,8 +28,8 @@ func renderRule(rule ruleset.Rule) string {
 	return strings.Join(append(words, actionWord(rule)), " ")
 }
 
-// addressWords renders addresses, which iptables-save prints before all else:
-// source, then destination.
+// addressWords renders addresses, which iptables-save prints first: the source, then the
+// destination.
 func addressWords(matches []ruleset.Match) []string {
 	var words []string
 	for _, side := range []ruleset.Side{ruleset.Source, ruleset.Destination} {
@@ -49,8 +42,8 @@ func addressWords(matches []ruleset.Match) []string {
 	return words
 }
 
-// interfaceWords renders interfaces, which stand behind the addresses: the one
-// that the packet came by first.
+// interfaceWords renders interfaces, which stand behind the addresses: first the one by which the
+// packet came.
 func interfaceWords(matches []ruleset.Match) []string {
 	var words []string
 	for _, side := range []ruleset.Side{ruleset.Source, ruleset.Destination} {
@@ -161,8 +154,7 @@ func matchWord(match ruleset.Match, protocol string) string {
 // unknownMatch is a condition that iptables doesn't have.
 const unknownMatch = "-m moat-unknown"
 
-// directionWord is the direction of a connection's packets from its opener, who is at the
-// given side of the packet.
+// directionWord is the direction of a connection's packets whose opener is at the given side.
 func directionWord(opener ruleset.Side) string {
 	if opener == ruleset.Source {
 		return "ORIGINAL"
@@ -170,8 +162,8 @@ func directionWord(opener ruleset.Side) string {
 	return "REPLY"
 }
 
-// notOf renders the addresses from and to which a connection wasn't opened. iptables-save
-// leaves out the length of a single address.
+// notOf renders the addresses from and to which a connection wasn't opened. iptables-save prints a
+// single address without its length.
 func notOf(prefix netip.Prefix) string {
 	if !prefix.IsValid() {
 		return ""
@@ -183,7 +175,7 @@ func notOf(prefix netip.Prefix) string {
 	return fmt.Sprintf(" ! --ctorigsrc %s ! --ctorigdst %s", text, text)
 }
 
-// dimensions says which parts of a packet are looked up in a set.
+// dimensions says which parts of a packet a set look-up compares.
 func dimensions(m ruleset.SetMatch) string {
 	side := sideWord(m.Side)
 	switch m.Type {
@@ -237,6 +229,6 @@ func actionWord(rule ruleset.Rule) string {
 		return "-g " + rule.Target
 	case ruleset.Drop:
 	}
-	// Whatever is not known must close.
+	// An unknown action must close.
 	return "-j DROP"
 }

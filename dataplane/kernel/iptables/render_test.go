@@ -99,7 +99,7 @@ func TestRenderMatches(t *testing.T) {
 	}
 }
 
-// A match that nobody taught the renderer must not make a rule that matches more.
+// A match that the renderer doesn't know must not make a rule that matches more.
 func TestAnUnknownMatchIsRefused(t *testing.T) {
 	type stranger struct{ ruleset.Match }
 	rule := ruleset.Rule{Match: matches{protocol(6), stranger{}}, Action: ruleset.Return}

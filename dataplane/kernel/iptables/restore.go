@@ -15,8 +15,8 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// Backend is a variant of iptables. A node has to use one only: rules in the
-// other one are filtered too, but nobody sees them.
+// Backend is a variant of iptables. A node has to use one only: the kernel also applies rules in
+// the other one, but the node's programs don't list them.
 type Backend string
 
 // The backends, as they are reported.
@@ -31,8 +31,8 @@ const (
 	lockWait = 10
 	// RunTimeout ends a program that hangs, unless a Runner says otherwise.
 	RunTimeout = 30 * time.Second
-	// killWait is how long the pipes of a program that has ended may stay open. It is
-	// long enough for a node that is so busy that nobody reads them for a second.
+	// killWait is how long the pipes of a program that has ended may stay open. On a busy
+	// node, a second may pass until the agent reads them.
 	killWait = 5 * time.Second
 )
 
@@ -88,8 +88,8 @@ func (r *Runner) In(table string) *Runner {
 	return &other
 }
 
-// Read returns the state of the table. It reads the table back rather
-// than ask "iptables -C", which has been wrong (iptables 1.8.10).
+// Read returns the state of the table. It reads the whole table, since the answers of
+// "iptables -C" have been wrong (iptables 1.8.10).
 func (r *Runner) Read(ctx context.Context) (Table, error) {
 	output, err := r.saved(ctx)
 	if err != nil {
@@ -149,10 +149,10 @@ func (r *Runner) restored(err error) error {
 // copiesAtMost bounds how many copies of a hook are deleted one by one.
 const copiesAtMost = 16
 
-// ApplyUnread makes a change of a table that can't be read, so that nobody knows which
-// hooks it has. Restoring needs to know nobody else's rules: it names chains, and puts
-// hooks in front. Deleting a rule by its text does with nft, where iptables reads all rules before it,
-// so there the observer deletes what other jumps to Moat's chains there are.
+// ApplyUnread makes a change of a table that can't be read, so its hooks aren't known. A restore
+// doesn't depend on other programs' rules: it names chains, and inserts hooks at the front. But to
+// delete a rule by its text does depend on them with nft, since iptables reads all rules first.
+// There the observer deletes the other jumps to Moat's chains.
 func (r *Runner) ApplyUnread(ctx context.Context, change Change, o *Observer) error {
 	if len(change.Rehook) == 0 {
 		return r.Apply(ctx, change)
@@ -169,7 +169,8 @@ func (r *Runner) ApplyUnread(ctx context.Context, change Change, o *Observer) er
 	}
 	var err error
 	for _, assumed := range change.assumptions() {
-		// Refused is one for a hook that isn't there, or each for a rule at fault.
+		// One of the changes is refused where a hook isn't there, and all of them where a rule
+		// is at fault.
 		if err = r.write(ctx, assumed); !IsRefusal(err) {
 			break
 		}
@@ -226,8 +227,8 @@ func (r *Runner) Own(chains []Chain) []string {
 }
 
 // Remove takes Moat's chains and hooks, if there are any, out of the table
-// and leaves the rest of it. It makes no table where there is none. The change is
-// what it did; empty, there was nothing.
+// and leaves the rest of it. It makes no table where there is none. It returns the change that it
+// made, which is empty where there was nothing to remove.
 func (r *Runner) Remove(ctx context.Context) (Change, error) {
 	change, err := r.Remains(ctx)
 	if err != nil || change.Empty() {
@@ -251,9 +252,9 @@ func (r *Runner) Remains(ctx context.Context) (Change, error) {
 	return Diff(table, Table{}), nil
 }
 
-// ForeignUses returns the rules of other programs, in all tables that there are,
+// ForeignUses returns the rules of other programs, in all tables that exist,
 // that name one of Moat's chains or a set with the prefix, as iptables-save prints
-// them. They keep it from being removed.
+// them. While they are there, the kernel refuses to remove what they name.
 func (r *Runner) ForeignUses(ctx context.Context, setPrefix string) ([]string, error) {
 	if r.backend == Legacy && len(legacyTables(r.family)) == 0 {
 		return nil, nil

@@ -80,7 +80,7 @@ func TestPermissionDenied(t *testing.T) {
 }
 
 // iptables-nft-save ends well where it can't print the table. Taken for an empty
-// one, the hooks would be inserted once more with every pass.
+// one, the hooks would be inserted again with every pass.
 func TestReadRefusesATableThatCannotBePrinted(t *testing.T) {
 	runner, _ := fakeRunner(t, "echo \"# Table \\`mangle' is incompatible, use 'nft' tool.\"", "")
 	_, err := runner.Read(context.Background())
@@ -109,8 +109,7 @@ func TestApplyFails(t *testing.T) {
 	require.True(t, iptables.IsFailure(err))
 }
 
-// What a program is told not to do, what it waits for in vain and what it does not end
-// says nothing of its input.
+// Permission errors, lock timeouts and kills are not refusals of the input.
 func TestWhyAProgramFails(t *testing.T) {
 	for name, row := range map[string]struct {
 		restore                     string

@@ -39,15 +39,14 @@ func IsPermission(err error) bool {
 	return anyFailure(err, func(e *Error) bool { return e.isPermission() })
 }
 
-// IsLock reports whether a program got no hold of the xtables lock: others held it
+// IsLock reports whether a program didn't get the xtables lock: other programs held it
 // for too long, or its file can't be opened.
 func IsLock(err error) bool {
 	return anyFailure(err, func(e *Error) bool { return e.isLock() })
 }
 
-// IsRefusal reports whether a program came to its end and said no to what it was
-// given. One that may not do anything, that waited for the lock in vain or that was
-// ended says nothing of its input.
+// IsRefusal reports whether a program ran to its end and refused its input. Permission errors,
+// lock timeouts and kills are not refusals of the input.
 func IsRefusal(err error) bool {
 	return anyFailure(err, func(e *Error) bool {
 		var exit *exec.ExitError
@@ -55,8 +54,8 @@ func IsRefusal(err error) bool {
 	})
 }
 
-// IsKilled reports whether a run of iptables-restore was ended, by its time limit or for
-// lack of memory. It says nothing of the rules: perhaps the node is busy.
+// IsKilled reports whether a run of iptables-restore was killed, by its time limit or for
+// lack of memory. It proves nothing about the rules: perhaps the node is busy.
 func IsKilled(err error) bool {
 	return anyFailure(err, func(e *Error) bool {
 		var exit *exec.ExitError
@@ -68,12 +67,12 @@ func (e *Error) isPermission() bool {
 	return !e.isLock() && (strings.Contains(e.Stderr, "Permission denied") || strings.Contains(e.Stderr, "you must be root"))
 }
 
-// isLock knows the words of iptables' iptables/xshared.c.
+// isLock knows the messages of iptables/xshared.c.
 func (e *Error) isLock() bool {
 	return strings.Contains(e.Stderr, "holding the xtables lock") || strings.Contains(e.Stderr, "can't open lock file")
 }
 
-// anyFailure looks at every Error of a tree of joined errors.
+// anyFailure checks every Error of a tree of joined errors.
 func anyFailure(err error, is func(*Error) bool) bool {
 	if err == nil {
 		return false
@@ -94,8 +93,8 @@ func anyFailure(err error, is func(*Error) bool) bool {
 	return false
 }
 
-// run runs a program and returns what it prints, also where it fails. One that takes longer than the
-// timeout is ended, with all that it started.
+// run runs a program and returns what it prints, also where it fails. A program that takes longer
+// than the timeout is killed, with all processes that it started.
 func run(ctx context.Context, timeout time.Duration, stdin, program string, args ...string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()

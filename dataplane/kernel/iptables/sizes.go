@@ -12,29 +12,29 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// Sizes looks at the sizes of the legacy mangle tables. That costs a few microseconds
-// and shows whether chains or rules were added or deleted, but not whether a rule was replaced by
-// one of its size. It belongs to the network namespace of the thread that opened it and
-// isn't safe for use by several goroutines at once.
+// Sizes compares the sizes of the legacy mangle tables. That costs a few microseconds. It finds
+// chains and rules that were added or deleted, but not a rule that was replaced by one of the same
+// size. It belongs to the network namespace of the thread that opened it and isn't safe for use by
+// several goroutines at once.
 type Sizes struct {
 	families []sizeOf
 	echoes   int // how often a change is still reported
 }
 
-// echoes is how often a change is reported once more: what was repaired between two calls
-// may have been damaged again in the same way.
+// echoes is how often a change is reported again: what was repaired between two calls may have
+// been damaged again in the same way.
 const echoes = 10
 
-// sizeOf looks at the table of one family.
+// sizeOf reads the size of one family's table.
 type sizeOf struct {
-	names  *os.File // lists the tables that there are
+	names  *os.File // lists the tables that exist
 	socket int
 	level  int
 	last   uint32
 }
 
 // OpenSizes makes a Sizes for the network namespace of the calling thread. A kernel
-// without legacy tables has none to look at.
+// without legacy tables has no sizes.
 func OpenSizes() *Sizes {
 	s := &Sizes{}
 	for _, family := range ruleset.Families() {
@@ -55,7 +55,7 @@ func OpenSizes() *Sizes {
 	return s
 }
 
-// Close gives the sockets up.
+// Close closes the sockets.
 func (s *Sizes) Close() {
 	for _, f := range s.families {
 		_ = f.names.Close()
@@ -63,8 +63,8 @@ func (s *Sizes) Close() {
 	}
 }
 
-// Changed reports whether a table has another size than at the last call, or had so not
-// long before.
+// Changed reports whether the size of a table differs from that at the last call, or did so at a
+// recent one.
 func (s *Sizes) Changed() bool {
 	s.echoes = max(0, s.echoes-1)
 	for i := range s.families {
@@ -78,12 +78,12 @@ func (s *Sizes) Changed() bool {
 	return s.echoes > 0
 }
 
-// size returns the size in bytes of the table's rules; 0 where there is no table.
+// size returns the size in bytes of the table's rules. It is 0 where there is no table.
 func (f *sizeOf) size() uint32 {
 	names := make([]byte, 512)
 	n, _ := f.names.ReadAt(names, 0)
 	if !slices.Contains(strings.Fields(string(bytes.TrimSpace(names[:n]))), tableName) {
-		return 0 // to ask for its size would make it
+		return 0 // a request for its size would make the table
 	}
 	info := make([]byte, infoBytes)
 	copy(info, tableName)

@@ -7,13 +7,13 @@ import (
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// tableName is the table that Moat filters in. Its FORWARD and INPUT come after
-// the destination NAT of Services, like the filter table's, but before these: what
-// others accept there, and where they put their rules, can't void Moat's.
+// tableName is the table in which Moat filters. Its FORWARD and INPUT come after the destination
+// NAT of Services and before those of the filter table. So no rule that another program puts into
+// the filter table can bypass Moat's.
 const tableName = "mangle"
 
-// Table is what Moat has to know of one family's table: its own chains,
-// and in the built-in chains the places of its own jumps.
+// Table is the part of one family's table that concerns Moat: Moat's chains,
+// and the places of Moat's jumps in the built-in chains.
 type Table struct {
 	// Chains maps the name of each of Moat's chains to its rules, as
 	// iptables-save prints them without "-A CHAIN".
@@ -50,8 +50,8 @@ func Desired(rs *ruleset.Ruleset) Table {
 	return t
 }
 
-// ParseSave reads the output of "iptables-save -t mangle". Lines that don't
-// concern Moat are passed over.
+// ParseSave reads the output of "iptables-save -t mangle". It skips lines that don't concern
+// Moat.
 func ParseSave(output, prefix string) Table {
 	t := Table{Chains: map[string][]string{}, Hooks: map[string][]HookPosition{}}
 	length := map[string]int{}
@@ -97,7 +97,7 @@ func hookTarget(chain, rule string) string {
 var naming = []string{"-j", "-g", "--match-set", "--add-set", "--del-set", "--map-set"}
 
 // ForeignUses returns the rules of an iptables-save that name a chain or a set
-// with one of the prefixes, hooks and the rules of such chains left out.
+// with one of the prefixes. It leaves out hooks and the rules of such chains.
 func ForeignUses(output, chainPrefix, setPrefix string) []string {
 	var uses []string
 	for line := range strings.Lines(output) {

@@ -10,11 +10,11 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Listener hears when nftables' rules change in one network namespace. The kernel
+// Listener waits for changes of nftables' rules in one network namespace. The kernel
 // multicasts a message for each object of a transaction, many thousands when kube-proxy
-// writes its rules, and ends with one that tells the new generation (nf_tables_commit in
-// net/netfilter/nf_tables_api.c). A filter in the kernel lets this last one alone pass,
-// so that a transaction of any size wakes nobody more than once.
+// writes its rules. The last message has the new generation (nf_tables_commit in
+// net/netfilter/nf_tables_api.c). A filter in the kernel lets only this last one pass,
+// so that a transaction of any size wakes the agent once.
 type Listener struct {
 	file   *os.File
 	socket syscall.RawConn
@@ -26,7 +26,7 @@ func Listen() (*Listener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening a netfilter netlink socket: %w", os.NewSyscallError("socket", err))
 	}
-	// The filter comes first: what came before it would not be filtered.
+	// The filter comes first: a message that came before would not be filtered.
 	err = unix.SetsockoptSockFprog(fd, unix.SOL_SOCKET, unix.SO_ATTACH_FILTER, onlyMessages(unix.NFNL_SUBSYS_NFTABLES<<8|unix.NFT_MSG_NEWGEN))
 	if err == nil {
 		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << (unix.NFNLGRP_NFTABLES - 1)})
@@ -43,9 +43,8 @@ func Listen() (*Listener, error) {
 	return l, nil
 }
 
-// onlyMessages is a filter that lets packets pass whose first message is of a kind. The
-// kernel loads the kind, which is in the processor's byte order, as if it were in the
-// network's.
+// onlyMessages is a filter that lets packets pass whose first message is of a kind. The kind is in
+// the processor's byte order. The filter loads it as if it were in the network's.
 func onlyMessages(kind uint16) *unix.SockFprog {
 	const kindAt, all = 4, 0xffff
 	loaded := binary.BigEndian.Uint16(binary.NativeEndian.AppendUint16(nil, kind))
@@ -58,8 +57,9 @@ func onlyMessages(kind uint16) *unix.SockFprog {
 	return &unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]}
 }
 
-// Wait returns when rules have changed since it was called last, or may have: messages
-// that found no room are lost (ENOBUFS). The error tells that the listener was closed.
+// Wait returns when rules have changed since it was called last. It also returns when they may
+// have: the kernel drops messages that find no room (ENOBUFS). The error says that the listener was
+// closed.
 func (l *Listener) Wait() error {
 	buffer := make([]byte, Short)
 	heard := false
@@ -71,7 +71,7 @@ func (l *Listener) Wait() error {
 				heard = true
 			case errors.Is(err, unix.EINTR):
 			case errors.Is(err, unix.EAGAIN):
-				return heard // else wait
+				return heard // otherwise wait
 			default:
 				failed = os.NewSyscallError("recvfrom", err)
 				return true

@@ -1,9 +1,3 @@
-// Package nfnetlink asks the kernel's netfilter by netlink and reads its answers
-// message by message (linux/netfilter/nfnetlink.h).
-//
-// The netlink library receives into a new buffer of 64 KiB each time, and the kernel
-// allocates as much for every message of a dump. Where a dump has thousands of short
-// messages, as that of ipsets' headers has, this takes most of the time.
 package nfnetlink
 
 import (
@@ -15,7 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// headerBytes is the length of what begins each message (struct nfgenmsg).
+// headerBytes is the length of the header of each message (struct nfgenmsg).
 const headerBytes = 4
 
 // AnswerWithin bounds the wait for an answer of the kernel.
@@ -27,7 +21,7 @@ const (
 	Long  = 64 << 10
 )
 
-// ErrChanging means that somebody changed what was read while it was.
+// ErrChanging means that another program changed the objects while they were read.
 var ErrChanging = errors.New("it changes while it is read")
 
 // Socket asks the netfilter of one network namespace. It isn't safe for use by
@@ -57,15 +51,15 @@ func Open(buffer int) (*Socket, error) {
 	return s, nil
 }
 
-// Close gives the socket up.
+// Close closes the socket.
 func (s *Socket) Close() { _ = unix.Close(s.fd) }
 
 // Request is a question to one subsystem of netfilter.
 type Request struct {
 	Subsystem  int
 	Command    int
-	Dump       bool // asks for all of a kind
-	Change     bool // asks for nothing but whether it was done
+	Dump       bool // asks for all objects of a kind
+	Change     bool // changes something; the answer only says whether that was done
 	New        bool // makes something, and fails where there is one of that name
 	Family     uint8
 	Attributes []byte
@@ -77,8 +71,8 @@ type Reply struct {
 	Attributes []byte // valid until the next message
 }
 
-// Ask sends a request and gives each message of the answer to handle. That to a
-// change has none but the error, which the kernel sends with the request itself.
+// Ask sends a request and gives each message of the answer to handle. The answer to a
+// change has no message: it is an error or none.
 func (s *Socket) Ask(request Request, handle func(Reply)) error {
 	flags := uint16(unix.NLM_F_REQUEST)
 	if request.Dump {
@@ -107,7 +101,7 @@ func (s *Socket) Transact(subsystem int, changes []Request) error {
 	}
 	batch := ends(nil, unix.NFNL_MSG_BATCH_BEGIN)
 	for i, change := range changes {
-		flags := uint16(unix.NLM_F_REQUEST) // an answer comes for errors alone
+		flags := uint16(unix.NLM_F_REQUEST) // the kernel answers only after an error
 		if i == len(changes)-1 {
 			flags |= unix.NLM_F_ACK
 		}
@@ -136,12 +130,12 @@ func (s *Socket) send(message []byte) error {
 	return unix.Sendto(s.fd, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK})
 }
 
-// receive reads the answer to the last request. That to a dump ends with a message
-// of its own, any other is one message.
+// receive reads the answer to the last request. The answer to a dump ends with a message of its
+// own. Any other answer is one message.
 func (s *Socket) receive(request Request, handle func(Reply)) error {
 	interrupted := false
 	for {
-		n, _, err := unix.Recvfrom(s.fd, s.buffer, unix.MSG_TRUNC) // says how long it was
+		n, _, err := unix.Recvfrom(s.fd, s.buffer, unix.MSG_TRUNC) // returns the whole length
 		if errors.Is(err, unix.EINTR) {
 			continue
 		}
@@ -152,7 +146,7 @@ func (s *Socket) receive(request Request, handle func(Reply)) error {
 			return err
 		}
 		for m := range messages(s.buffer[:n]) {
-			if m.sequence != s.sequence { // to a request that nobody waits for any more
+			if m.sequence != s.sequence { // to a request that was given up
 				continue
 			}
 			interrupted = interrupted || m.flags&unix.NLM_F_DUMP_INTR != 0
@@ -172,7 +166,7 @@ func (s *Socket) receive(request Request, handle func(Reply)) error {
 	}
 }
 
-// outcome reads the number that ends an answer.
+// outcome reads the error number that ends an answer.
 func outcome(body []byte) error {
 	if len(body) >= 4 {
 		if code := int32(binary.NativeEndian.Uint32(body)); code < 0 {
@@ -211,5 +205,5 @@ func messages(b []byte) iter.Seq[message] {
 	}
 }
 
-// aligned rounds up to what messages begin at.
+// aligned rounds up to the next place where a message may begin.
 func aligned(length int) int { return (length + unix.NLA_ALIGNTO - 1) &^ (unix.NLA_ALIGNTO - 1) }

@@ -13,8 +13,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Begin starts an attribute that holds others and returns where it is. End writes
-// its length there.
+// Begin starts an attribute that holds further attributes, and returns its place. End writes its
+// length there.
 func Begin(b *[]byte, kind int) int {
 	start := len(*b)
 	*b = binary.NativeEndian.AppendUint16(append(*b, 0, 0), uint16(kind))
@@ -24,7 +24,7 @@ func Begin(b *[]byte, kind int) int {
 // End ends the attribute that Begin started at the place.
 func End(b []byte, start int) { binary.NativeEndian.PutUint16(b[start:], uint16(len(b)-start)) }
 
-// Append writes an attribute that holds no others.
+// Append writes an attribute that holds no further attribute.
 func Append(b *[]byte, kind int, content ...byte) {
 	start := Begin(b, kind)
 	*b = append(*b, content...)
@@ -32,8 +32,8 @@ func Append(b *[]byte, kind int, content ...byte) {
 	*b = append(*b, make([]byte, padded(len(*b))-len(*b))...)
 }
 
-// All lists types, without their flags, and contents, which are parts of b. It ends
-// at the first attribute that isn't whole.
+// All lists the attributes in b: their types, without flags, and their contents, which are parts
+// of b. It ends at the first attribute that isn't whole.
 func All(b []byte) iter.Seq2[int, []byte] {
 	return func(yield func(int, []byte) bool) {
 		for len(b) >= unix.SizeofNlAttr {
