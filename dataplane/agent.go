@@ -249,7 +249,7 @@ func (a *Agent) Start(ctx context.Context) error {
 		return nil
 	}
 	a.settleBudgets(ctx)
-	defer a.enforcer.cutter.start(ctx)()
+	defer a.enforcer.cutter.Start(ctx)()
 	go node.NewRangeReader(a.model, a.reporter.live, a.log).Run(ctx)
 	go a.readOmitted(ctx)
 	a.complete = time.Now()

@@ -17,12 +17,10 @@ import (
 	"github.com/vishvananda/netlink"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/policy"
-	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 const (
@@ -45,7 +43,7 @@ func (s *scene) runAgent() (stop func()) {
 	ended := make(chan error, 1)
 	go func() {
 		ended <- s.node.Do(func() error {
-			defer s.enforcer.cutter.start(ctx)()
+			defer s.enforcer.cutter.Start(ctx)()
 			for {
 				start := time.Now()
 				if err := s.enforcer.sync(ctx, s.model); err != nil && ctx.Err() == nil {
@@ -322,7 +320,7 @@ func TestCutRulesGoWhenNothingIsCut(t *testing.T) {
 		require.NotContains(t, s.dump(), "-cut")
 		now := time.Now()
 		class := conntrack.Class{Client: s.hosts["far"].Addrs[0], Server: s.hosts["server"].Addrs[0], Protocol: policy.TCP, Port: 80, Answer: 80}
-		s.enforcer.cuts.classes[class] = cut{seen: now}
+		s.enforcer.cuts.Add(class, now)
 		s.sync()
 		require.Len(t, s.cut(), 1)
 
@@ -332,7 +330,7 @@ func TestCutRulesGoWhenNothingIsCut(t *testing.T) {
 		require.Contains(t, s.dump(), "--match-set moat-4-cut")
 		require.NotContains(t, s.dump(), "moat-6-cut", "nothing of that family was cut")
 
-		s.enforcer.cuts.last[compile.CutSet(ruleset.IPv4, compile.ByPolicy)] = now.Add(-lingerFor)
+		s.enforcer.cuts.Linger = 0
 		s.sync()
 		require.NotContains(t, s.dump(), "-cut", "nothing is cut, and yet packets are asked")
 	})

@@ -10,6 +10,7 @@ import (
 	"github.com/stretchr/testify/require"
 	"github.com/vishvananda/netlink"
 
+	"github.com/moat-dev/moat/dataplane/flows"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 )
@@ -220,12 +221,12 @@ func TestConnectionsFollowTheRoutes(t *testing.T) {
 		t.Helper()
 		s.inspect()
 		s.sync()
-		require.Equal(t, looksPerChange, s.enforcer.cutter.owed, "no look was asked for")
-		s.enforcer.cutter.look(time.Now())
+		require.Equal(t, flows.ScansPerChange, s.enforcer.cutter.Due(), "no look was asked for")
+		s.enforcer.cutter.Scan(time.Now())
 		s.sync()
 	}
-	for s.enforcer.cutter.owed > looksPerChange { // the first sync found no hooks, and asks for more
-		s.enforcer.cutter.look(time.Now())
+	for s.enforcer.cutter.Due() > flows.ScansPerChange { // the first sync found no hooks, and asks for more
+		s.enforcer.cutter.Scan(time.Now())
 	}
 	look()
 	require.Empty(t, s.cut(), "the pod is nowhere")

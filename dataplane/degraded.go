@@ -49,7 +49,7 @@ func (a *Agent) degradations(now time.Time) []degradation {
 	found := slices.Concat(
 		a.byPasses(now),
 		degradedBy(v1alpha1.NodeReasonStorageUnreadable, a.storage.Failure()),
-		degradedBy(v1alpha1.NodeReasonConnectionsUncut, a.enforcer.cutter.failure()),
+		degradedBy(v1alpha1.NodeReasonConnectionsUncut, a.enforcer.cutter.Failure()),
 	)
 	sortDegradations(found)
 	return found

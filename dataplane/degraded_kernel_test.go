@@ -86,7 +86,7 @@ func TestEachSourceOfDegradedHasItsOwnReason(t *testing.T) {
 		return found
 	}
 	require.Empty(t, reasons())
-	s.enforcer.cutter.err = errors.New("listing the table of connections: no")
+	s.enforcer.cutter.NoteFailure(errors.New("listing the table of connections: no"))
 	require.Equal(t, []string{v1alpha1.NodeReasonConnectionsUncut}, reasons())
 	a.storage = checkedStorage(t, brokenReader{})
 	dummy(t, s.node, "kube-ipvs0")
@@ -94,7 +94,8 @@ func TestEachSourceOfDegradedHasItsOwnReason(t *testing.T) {
 	require.Equal(t, degradedReasons, reasons())
 
 	removeLink(t, s.node, "kube-ipvs0")
-	s.enforcer.cutter.err, a.storage, a.options.SysctlDir = nil, watch.NewStorageCheck(nil, thisNode), "/proc/sys/net"
+	s.enforcer.cutter.NoteFailure(nil)
+	a.storage, a.options.SysctlDir = watch.NewStorageCheck(nil, thisNode), "/proc/sys/net"
 	require.Empty(t, reasons(), "what is found is looked for each time")
 }
 

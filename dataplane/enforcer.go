@@ -13,6 +13,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/flows"
 	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
@@ -90,8 +91,8 @@ type enforcer struct {
 	held    map[ruleset.Family]compile.Names
 	clashes map[types.UID]error
 
-	cutter   *cutter
-	cuts     *cuts
+	cutter   *flows.Scanner
+	cuts     *flows.Cuts
 	stricter bool // something was written that may forbid what was allowed
 	hooked   bool // hooks were written that were missing
 
@@ -119,7 +120,7 @@ type enforcer struct {
 func newEnforcer(requested iptables.Backend) *enforcer {
 	m := newMetrics()
 	return &enforcer{
-		requested: requested, metrics: m, cutter: newCutter(m), stricter: true, progress: func() {},
+		requested: requested, metrics: m, cutter: flows.NewScanner(m), stricter: true, progress: func() {},
 		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{}, attempts: newAttempts(), families: host.Families,
 		budgets: newBudgets(budget.Defaults(), BudgetEnforce), sources: newSources(), pace: newPace(),
 	}
@@ -296,7 +297,7 @@ func (e *enforcer) compile() {
 			host := compile.Host{Lacks: e.extensions.lacks[family], Ways: e.ways.Known, Tunnels: e.tunnels, Broadcasts: e.broadcasts, Held: e.held[family]}
 			output := compile.Compile(host, family, endpoints, e.links, guard)
 			e.noteNames(&output)
-			output.Cut(e.cuts.members(family, e.links, time.Now()), e.links)
+			output.Cut(e.cuts.Members(family, e.links, time.Now()), e.links)
 			output.JudgeSources(e.sources.judge(), e.extensions.lacks[family])
 			e.outputs = append(e.outputs, output)
 			e.desired[family] = iptables.Desired(&output.Ruleset)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/moat-dev/moat/dataplane/flows"
 	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
@@ -83,7 +84,7 @@ func (s *scene) pickedUp() (n int) {
 			return err
 		}
 		defer table.Close()
-		scan := conntrack.Scan{ClientPorts: conntrack.Ports{First: 32768}, Isolated: isolatedAddresses(s.enforcer.view)}
+		scan := conntrack.Scan{ClientPorts: conntrack.Ports{First: 32768}, Isolated: flows.IsolatedAddresses(&flows.Enforced{Endpoints: s.enforcer.view.Endpoints})}
 		if err := table.List(scan.Add); err != nil {
 			return err
 		}

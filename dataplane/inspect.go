@@ -203,7 +203,7 @@ func (e *enforcer) close() {
 	e.inspection.close()
 	e.waker.close()
 	e.pace.close()
-	e.cutter.close()
+	e.cutter.Close()
 	if e.sets != nil {
 		e.sets.Close()
 		e.sets = nil

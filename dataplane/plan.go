@@ -3,7 +3,6 @@ package dataplane
 import (
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -13,9 +12,6 @@ import (
 // those pods closed whose policies are over budget.
 type view struct {
 	node.View
-
-	// links are those by which connections are judged.
-	links compile.Links
 
 	// waiting are policies of which not the present version is enforced.
 	waiting map[types.UID]*policy.Policy

@@ -1,4 +1,4 @@
-package dataplane
+package flows
 
 import (
 	"net/netip"
@@ -48,8 +48,8 @@ func TestConnectionsAreJudgedByLinks(t *testing.T) {
 			if len(links[policy.Egress]) > 0 {
 				own.closed = addresses(self, global)
 			}
-			m := node.New(thisNode)
-			l := newNodeLookup(m, &view{links: links}, own)
+			m := node.New("node-1")
+			l := newLookup(m, &Enforced{Links: links}, own)
 			class := conntrack.Class{Client: netip.MustParseAddr(row.client), Server: netip.MustParseAddr(row.server), Protocol: policy.UDP, Port: 53, Answer: 53}
 			want := row.sent && len(links[policy.Egress]) > 0 || row.received && len(links[policy.Ingress]) > 0
 			m.Peers(func(p node.Peers) {

@@ -1,4 +1,4 @@
-package dataplane
+package flows
 
 import (
 	"context"
@@ -12,6 +12,7 @@ import (
 
 	"github.com/vishvananda/netlink"
 
+	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
 	"github.com/moat-dev/moat/dataplane/metrics"
@@ -19,35 +20,35 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// Timing of the looks at the table of connections.
+// Timing of the scans of the table of connections.
 const (
-	// looksPerChange: a packet that passed the rules just before they changed becomes
-	// an entry just after, perhaps behind the place that a look has come to.
-	looksPerChange = 2
+	// ScansPerChange: a packet that passed the rules just before they changed becomes
+	// an entry just after, perhaps behind the place that a scan has come to.
+	ScansPerChange = 2
 
-	// pauseLeast is the least time between two looks. The pause grows with what a look
-	// takes, pauseFactor times, so that looks take half a per cent of a core while
+	// pauseLeast is the least time between two scans. The pause grows with what a scan
+	// takes, pauseFactor times, so that scans take half a per cent of a core while
 	// policies change all the time: the kernel goes through all buckets of its table for
 	// each, 5 ms for the 262,144 of a node of 16 GiB, were it empty. A change that comes
-	// just after a look began is found by the next: from the begin of the one to the end of
+	// just after a scan began is found by the next: from the begin of the one to the end of
 	// the other it may take pauseMost, or it would not cut within a second.
 	pauseLeast  = 250 * time.Millisecond
 	pauseMost   = 750 * time.Millisecond
 	pauseFactor = 199
 
-	// looksPerGap: where the hooks were missing the kernel may have tracked nothing, and
+	// scansPerGap: where the hooks were missing the kernel may have tracked nothing, and
 	// it picks up a connection of that time with the next packet, which may come late.
-	// With their pauses so many looks take four seconds at least. A gap is rare, and is open
-	// until its connections are cut, so the looks may take two per cent of a core.
-	looksPerGap    = 16
+	// With their pauses so many scans take four seconds at least. A gap is rare, and is open
+	// until its connections are cut, so the scans may take two per cent of a core.
+	scansPerGap    = 16
 	gapPauseFactor = 49
 
-	// watchEvery is the time between looks while something is cut, to see what is
+	// watchEvery is the time between scans while something is cut, to see what is
 	// over, and for gapWatch after the hooks were missing.
 	watchEvery = 5 * time.Second
 	gapWatch   = 2 * time.Minute
 
-	// idleEvery is the time between looks while nothing asks for one. A connection
+	// idleEvery is the time between scans while nothing asks for one. A connection
 	// that was silent for long may be picked up at any time.
 	idleEvery = 2 * time.Minute
 
@@ -56,10 +57,10 @@ const (
 	judgedAtOnce = 256
 )
 
-// cutter looks for established connections that policies forbid now. It works
-// beside the sync loop, since a look at a full table takes longer than a sync: the
-// loop asks for looks, and judges once more what they found.
-type cutter struct {
+// Scanner finds established connections that policies forbid now. It works
+// beside the sync loop, since a scan of a full table takes longer than a sync: the
+// loop asks for scans, and judges again what they found.
+type Scanner struct {
 	metrics *metrics.Metrics
 	wake    chan struct{} // holds one signal
 
@@ -68,32 +69,39 @@ type cutter struct {
 	ports    conntrack.Ports
 	routes   *netlink.Handle
 	model    *node.Model
-	view     *view
+	view     *Enforced
 	released conntrack.Addresses
-	owed     int                          // looks that were asked for
+	owed     int                          // scans that were asked for
 	watching bool                         // something is cut
 	cut      map[conntrack.Class]struct{} // what of it was picked up
-	gapLooks int                          // of the looks owed, those after the hooks were missing
+	gapScans int                          // of the scans owed, those after the hooks were missing
 	gapUntil time.Time
-	gapFrom  time.Time                    // what was picked up since then, no look has seen
-	answered map[conntrack.Class]struct{} // those of the look before
+	gapFrom  time.Time                    // what was picked up since then, no scan has seen
+	answered map[conntrack.Class]struct{} // those of the scan before
 	found    *findings
 	err      error
 }
 
-// findings are what a look found.
+// Enforced is what connections are judged by. It is immutable.
+type Enforced struct {
+	Endpoints []policy.Endpoint
+	Gone      int // how many of the endpoints, the last ones, are orphans
+	Links     compile.Links
+}
+
+// findings are what a scan found.
 type findings struct {
 	at        time.Time               // when it began
 	forbidden map[conntrack.Class]int // with the number of connections
 	own       nodeAddresses           // none where there was nothing to judge
 }
 
-func newCutter(m *metrics.Metrics) *cutter {
-	return &cutter{metrics: m, wake: make(chan struct{}, 1)}
+func NewScanner(m *metrics.Metrics) *Scanner {
+	return &Scanner{metrics: m, wake: make(chan struct{}, 1)}
 }
 
-// open connects to the network namespace of the calling thread, once.
-func (c *cutter) open() error {
+// Open connects to the network namespace of the calling thread, once.
+func (c *Scanner) Open() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.table != nil {
@@ -117,15 +125,15 @@ func (c *cutter) open() error {
 	return nil
 }
 
-// clientPorts returns the ports that clients use, once the cutter is open.
-func (c *cutter) clientPorts() conntrack.Ports {
+// ClientPorts returns the ports that clients use, once the cutter is open.
+func (c *Scanner) ClientPorts() conntrack.Ports {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.ports
 }
 
-// close ends the connection. Nothing may be running any more.
-func (c *cutter) close() {
+// Close ends the connection. Nothing may be running any more.
+func (c *Scanner) Close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.table != nil {
@@ -135,33 +143,33 @@ func (c *cutter) close() {
 	}
 }
 
-// request asks for looks, after rules became stricter or addresses were released.
-func (c *cutter) request(m *node.Model, v *view, released conntrack.Addresses) {
+// Request asks for scans, after rules became stricter or addresses were released.
+func (c *Scanner) Request(m *node.Model, v *Enforced, released conntrack.Addresses) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.owed == 0 {
 		c.signal()
 	}
-	c.model, c.view, c.owed = m, v, max(c.owed, looksPerChange)
+	c.model, c.view, c.owed = m, v, max(c.owed, ScansPerChange)
 	if c.released == nil {
 		c.released = conntrack.Addresses{}
 	}
 	maps.Copy(c.released, released)
 }
 
-// resume asks for looks after the hooks were missing and are there again, since a time.
-func (c *cutter) resume(since time.Time) {
+// Resume asks for scans after the hooks were missing and are there again, since a time.
+func (c *Scanner) Resume(since time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.gapLooks == 0 {
+	if c.gapScans == 0 {
 		c.gapFrom = since
 	}
-	c.owed, c.gapLooks, c.gapUntil = looksPerGap, looksPerGap, time.Now().Add(gapWatch)
+	c.owed, c.gapScans, c.gapUntil = scansPerGap, scansPerGap, time.Now().Add(gapWatch)
 	c.signal()
 }
 
-// watch says whether something is cut, and what of it the kernel had picked up.
-func (c *cutter) watch(cutting bool, v *view, pickedUp map[conntrack.Class]struct{}) {
+// Watch says whether something is cut, and what of it the kernel had picked up.
+func (c *Scanner) Watch(cutting bool, v *Enforced, pickedUp map[conntrack.Class]struct{}) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	changed := c.watching != cutting
@@ -171,16 +179,23 @@ func (c *cutter) watch(cutting bool, v *view, pickedUp map[conntrack.Class]struc
 	}
 }
 
-// signal lets run see anew what there is to do.
-func (c *cutter) signal() {
+// Due returns how many scans were asked for.
+func (c *Scanner) Due() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.owed
+}
+
+// signal has run see what there is to do.
+func (c *Scanner) signal() {
 	select {
 	case c.wake <- struct{}{}:
 	default:
 	}
 }
 
-// take returns what was found since it was asked last, nil for nothing.
-func (c *cutter) take() *findings {
+// Take returns what was found since it was asked last, nil for nothing.
+func (c *Scanner) Take() *findings {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	found := c.found
@@ -188,28 +203,35 @@ func (c *cutter) take() *findings {
 	return found
 }
 
-// failure returns why the last look failed, or nil.
-func (c *cutter) failure() error {
+// Failure returns why the last scan failed, or nil.
+func (c *Scanner) Failure() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.err
 }
 
-// start begins to look beside the caller. The function that it returns ends that.
-func (c *cutter) start(ctx context.Context) (stop func()) {
+// NoteFailure notes why the last scan failed; nil: it didn't.
+func (c *Scanner) NoteFailure(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
+}
+
+// Start begins to scan beside the caller. The function that it returns ends that.
+func (c *Scanner) Start(ctx context.Context) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
 	running.Go(func() { c.run(ctx) })
 	return func() {
 		cancel()
 		running.Wait()
-		c.close()
+		c.Close()
 	}
 }
 
-// run looks until the context ends.
-func (c *cutter) run(ctx context.Context) {
-	var next, last time.Time // when a look is due that was asked for, and when the last one ended
+// run scans until the context ends.
+func (c *Scanner) run(ctx context.Context) {
+	var next, last time.Time // when a scan is due that was asked for, and when the last one ended
 	for {
 		c.mu.Lock()
 		due := next
@@ -230,50 +252,50 @@ func (c *cutter) run(ctx context.Context) {
 			timer.Stop()
 		case <-timer.C:
 			start := time.Now()
-			c.look(start)
+			c.Scan(start)
 			end := time.Now()
 			next, last = end.Add(c.rest(end.Sub(start))), end
 		}
 	}
 }
 
-// rest is the time between a look that took so long and the next one that was asked for.
-func (c *cutter) rest(took time.Duration) time.Duration {
+// rest is the time between a scan that took so long and the next one that was asked for.
+func (c *Scanner) rest(took time.Duration) time.Duration {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	factor := time.Duration(pauseFactor)
-	if c.gapLooks > 0 {
+	if c.gapScans > 0 {
 		factor = gapPauseFactor
 	}
 	return max(pauseLeast, min(factor*took, pauseMost-2*took))
 }
 
-// pause is the time between looks that nobody asked for. The lock has to be held.
-func (c *cutter) pause() time.Duration {
+// pause is the time between scans that were not asked for. The lock has to be held.
+func (c *Scanner) pause() time.Duration {
 	if c.watching || time.Now().Before(c.gapUntil) {
 		return watchEvery
 	}
 	return idleEvery
 }
 
-// look goes through the table once.
-func (c *cutter) look(start time.Time) {
+// Scan goes through the table once.
+func (c *Scanner) Scan(start time.Time) {
 	c.mu.Lock()
 	m, v, owed, watching := c.model, c.view, c.owed, c.watching
 	released := c.released
-	scan := conntrack.Scan{ClientPorts: c.ports, Resumed: c.gapLooks > 0, Cut: c.cut, Answered: c.answered}
+	scan := conntrack.Scan{ClientPorts: c.ports, Resumed: c.gapScans > 0, Cut: c.cut, Answered: c.answered}
 	scan.Late = scan.Resumed && start.Sub(c.gapFrom) >= conntrack.AssuredAfter
-	c.owed, c.gapLooks, c.released = max(0, owed-1), max(0, c.gapLooks-1), nil
+	c.owed, c.gapScans, c.released = max(0, owed-1), max(0, c.gapScans-1), nil
 	c.mu.Unlock()
 
-	scan.Isolated, scan.Released = isolatedAddresses(v), m.Unowned(released)
+	scan.Isolated, scan.Released = IsolatedAddresses(v), m.Unowned(released)
 	found, err := c.search(m, v, &scan)
 	if err == nil && watching && found.own.all == nil { // the sync loop judges by them
-		found.own, err = c.ownAddresses(v.links[policy.Egress])
+		found.own, err = c.ownAddresses(v.Links[policy.Egress])
 	}
 	c.metrics.Scanned(start, err)
+	c.NoteFailure(err)
 	c.mu.Lock()
-	c.err = err
 	if err != nil {
 		c.owed = max(c.owed, 1)
 		c.released = joinAddresses(released, c.released)
@@ -300,8 +322,8 @@ func joinAddresses(a, b conntrack.Addresses) conntrack.Addresses {
 
 // search returns the forbidden classes, and forgets the entries of released
 // addresses.
-func (c *cutter) search(m *node.Model, v *view, scan *conntrack.Scan) (*findings, error) {
-	for d, links := range v.links {
+func (c *Scanner) search(m *node.Model, v *Enforced, scan *conntrack.Scan) (*findings, error) {
+	for d, links := range v.Links {
 		scan.Links[d] = len(links) > 0
 	}
 	if err := c.table.List(scan.Add); err != nil {
@@ -313,15 +335,15 @@ func (c *cutter) search(m *node.Model, v *view, scan *conntrack.Scan) (*findings
 	if len(scan.Classes) == 0 {
 		return &findings{}, nil
 	}
-	own, err := c.ownAddresses(v.links[policy.Egress])
+	own, err := c.ownAddresses(v.Links[policy.Egress])
 	if err != nil {
 		return nil, err
 	}
-	return &findings{forbidden: judge(m, newNodeLookup(m, v, own), scan.Classes), own: own}, nil
+	return &findings{forbidden: judge(m, newLookup(m, v, own), scan.Classes), own: own}, nil
 }
 
 // judge returns the classes that are forbidden.
-func judge(m *node.Model, l *nodeLookup, classes map[conntrack.Class]int) map[conntrack.Class]int {
+func judge(m *node.Model, l *lookup, classes map[conntrack.Class]int) map[conntrack.Class]int {
 	forbidden := map[conntrack.Class]int{}
 	for some := range slices.Chunk(slices.Collect(maps.Keys(classes)), judgedAtOnce) {
 		m.Peers(func(p node.Peers) {
@@ -336,7 +358,7 @@ func judge(m *node.Model, l *nodeLookup, classes map[conntrack.Class]int) map[co
 	return forbidden
 }
 
-func isolatedAddresses(v *view) [policy.Directions]conntrack.Addresses {
+func IsolatedAddresses(v *Enforced) [policy.Directions]conntrack.Addresses {
 	var isolated [policy.Directions]conntrack.Addresses
 	for d := range isolated {
 		isolated[d] = conntrack.Addresses{}
@@ -353,7 +375,7 @@ func isolatedAddresses(v *view) [policy.Directions]conntrack.Addresses {
 
 // ownAddresses returns the addresses of the node itself, which has the given links
 // closed for what pods send.
-func (c *cutter) ownAddresses(closed []string) (nodeAddresses, error) {
+func (c *Scanner) ownAddresses(closed []string) (nodeAddresses, error) {
 	own := nodeAddresses{all: conntrack.Addresses{}, closed: conntrack.Addresses{}}
 	indexes, err := c.indexes(closed)
 	if err != nil {
@@ -377,7 +399,7 @@ func (c *cutter) ownAddresses(closed []string) (nodeAddresses, error) {
 }
 
 // indexes returns those of links by their names. A link that has gone has none.
-func (c *cutter) indexes(names []string) (map[int]bool, error) {
+func (c *Scanner) indexes(names []string) (map[int]bool, error) {
 	indexes := map[int]bool{}
 	for _, name := range names {
 		link, err := c.routes.LinkByName(name)

@@ -1,7 +1,6 @@
-package dataplane
+package flows
 
 import (
-	"maps"
 	"net/netip"
 	"time"
 
@@ -24,13 +23,14 @@ const lateFor = 16 * time.Minute
 // costs more than to change members of a set.
 const lingerFor = time.Minute
 
-// cuts are the classes of connections that are cut. Nil: the kernel's sets weren't
+// Cuts are the classes of connections that are cut. Nil: the kernel's sets weren't
 // read yet.
-type cuts struct {
-	classes  map[conntrack.Class]cut
-	lastLook time.Time
+type Cuts struct {
+	Classes  map[conntrack.Class]cut
+	lastScan time.Time
 	own      nodeAddresses
 	last     map[string]time.Time // when a set held something last
+	Linger   time.Duration        // how long the rules of one that holds nothing stay
 }
 
 // cut says of a class when a connection was last seen, and what forbids it.
@@ -39,9 +39,9 @@ type cut struct {
 	by   causes
 }
 
-// adopt takes over what an agent before this one cut.
-func adopt(sets ipset.State, ports conntrack.Ports, now time.Time) *cuts {
-	c := &cuts{classes: map[conntrack.Class]cut{}, lastLook: now, last: map[string]time.Time{}}
+// Adopt takes over what an agent before this one cut.
+func Adopt(sets ipset.State, ports conntrack.Ports, now time.Time) *Cuts {
+	c := &Cuts{Classes: map[conntrack.Class]cut{}, lastScan: now, last: map[string]time.Time{}, Linger: lingerFor}
 	for _, family := range ruleset.Families() {
 		for cause := range compile.CutCauses {
 			for member := range sets[compile.CutSet(family, cause)].Members {
@@ -49,12 +49,12 @@ func adopt(sets ipset.State, ports conntrack.Ports, now time.Time) *cuts {
 					Client: member.Prefix.Addr(), Server: member.Server,
 					Protocol: policy.Protocol(member.Protocol), Port: member.Port, Answer: member.Port,
 				}
-				c.classes[class] = cut{seen: now} // follow says what forbids it
+				c.Classes[class] = cut{seen: now} // follow says what forbids it
 			}
 		}
 	}
-	for _, picked := range pickedUp(c.classes, ports) {
-		c.classes[picked] = cut{seen: now}
+	for _, picked := range pickedUp(c.Classes, ports) {
+		c.Classes[picked] = cut{seen: now}
 	}
 	return c
 }
@@ -84,10 +84,13 @@ func pickedUp(classes map[conntrack.Class]cut, ports conntrack.Ports) []conntrac
 	return picked
 }
 
-// cutPickedUp returns the picked-up classes that are cut.
-func (c *cuts) cutPickedUp() map[conntrack.Class]struct{} {
+// Add cuts a class that was seen last at a time.
+func (c *Cuts) Add(class conntrack.Class, seen time.Time) { c.Classes[class] = cut{seen: seen} }
+
+// CutPickedUp returns the picked-up classes that are cut.
+func (c *Cuts) CutPickedUp() map[conntrack.Class]struct{} {
 	picked := map[conntrack.Class]struct{}{}
-	for class := range c.classes {
+	for class := range c.Classes {
 		if class.Opener != conntrack.First {
 			picked[class] = struct{}{}
 		}
@@ -95,45 +98,45 @@ func (c *cuts) cutPickedUp() map[conntrack.Class]struct{} {
 	return picked
 }
 
-// follow takes in what a look found, nil for none, and forgets what is over or
+// Follow takes in what a scan found, nil for none, and forgets what is over or
 // allowed again. It returns how many connections are cut that weren't before.
-func (c *cuts) follow(found *findings, m *node.Model, v *view, now time.Time) (flows int) {
+func (c *Cuts) Follow(found *findings, m *node.Model, v *Enforced, now time.Time) (flows int) {
 	if found != nil {
 		if found.own.all != nil {
 			c.own = found.own
 		}
 		for class, n := range found.forbidden {
-			if _, known := c.classes[class]; !known {
+			if _, known := c.Classes[class]; !known {
 				flows += n
 			}
-			c.classes[class] = cut{seen: found.at}
+			c.Add(class, found.at)
 		}
 	}
-	if len(c.classes) == 0 {
+	if len(c.Classes) == 0 {
 		return 0
 	}
-	lookup := newNodeLookup(m, v, c.own)
+	lookup := newLookup(m, v, c.own)
 	m.Peers(func(p node.Peers) {
 		lookup.peers = p
-		for class, cut := range c.classes {
-			// One look may miss an entry, when the kernel makes its table larger.
-			over := found != nil && cut.seen.Before(c.lastLook) && (class.Protocol != policy.TCP || now.Sub(cut.seen) > lateFor)
+		for class, cut := range c.Classes {
+			// A scan may miss an entry while the kernel enlarges its table.
+			over := found != nil && cut.seen.Before(c.lastScan) && (class.Protocol != policy.TCP || now.Sub(cut.seen) > lateFor)
 			cut.by = lookup.forbids(&class)
-			c.classes[class] = cut
+			c.Classes[class] = cut
 			if over || cut.by == (causes{}) {
-				delete(c.classes, class)
+				delete(c.Classes, class)
 			}
 		}
 	})
 	if found != nil {
-		c.lastLook = found.at
+		c.lastScan = found.at
 	}
 	return flows
 }
 
-// members returns the members of the sets of one family: nil for a set that had none
+// Members returns the members of the sets of one family: nil for a set that had none
 // for some time, or that no closed link asks for.
-func (c *cuts) members(family ruleset.Family, links compile.Links, now time.Time) compile.Cuts {
+func (c *Cuts) Members(family ruleset.Family, links compile.Links, now time.Time) compile.Cuts {
 	var members compile.Cuts
 	for cause := range members {
 		set := compile.CutSet(family, compile.CutCause(cause))
@@ -141,7 +144,7 @@ func (c *cuts) members(family ruleset.Family, links compile.Links, now time.Time
 		if len(members[cause]) > 0 {
 			c.last[set] = now
 		}
-		if now.Sub(c.last[set]) > lingerFor {
+		if now.Sub(c.last[set]) > c.Linger {
 			members[cause] = nil
 		}
 	}
@@ -151,9 +154,9 @@ func (c *cuts) members(family ruleset.Family, links compile.Links, now time.Time
 	return members
 }
 
-func (c *cuts) membersBy(cause compile.CutCause, family ruleset.Family) ruleset.Members {
+func (c *Cuts) membersBy(cause compile.CutCause, family ruleset.Family) ruleset.Members {
 	members := ruleset.Members{}
-	for class, cut := range c.classes {
+	for class, cut := range c.Classes {
 		if !cut.by[cause] || !family.Holds(class.Client) {
 			continue
 		}
@@ -182,60 +185,4 @@ func cutMember(client, server netip.Addr, protocol policy.Protocol, port uint16)
 	member := ruleset.Address(client)
 	member.Protocol, member.Port, member.Server = uint8(protocol), port, server
 	return member
-}
-
-// followCuts brings what is cut up to date with the model and with the last look.
-// It reports whether rules are needed that weren't, or the other way round.
-func (e *enforcer) followCuts(m *node.Model) (bool, error) {
-	if err := e.cutter.open(); err != nil {
-		return false, err
-	}
-	if e.cuts == nil {
-		have, err := e.sets.Read()
-		if err != nil {
-			return false, err
-		}
-		e.cuts = adopt(have, e.cutter.clientPorts(), time.Now())
-	}
-	now := time.Now()
-	e.metrics.Cut(e.cuts.follow(e.cutter.take(), m, e.enforced(), now))
-	changed := false
-	for i := range e.outputs {
-		output := &e.outputs[i]
-		members := e.cuts.members(output.Ruleset.Family, e.links, now)
-		for cause, cut := range output.Cuts {
-			changed = changed || (members[cause] == nil) != (cut == nil)
-			e.recompiled = e.recompiled || !maps.Equal(members[cause], cut)
-		}
-		output.Cuts = members
-	}
-	return changed, nil
-}
-
-// enforced is the view as connections are judged by it: the pods are closed that
-// policies in quarantine isolate, and the links that lead to them, once these were
-// found to be at fault.
-func (e *enforcer) enforced() *view {
-	faulty := e.quarantine.faulty()
-	if len(faulty) == len(e.quarantine) {
-		e.judged = e.links
-	}
-	enforced := *e.view
-	enforced.Endpoints = faulty.close(enforced.Endpoints)
-	enforced.links = e.judged
-	return &enforced
-}
-
-// lookForCuts asks for looks at the table of connections where connections may have
-// become forbidden: the kernel is stricter than it was, or a pod is gone.
-func (e *enforcer) lookForCuts(m *node.Model) {
-	enforced := e.enforced()
-	e.cutter.watch(len(e.cuts.classes) > 0, enforced, e.cuts.cutPickedUp())
-	if released := m.TakeReleased(); e.stricter || len(released) > 0 {
-		e.cutter.request(m, enforced, released)
-	}
-	if e.hooked {
-		e.cutter.resume(e.begun)
-	}
-	e.stricter, e.hooked = false, false
 }

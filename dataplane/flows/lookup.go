@@ -1,4 +1,4 @@
-package dataplane
+package flows
 
 import (
 	"net/netip"
@@ -11,9 +11,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// nodeLookup answers what a verdict asks, as far as this node enforces it: policies
+// lookup answers what a verdict asks, as far as this node enforces it: policies
 // isolate its own pods alone. It is asked within model.peers, which gives it its peers.
-type nodeLookup struct {
+type lookup struct {
 	node      string
 	peers     node.Peers
 	endpoints map[types.NamespacedName]*policy.Endpoint
@@ -33,8 +33,8 @@ type nodeAddresses struct {
 // causes tell what forbids a class of connections.
 type causes [compile.CutCauses]bool
 
-func newNodeLookup(m *node.Model, v *view, own nodeAddresses) *nodeLookup {
-	l := &nodeLookup{node: m.Node(), endpoints: make(map[types.NamespacedName]*policy.Endpoint, len(v.Endpoints)), links: v.links, own: own}
+func newLookup(m *node.Model, v *Enforced, own nodeAddresses) *lookup {
+	l := &lookup{node: m.Node(), endpoints: make(map[types.NamespacedName]*policy.Endpoint, len(v.Endpoints)), links: v.Links, own: own}
 	for i := range v.Endpoints {
 		l.endpoints[v.Endpoints[i].Pod.Key()] = &v.Endpoints[i]
 	}
@@ -48,7 +48,7 @@ func newNodeLookup(m *node.Model, v *view, own nodeAddresses) *nodeLookup {
 }
 
 // Owners implements policy.Lookup.
-func (l *nodeLookup) Owners(addr netip.Addr) policy.Owners {
+func (l *lookup) Owners(addr netip.Addr) policy.Owners {
 	owners := l.peers.Owners(addr)
 	if orphan := l.orphans[addr]; orphan != nil {
 		owners.All = append(owners.All, orphan)
@@ -57,7 +57,7 @@ func (l *nodeLookup) Owners(addr netip.Addr) policy.Owners {
 }
 
 // Isolating implements policy.Lookup.
-func (l *nodeLookup) Isolating(d policy.Direction, pod *policy.Pod) []*policy.Policy {
+func (l *lookup) Isolating(d policy.Direction, pod *policy.Pod) []*policy.Policy {
 	endpoint := l.endpoints[pod.Key()]
 	if endpoint == nil {
 		return nil
@@ -66,11 +66,11 @@ func (l *nodeLookup) Isolating(d policy.Direction, pod *policy.Pod) []*policy.Po
 }
 
 // Labels implements policy.Lookup.
-func (l *nodeLookup) Labels() policy.Namespaces { return l.peers.Namespaces() }
+func (l *lookup) Labels() policy.Namespaces { return l.peers.Namespaces() }
 
 // Node implements policy.Lookup. Of other nodes it knows nothing: they are peers by
 // their addresses alone.
-func (l *nodeLookup) Node(addr netip.Addr) string {
+func (l *lookup) Node(addr netip.Addr) string {
 	if l.own.all.Has(addr) {
 		return l.node
 	}
@@ -79,7 +79,7 @@ func (l *nodeLookup) Node(addr netip.Addr) string {
 
 // forbids says what of this node forbids the class. One that either end may have opened
 // is allowed only if both might.
-func (l *nodeLookup) forbids(class *conntrack.Class) causes {
+func (l *lookup) forbids(class *conntrack.Class) causes {
 	var by causes
 	for _, reading := range class.Readings() {
 		verdict := policy.Judge(l, reading.Flow())
@@ -92,7 +92,7 @@ func (l *nodeLookup) forbids(class *conntrack.Class) causes {
 // linkForbids reports whether the class is forbidden on a link, if it goes by that:
 // only the rules can tell. What the node sends is never filtered, and of what it gets
 // only what its pods send is.
-func (l *nodeLookup) linkForbids(class *conntrack.Class) bool {
+func (l *lookup) linkForbids(class *conntrack.Class) bool {
 	if l.own.all.Has(class.Client) {
 		return false
 	}
