@@ -35,6 +35,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/watch"
 )
@@ -442,7 +443,7 @@ func (a *Agent) sayWhatIsWrong() {
 	v, engines := a.enforcer.view, a.enforcer.engines
 	if v != nil {
 		for _, p := range v.Selecting {
-			if err := v.refused[p.UID]; err != nil && a.said.refused[p.UID] == nil && !errors.Is(err, errThrottled) {
+			if err := v.refused[p.UID]; err != nil && a.said.refused[p.UID] == nil && !errors.Is(err, pacing.ErrThrottled) {
 				a.log.Error(err, "The rules of a policy can't be in the kernel, and the pods that it selects are closed",
 					"reason", refusalReason(err), "policy", p.Namespace+"/"+p.Name, "generation", p.Generation)
 			}

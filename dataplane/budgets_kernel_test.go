@@ -10,6 +10,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/budget/budgettest"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -71,7 +72,7 @@ func TestAPacketPassesItsOwnRulesAlone(t *testing.T) {
 	for number := range 12 {
 		s.model.SetPolicy(policy.ParseNetworkPolicy(budgettest.Named("default", string(rune('a'+number)), number, budgettest.Peers(40, 150+number))))
 	}
-	s.enforcer.pace = newPace() // as of an agent that starts, which writes all at once
+	s.enforcer.pace = pacing.New() // as of an agent that starts, which writes all at once
 	restores := s.restores()
 	s.sync()
 	require.Equal(t, 2.0, s.restores()-restores, "one pass")

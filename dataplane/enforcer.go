@@ -15,10 +15,12 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/flows"
 	"github.com/moat-dev/moat/dataplane/host"
+	"github.com/moat-dev/moat/dataplane/kernel"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 	"github.com/moat-dev/moat/dataplane/selector"
@@ -98,8 +100,8 @@ type enforcer struct {
 
 	// unread says of each family whose table iptables can't print why. broken says why
 	// the rules of a family are not in force although the sync went on.
-	unread familyErrors
-	broken familyErrors
+	unread kernel.FamilyErrors
+	broken kernel.FamilyErrors
 
 	sources    sources
 	extensions extensions
@@ -110,7 +112,7 @@ type enforcer struct {
 	quarantine quarantine
 	attempts
 	budgets *budgets
-	pace    pace
+	pace    pacing.Pace
 	engines []string // other engines of NetworkPolicy on the node
 	strays  []stray
 
@@ -122,7 +124,7 @@ func newEnforcer(requested iptables.Backend) *enforcer {
 	return &enforcer{
 		requested: requested, metrics: m, cutter: flows.NewScanner(m), stricter: true, progress: func() {},
 		damage: damage{}, waker: newWaker(), held: map[ruleset.Family]compile.Names{}, attempts: newAttempts(), families: host.Families,
-		budgets: newBudgets(budget.Defaults(), BudgetEnforce), sources: newSources(), pace: newPace(),
+		budgets: newBudgets(budget.Defaults(), BudgetEnforce), sources: newSources(), pace: pacing.New(),
 	}
 }
 
@@ -134,7 +136,7 @@ func (e *enforcer) distrust() { e.trusted = false }
 // starts by reading the kernel.
 func (e *enforcer) sync(ctx context.Context, m *node.Model) error {
 	e.begun = time.Now()
-	err := e.standing(explainModule(e.findFaults(ctx, m, e.pass(ctx, m))))
+	err := e.standing(kernel.ExplainModule(e.findFaults(ctx, m, e.pass(ctx, m))))
 	if err == nil {
 		e.last = inForce{e.view, e.quarantine}
 	}
@@ -142,7 +144,7 @@ func (e *enforcer) sync(ctx context.Context, m *node.Model) error {
 		e.view.refused = e.quarantine.reasons()
 		maps.Copy(e.view.refused, e.clashes)
 		maps.Copy(e.view.refused, e.view.expensive)
-		maps.Copy(e.view.refused, e.pace.reasons())
+		maps.Copy(e.view.refused, e.pace.Reasons())
 	}
 	if err == nil && e.trusted {
 		e.inspection.settle()
@@ -176,7 +178,7 @@ func (e *enforcer) pass(ctx context.Context, m *node.Model) error {
 // bring makes the kernel hold what was last seen of the model. Where outputs is nil
 // they are made anew.
 func (e *enforcer) bring(ctx context.Context, m *node.Model) error {
-	e.broken, e.overtaken = familyErrors{}, false
+	e.broken, e.overtaken = kernel.FamilyErrors{}, false
 	if !e.trusted {
 		e.inspection.begin()
 		e.lookAround()
@@ -239,12 +241,22 @@ func (e *enforcer) look(m *node.Model) bool {
 	now := m.View(since)
 	if now != nil {
 		v := &view{View: *now}
-		e.pace.follow(v, func(p *policy.Policy) time.Duration { return e.budgets.work(v, p, m) }, e.begun)
-		e.pace.goOn(m, e.begun)
+		e.paceView(v, m)
 		e.budgets.closeExpensive(v, m)
 		e.view = v
 	}
 	return now != nil
+}
+
+// paceView has the view enforce the policies whose turn it is.
+func (e *enforcer) paceView(v *view, m *node.Model) {
+	work := func(p *policy.Policy) time.Duration { return e.budgets.work(v, p, m) }
+	var enforced []*policy.Policy
+	if enforced, v.waiting = e.pace.Follow(v.Policies, v.Local, work, e.begun); len(v.waiting) > 0 {
+		v.View = v.With(enforced)
+		v.Selecting = slices.DeleteFunc(v.Selecting, pacing.StandsIn)
+	}
+	e.pace.GoOn(m.Renew, e.begun)
 }
 
 // followLinks looks where the isolated pods and those of other nodes are and reports
@@ -371,14 +383,14 @@ func (e *enforcer) write(plan *ipset.Plan, restore func()) (bool, error) {
 		restore()
 	}
 	if err := errors.Join(append(errs, e.sets.Add(isolated.Add))...); err != nil {
-		return false, errors.Join(err, e.broken.orNil(), e.sets.Delete(plan.Delete))
+		return false, errors.Join(err, e.broken.OrNil(), e.sets.Delete(plan.Delete))
 	}
 	local.overtake(e.admitted, &e.view.View)
 	if err := e.sets.Add(local.entering(e.broken)); err != nil {
-		return false, errors.Join(err, e.broken.orNil())
+		return false, errors.Join(err, e.broken.OrNil())
 	}
 	busy, err := e.sets.Shrink(plan)
-	if err = errors.Join(err, e.broken.orNil()); err != nil {
+	if err = errors.Join(err, e.broken.OrNil()); err != nil {
 		return false, err
 	}
 	e.isolated = e.refusals.outOfSets(wantIsolated)

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/kernel"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
@@ -16,7 +17,7 @@ import (
 type extensions struct {
 	runners map[ruleset.Family]*iptables.Runner // those that were asked
 	lacks   map[ruleset.Family][]compile.Extension
-	unsure  familyErrors // why a probe said neither yes nor no
+	unsure  kernel.FamilyErrors // why a probe said neither yes nor no
 
 	// ports says that rules tell ports of bridges apart; asked, that this was so when the
 	// runners were asked.
@@ -36,7 +37,7 @@ func (x *extensions) probe(ctx context.Context, runners map[ruleset.Family]*ipta
 		return false
 	}
 	before := x.lacks
-	x.runners, x.lacks, x.unsure, x.asked = maps.Clone(runners), map[ruleset.Family][]compile.Extension{}, familyErrors{}, x.ports
+	x.runners, x.lacks, x.unsure, x.asked = maps.Clone(runners), map[ruleset.Family][]compile.Extension{}, kernel.FamilyErrors{}, x.ports
 	for family, runner := range runners {
 		lacks, err := lackingOf(ctx, x.uses(family), runner)
 		if err != nil {

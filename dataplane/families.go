@@ -10,59 +10,18 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/compile"
-	"github.com/moat-dev/moat/dataplane/kernel/ipset"
+	"github.com/moat-dev/moat/dataplane/kernel"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
-
-// familyErrors says of each family whose rules are not in force why. The other
-// families' are. Nil where all are.
-type familyErrors map[ruleset.Family]error
-
-// Error implements error.
-func (f familyErrors) Error() string {
-	var texts []string
-	for _, family := range ruleset.Families() {
-		if err := f[family]; err != nil {
-			texts = append(texts, fmt.Sprintf("%s: %v", family, err))
-		}
-	}
-	return strings.Join(texts, "; ")
-}
-
-// Unwrap lets errors.As look at each.
-func (f familyErrors) Unwrap() []error {
-	var errs []error
-	for _, family := range ruleset.Families() {
-		if err := f[family]; err != nil {
-			errs = append(errs, err)
-		}
-	}
-	return errs
-}
-
-// orNil returns no error where there is none.
-func (f familyErrors) orNil() error {
-	if len(f) == 0 {
-		return nil
-	}
-	return f
-}
-
-// brokenFamilies returns the families that an error is about; false where it is about
-// the whole node.
-func brokenFamilies(err error) (familyErrors, bool) {
-	var broken familyErrors
-	return broken, errors.As(err, &broken)
-}
 
 // readTables reads the rules of each family. A table that iptables can't print is known
 // by its imprint alone. Where even that fails, the family is left as it is.
 func (e *enforcer) readTables(ctx context.Context) {
 	settled, tables := e.settled, map[ruleset.Family]iptables.Table{}
 	e.settled = false // planSets has compared already
-	e.unread = familyErrors{}
+	e.unread = kernel.FamilyErrors{}
 	for family, runner := range e.runners {
 		table, counters, err := runner.ReadCounting(ctx)
 		if err == nil {
@@ -186,24 +145,6 @@ func (e *enforcer) standing(err error) error {
 		state = "not in the kernel: isolated pods are open"
 	}
 	return fmt.Errorf("rules of %s are %s: %w", strings.Join(names, " and "), state, err)
-}
-
-// missingModule names the kernel module for lack of which a sync failed, empty for none.
-func missingModule(err error) string {
-	if module := ipset.MissingModule(err); module != "" {
-		return module
-	}
-	return iptables.MissingModule(err)
-}
-
-// explainModule says which module a sync failed for, and where it is found. RHEL 10's
-// images lack the package (kubernetes/kops#18724, openshift/microshift#7069).
-func explainModule(err error) error {
-	module := missingModule(err)
-	if module == "" {
-		return err
-	}
-	return fmt.Errorf("the kernel lacks the module %s (RHEL 10 has it in the package kernel-modules-extra): %w", module, err)
 }
 
 // damagedFamilies returns those whose tables hold other rules of Moat's than were last

@@ -10,6 +10,7 @@ import (
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/kernel"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -17,31 +18,31 @@ import (
 )
 
 func TestFamilyErrorsNameEachFamily(t *testing.T) {
-	require.NoError(t, familyErrors{}.orNil())
+	require.NoError(t, kernel.FamilyErrors{}.OrNil())
 	four, six := errors.New("a"), &iptables.Error{Program: "ip6tables", Err: errors.New("b")}
-	err := fmt.Errorf("wrapped: %w", familyErrors{ruleset.IPv6: six, ruleset.IPv4: four}.orNil())
+	err := fmt.Errorf("wrapped: %w", kernel.FamilyErrors{ruleset.IPv6: six, ruleset.IPv4: four}.OrNil())
 	require.EqualError(t, err, "wrapped: IPv4: a; IPv6: running ip6tables: b")
 	require.ErrorIs(t, err, four)
 	require.True(t, iptables.IsFailure(err))
-	broken, byFamily := brokenFamilies(err)
+	broken, byFamily := kernel.BrokenFamilies(err)
 	require.True(t, byFamily)
 	require.Len(t, broken, 2)
-	_, byFamily = brokenFamilies(four)
+	_, byFamily = kernel.BrokenFamilies(four)
 	require.False(t, byFamily)
 }
 
 // A kernel without a module is told from other failures, with what brings the module.
 func TestAMissingModuleIsReported(t *testing.T) {
 	lacks := &iptables.Error{Program: "iptables-nft-restore", Stderr: "Warning: Extension set revision 0 not supported, missing kernel module?", Err: errors.New("exit status 4")}
-	err := explainModule(familyErrors{ruleset.IPv4: lacks})
+	err := kernel.ExplainModule(kernel.FamilyErrors{ruleset.IPv4: lacks})
 	r := newTestReporter()
 	synced := apimeta.FindStatusCondition(observed(r, nil, err).Conditions, v1alpha1.NodeConditionDataplaneSynced)
 	require.Equal(t, v1alpha1.NodeReasonModuleMissing, synced.Reason)
 	require.Contains(t, synced.Message, "lacks the module xt_set or nft_compat (RHEL 10 has it in the package kernel-modules-extra)")
 
 	other := errors.New("some other")
-	require.Equal(t, other, explainModule(other))
-	require.NoError(t, explainModule(nil))
+	require.Equal(t, other, kernel.ExplainModule(other))
+	require.NoError(t, kernel.ExplainModule(nil))
 }
 
 // After a sync that failed in one family, policies count as enforced whose pods have no
@@ -61,7 +62,7 @@ func TestPoliciesAreInForceByFamily(t *testing.T) {
 		Selecting: []*policy.Policy{four, both},
 		Endpoints: []policy.Endpoint{endpoint(four, "10.244.1.10"), endpoint(both, "10.244.1.11", "fd00::11")},
 	}}
-	six := familyErrors{ruleset.IPv6: errors.New("no")}
+	six := kernel.FamilyErrors{ruleset.IPv6: errors.New("no")}
 	for _, row := range []struct {
 		err     error
 		damaged []ruleset.Family

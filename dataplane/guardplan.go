@@ -4,6 +4,7 @@ import (
 	"slices"
 
 	"github.com/moat-dev/moat/dataplane/compile"
+	"github.com/moat-dev/moat/dataplane/kernel"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -44,7 +45,7 @@ func takeLocal(plan *ipset.Plan, want ipset.State, stands func(ruleset.Family) b
 
 // entering returns what enters the sets of known pods once rules are written: nothing in a
 // family whose rules are not in force.
-func (l *localChanges) entering(broken familyErrors) []ipset.Change {
+func (l *localChanges) entering(broken kernel.FamilyErrors) []ipset.Change {
 	return slices.DeleteFunc(slices.Clone(l.late), func(c ipset.Change) bool {
 		family, _ := setFamily(c.Set, compile.LocalSet)
 		return broken[family] != nil

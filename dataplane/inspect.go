@@ -202,7 +202,7 @@ func (e *enforcer) linksAsLeft() bool {
 func (e *enforcer) close() {
 	e.inspection.close()
 	e.waker.close()
-	e.pace.close()
+	e.pace.Close()
 	e.cutter.Close()
 	if e.sets != nil {
 		e.sets.Close()

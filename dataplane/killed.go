@@ -8,6 +8,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -19,7 +20,7 @@ const calmPart = 3
 type attempts struct {
 	begun    time.Time // the present sync
 	last     inForce
-	debts    debts
+	debts    pacing.Debts
 	searchBy int           // how many suspects the next search lets go at a time; zero: all
 	limit    time.Duration // of one run of iptables-restore
 	slowest  time.Duration // run of it since this was last made zero
@@ -27,7 +28,7 @@ type attempts struct {
 }
 
 func newAttempts() attempts {
-	return attempts{debts: newDebts(debtShare, debtFree), limit: iptables.RunTimeout, room: mostSets}
+	return attempts{debts: pacing.NewDebts(pacing.DebtShare, pacing.DebtFree), limit: iptables.RunTimeout, room: mostSets}
 }
 
 // findKillers is findFaults for a pass in which iptables-restore was killed, by its time
@@ -142,7 +143,7 @@ func (e *enforcer) succeedsTwice(ctx context.Context, m *node.Model, q quarantin
 // refuse notes that a policy, which the quarantine holds, was tried in vain for so long.
 func (e *enforcer) refuse(q quarantine, id policyID, err error, took time.Duration) {
 	now := time.Now()
-	e.debts.charge(e.view.namespaceOf(id), took, now)
+	e.debts.Charge(e.view.namespaceOf(id), took, now)
 	q.refused(id, err, now)
 	e.stricter = true
 }
@@ -180,13 +181,13 @@ func (f *inForce) policies() map[policyID]bool {
 // holdDebtors puts the policies into quarantine that are new or changed, of namespaces
 // whose tries have taken too much of the node's time.
 func (e *enforcer) holdDebtors(now time.Time) {
-	for namespace := range e.debts.of {
-		until := e.debts.until(namespace, now)
+	for namespace := range e.debts.Of {
+		until := e.debts.Until(namespace, now)
 		if until.IsZero() {
 			continue
 		}
 		inForce := e.last.policies()
-		waits := &refusal{err: &debtError{namespace, until}, wait: quarantineFirst, retry: until}
+		waits := &refusal{err: &pacing.DebtError{Namespace: namespace, Until: until}, wait: quarantineFirst, retry: until}
 		for _, p := range e.view.Selecting {
 			if p.Namespace == namespace && !inForce[idOf(p)] && !e.quarantine.holds(p) {
 				e.quarantine = e.quarantine.including(p, waits)
@@ -216,9 +217,9 @@ func (e *enforcer) due(now time.Time) []policyID {
 			return false
 		}
 		namespace := e.view.namespaceOf(id)
-		if e.debts.owed(namespace, now) > 0 && e.searchBy == 0 {
+		if e.debts.Owed(namespace, now) > 0 && e.searchBy == 0 {
 			e.searchBy = 1
 		}
-		return e.debts.owes(namespace, now)
+		return e.debts.Owes(namespace, now)
 	})
 }

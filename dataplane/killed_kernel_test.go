@@ -12,6 +12,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/node/modeltest"
+	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -101,7 +102,7 @@ func TestAPolicyThatKillsIptablesHoldsBackNoOtherNamespace(t *testing.T) {
 				status := observed(newTestReporter(), s.enforcer.view, nil)
 				require.Equal(t, "hostile/killing!RestoreFailed", lists(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
 
-				s.enforcer.debts.charge("hostile", debtFree, time.Now()) // as the real limit would
+				s.enforcer.debts.Charge("hostile", pacing.DebtFree, time.Now()) // as the real limit would
 				edited := s.policies["killing"].DeepCopy()
 				edited.Generation = 2
 				s.model.SetPolicy(policy.ParseNetworkPolicy(edited))
@@ -118,7 +119,7 @@ func TestAPolicyThatKillsIptablesHoldsBackNoOtherNamespace(t *testing.T) {
 
 				// Later all are tried again, and work.
 				require.NoError(t, os.Remove(trouble))
-				clear(s.enforcer.debts.of)
+				clear(s.enforcer.debts.Of)
 				for id := range s.enforcer.quarantine {
 					s.enforcer.quarantine[id].retry = time.Now()
 				}
@@ -137,7 +138,7 @@ func TestDeletingAPolicyThatKillsIptables(t *testing.T) {
 	s.apply(killingPolicy("killing"))
 	s.search(1)
 	s.requireTCP(false, "busybox", "attacker", 81)
-	s.enforcer.debts.charge("hostile", time.Hour, time.Now())
+	s.enforcer.debts.Charge("hostile", time.Hour, time.Now())
 	s.remove("killing")
 	s.sync()
 	require.Empty(t, s.quarantined())
@@ -177,7 +178,7 @@ func TestABusyNodeClosesNobody(t *testing.T) {
 			s.enforcer.close() // finds its programs again
 			require.ErrorContains(t, s.trySync(), "after "+testLimit.String())
 			require.Empty(t, s.quarantined())
-			require.Empty(t, s.enforcer.debts.of)
+			require.Empty(t, s.enforcer.debts.Of)
 			s.requireTCP(true, "busybox", "neighbour", 81)
 			s.requireTCP(true, "busybox", "attacker", 81)
 			require.NoError(t, os.Remove(trouble))

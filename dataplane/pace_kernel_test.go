@@ -10,6 +10,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/pacing"
 )
 
 // A namespace that owes the node time changes nothing of what is in force there until its turn
@@ -29,7 +30,7 @@ func TestAChangeThatWaits(t *testing.T) {
 		s.requireTCP(true, "busybox", "first", 80)
 		s.requireTCP(false, "busybox", "first", 81)
 
-		s.enforcer.pace.debts.charge("busy", time.Hour, time.Now())
+		s.enforcer.pace.Charge("busy", time.Hour, time.Now())
 		busy(2, "first, second", 81)
 		s.label("test-np", map[string]string{"role": "db"})
 		s.apply(walkThrough)
@@ -47,9 +48,9 @@ func TestAChangeThatWaits(t *testing.T) {
 		case <-s.model.Changed: // of these changes
 		default:
 		}
-		clear(s.enforcer.pace.debts.of)
-		s.enforcer.pace.debts.charge("busy", paceFree+100*time.Millisecond/paceShare, time.Now())
-		s.enforcer.pace.goOn(s.model, time.Now())
+		s.enforcer.pace.Forgive()
+		s.enforcer.pace.Charge("busy", pacing.Free+100*time.Millisecond/pacing.Share, time.Now())
+		s.enforcer.pace.GoOn(s.model.Renew, time.Now())
 		select {
 		case <-s.model.Changed:
 		case <-time.After(10 * time.Second):

@@ -1,6 +1,10 @@
 package dataplane
 
 import (
+	"cmp"
+	"maps"
+	"slices"
+
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/dataplane/node"
@@ -41,4 +45,17 @@ func (v *view) isolatedPods() [policy.Directions]int {
 		}
 	}
 	return pods
+}
+
+// present returns the policies that select a pod of the node as they are written now.
+func (v *view) present() []*policy.Policy {
+	if len(v.waiting) == 0 {
+		return v.Selecting
+	}
+	present := slices.DeleteFunc(slices.Clone(v.Selecting), func(p *policy.Policy) bool { return v.waiting[p.UID] != nil })
+	present = append(present, policy.Selecting(v.Local, slices.Collect(maps.Values(v.waiting)))...)
+	slices.SortFunc(present, func(a, b *policy.Policy) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
+	})
+	return present
 }

@@ -18,8 +18,10 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/budget"
+	"github.com/moat-dev/moat/dataplane/kernel"
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -51,9 +53,9 @@ type reporter struct {
 // surroundings are what a sync found on the node beside what it is to enforce. The zero value
 // is a node like any other.
 type surroundings struct {
-	engines []string     // other engines of NetworkPolicy
-	unread  familyErrors // why iptables can't print a table
-	lacking string       // matches that rules do without
+	engines []string            // other engines of NetworkPolicy
+	unread  kernel.FamilyErrors // why iptables can't print a table
+	lacking string              // matches that rules do without
 }
 
 // reservation says with what reservation all rules are in force; nil for none.
@@ -150,7 +152,7 @@ func (r *reporter) followForce(v *view, present map[types.UID]int64, syncErr err
 	if v == nil {
 		return
 	}
-	broken, byFamily := brokenFamilies(syncErr)
+	broken, byFamily := kernel.BrokenFamilies(syncErr)
 	for uid, families := range v.concerned() {
 		holds := func(family ruleset.Family) bool { return broken[family] != nil }
 		if generation, ok := present[uid]; ok && byFamily && !slices.ContainsFunc(families, holds) {
@@ -218,7 +220,7 @@ func refusalReason(err error) string {
 	switch {
 	case errors.As(err, &excess), errors.Is(err, errOmitted):
 		return v1alpha1.NodeReasonTooExpensive
-	case errors.Is(err, errThrottled):
+	case errors.Is(err, pacing.ErrThrottled):
 		return v1alpha1.NodeReasonThrottled
 	}
 	return v1alpha1.NodeReasonRestoreFailed
@@ -262,7 +264,7 @@ func reasonOf(err error) string {
 	switch {
 	case errors.Is(err, iptables.ErrMissing):
 		return v1alpha1.NodeReasonIptablesMissing
-	case missingModule(err) != "":
+	case kernel.MissingModule(err) != "":
 		return v1alpha1.NodeReasonModuleMissing
 	case iptables.IsPermission(err) || ipset.IsPermission(err):
 		return v1alpha1.NodeReasonPermissionDenied

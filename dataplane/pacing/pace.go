@@ -1,16 +1,13 @@
-package dataplane
+package pacing
 
 import (
-	"cmp"
 	"errors"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -18,27 +15,27 @@ import (
 // wait. All changes of a sync are written together, so a change of another namespace waits for
 // what was begun before it, and for what is written with it.
 const (
-	// paceAtOnce is how much of a namespace's work one sync does, by estimate. A policy that
+	// AtOnce is how much of a namespace's work one sync does, by estimate. A policy that
 	// is more by itself goes alone.
-	paceAtOnce = 250 * time.Millisecond
+	AtOnce = 250 * time.Millisecond
 
-	// paceShare is the part of all time that the changes of a namespace may take: one in so
+	// Share is the part of all time that the changes of a namespace may take: one in so
 	// many. As much as paceFree is done without a wait.
-	paceShare = 5
-	paceFree  = 2 * time.Second
+	Share = 5
+	Free  = 2 * time.Second
 )
 
-// errThrottled is why a policy isn't enforced as it is written now.
-var errThrottled = errors.New("the policies of its namespace change so often, and are so large, that the node writes them one after the other: " +
+// ErrThrottled is why a policy isn't enforced as it is written now.
+var ErrThrottled = errors.New("the policies of its namespace change so often, and are so large, that the node writes them one after the other: " +
 	"until its turn comes what it allowed before stays, and pods that it newly selects may do no more than other policies allow; " +
 	"change large policies less often, or make them smaller")
 
-// pace decides which changed policies the rules follow now, and which wait. A policy that
+// Pace decides which changed policies the rules follow now, and which wait. A policy that
 // waits isolates the pods that it selects, and allows what its version in force allowed:
 // nothing is open that it closes for the first time. Removed policies go at once, as do all
 // policies of a namespace whose first pod came to the node.
-type pace struct {
-	debts    debts
+type Pace struct {
+	debts    Debts
 	enforced map[string]map[string]*policy.Policy // by namespace and name; nil before the first view
 	waiting  map[*policy.Policy]*waiter
 	timer    *time.Timer
@@ -51,17 +48,26 @@ type waiter struct {
 	closed *policy.Policy // isolates as the policy does, and allows nothing
 }
 
-func newPace() pace {
-	return pace{debts: newDebts(paceShare, paceFree), waiting: map[*policy.Policy]*waiter{}}
+func New() Pace {
+	return Pace{debts: NewDebts(Share, Free), waiting: map[*policy.Policy]*waiter{}}
 }
 
-// follow has the view enforce the policies whose turn it is, and earlier versions of the
-// others. Work estimates what a policy takes; it is asked once for each.
-func (c *pace) follow(v *view, work func(*policy.Policy) time.Duration, now time.Time) {
-	waiting := c.choose(v.Policies, work, now)
-	enforced := make([]*policy.Policy, 0, len(v.Policies)+len(waiting))
+// Charge notes that a namespace's policies took some time.
+func (c *Pace) Charge(namespace string, took time.Duration, now time.Time) {
+	c.debts.Charge(namespace, took, now)
+}
+
+// Forgive forgets what all namespaces took.
+func (c *Pace) Forgive() { clear(c.debts.Of) }
+
+// Follow returns what is to be enforced of the policies: those whose turn it is, and earlier
+// versions of the others, which wait, by their uid. The pods are those of the node. Work
+// estimates what a policy takes; it is asked once for each.
+func (c *Pace) Follow(policies []*policy.Policy, pods []*policy.Pod, work func(*policy.Policy) time.Duration, now time.Time) (enforced []*policy.Policy, waits map[types.UID]*policy.Policy) {
+	waiting := c.choose(policies, work, now)
+	enforced = make([]*policy.Policy, 0, len(policies)+len(waiting))
 	next := map[string]map[string]*policy.Policy{}
-	for _, p := range v.Policies {
+	for _, p := range policies {
 		if w := waiting[p]; w != nil {
 			enforced = append(enforced, w.closed)
 			p = c.enforced[p.Namespace][p.Name] // nil where there was none
@@ -75,26 +81,26 @@ func (c *pace) follow(v *view, work func(*policy.Policy) time.Duration, now time
 		}
 		next[p.Namespace][p.Name] = p
 	}
-	for _, pod := range v.Local { // a namespace without policies is known, too
+	for _, pod := range pods { // a namespace without policies is known, too
 		if next[pod.Namespace] == nil {
 			next[pod.Namespace] = map[string]*policy.Policy{}
 		}
 	}
 	c.enforced, c.waiting = next, waiting
-	if len(waiting) == 0 {
-		return
-	}
-	v.waiting = make(map[types.UID]*policy.Policy, len(waiting))
+	waits = make(map[types.UID]*policy.Policy, len(waiting))
 	for p := range waiting {
-		v.waiting[p.UID] = p
+		waits[p.UID] = p
 	}
-	v.View = v.With(enforced)
-	v.Selecting = slices.DeleteFunc(v.Selecting, func(p *policy.Policy) bool { return strings.HasSuffix(p.Name, waitingSuffix) })
+	return enforced, waits
 }
+
+// StandsIn reports whether a policy that follow returned only isolates, in place of one that
+// waits.
+func StandsIn(p *policy.Policy) bool { return strings.HasSuffix(p.Name, waitingSuffix) }
 
 // choose returns the policies that wait. Of those that changed the ones that waited longest
 // come first.
-func (c *pace) choose(policies []*policy.Policy, work func(*policy.Policy) time.Duration, now time.Time) map[*policy.Policy]*waiter {
+func (c *Pace) choose(policies []*policy.Policy, work func(*policy.Policy) time.Duration, now time.Time) map[*policy.Policy]*waiter {
 	waiting := map[*policy.Policy]*waiter{}
 	var changed []*policy.Policy
 	for _, p := range policies {
@@ -112,12 +118,12 @@ func (c *pace) choose(policies []*policy.Policy, work func(*policy.Policy) time.
 	for _, p := range changed {
 		work := waiting[p].work
 		more := begun[p.Namespace] + work
-		if work > 0 && (c.debts.owes(p.Namespace, now) || begun[p.Namespace] > 0 && more > paceAtOnce) {
+		if work > 0 && (c.debts.Owes(p.Namespace, now) || begun[p.Namespace] > 0 && more > AtOnce) {
 			continue
 		}
 		if work > 0 {
 			begun[p.Namespace] = more
-			c.debts.charge(p.Namespace, work, now)
+			c.debts.Charge(p.Namespace, work, now)
 		}
 		delete(waiting, p)
 	}
@@ -125,7 +131,7 @@ func (c *pace) choose(policies []*policy.Policy, work func(*policy.Policy) time.
 }
 
 // since is when a policy began to wait: one that is changed meanwhile keeps its place.
-func (c *pace) since(p *policy.Policy, now time.Time) time.Time {
+func (c *Pace) since(p *policy.Policy, now time.Time) time.Time {
 	for earlier, w := range c.waiting {
 		if earlier.UID == p.UID {
 			return w.since
@@ -150,45 +156,32 @@ func closedBy(p *policy.Policy) *policy.Policy {
 	}
 }
 
-// goOn has the loop look again when the turn of the next policy that waits has come.
-func (c *pace) goOn(m *node.Model, now time.Time) {
-	c.close()
+// GoOn calls renew when the turn of the next policy that waits has come.
+func (c *Pace) GoOn(renew func(), now time.Time) {
+	c.Close()
 	if len(c.waiting) == 0 {
 		return
 	}
 	var turns []time.Time
 	for p := range c.waiting {
-		turns = append(turns, c.debts.until(p.Namespace, now))
+		turns = append(turns, c.debts.Until(p.Namespace, now))
 	}
 	first := slices.MinFunc(turns, time.Time.Compare)
-	c.timer = time.AfterFunc(max(0, first.Sub(now)), m.Renew)
+	c.timer = time.AfterFunc(max(0, first.Sub(now)), renew)
 }
 
-// reasons says of each policy that waits why, by its uid.
-func (c *pace) reasons() map[types.UID]error {
+// Reasons says of each policy that waits why, by its uid.
+func (c *Pace) Reasons() map[types.UID]error {
 	reasons := make(map[types.UID]error, len(c.waiting))
 	for p := range c.waiting {
-		reasons[p.UID] = errThrottled
+		reasons[p.UID] = ErrThrottled
 	}
 	return reasons
 }
 
-func (c *pace) close() {
+func (c *Pace) Close() {
 	if c.timer != nil {
 		c.timer.Stop()
 		c.timer = nil
 	}
-}
-
-// present returns the policies that select a pod of the node as they are written now.
-func (v *view) present() []*policy.Policy {
-	if len(v.waiting) == 0 {
-		return v.Selecting
-	}
-	present := slices.DeleteFunc(slices.Clone(v.Selecting), func(p *policy.Policy) bool { return v.waiting[p.UID] != nil })
-	present = append(present, policy.Selecting(v.Local, slices.Collect(maps.Values(v.waiting)))...)
-	slices.SortFunc(present, func(a, b *policy.Policy) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
-	})
-	return present
 }

@@ -1,8 +1,9 @@
-package dataplane
+package pacing
 
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -10,7 +11,6 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -18,7 +18,7 @@ import (
 // changed in large steps.
 type paced struct {
 	t        *testing.T
-	pace     pace
+	pace     Pace
 	now      time.Time
 	pods     []*policy.Pod
 	policies map[types.NamespacedName]*policy.Policy
@@ -27,7 +27,7 @@ type paced struct {
 
 func newPaced(t *testing.T) *paced {
 	t.Helper()
-	p := &paced{t: t, pace: newPace(), now: time.Unix(1000, 0), policies: map[types.NamespacedName]*policy.Policy{}, works: map[types.UID]time.Duration{}}
+	p := &paced{t: t, pace: New(), now: time.Unix(1000, 0), policies: map[types.NamespacedName]*policy.Policy{}, works: map[types.UID]time.Duration{}}
 	for i, namespace := range []string{"a", "b"} {
 		p.pods = append(p.pods, &policy.Pod{
 			Namespace: namespace, Name: "pod", UID: types.UID(namespace), Labels: labels.Set{"app": namespace}, Subject: true,
@@ -52,29 +52,35 @@ func (p *paced) write(namespace, name, app string, work time.Duration) *policy.P
 	return next
 }
 
-func (p *paced) look() *view {
-	v := &view{View: node.View{Local: p.pods}}
+// looked is what is enforced.
+type looked struct {
+	endpoints []policy.Endpoint
+	selecting []*policy.Policy
+	waiting   map[types.UID]*policy.Policy
+}
+
+func (p *paced) look() *looked {
 	var policies []*policy.Policy
 	for _, name := range []types.NamespacedName{{Namespace: "a", Name: "x"}, {Namespace: "a", Name: "y"}, {Namespace: "a", Name: "z"}, {Namespace: "b", Name: "x"}} {
 		if np := p.policies[name]; np != nil {
 			policies = append(policies, np)
 		}
 	}
-	v.View = v.With(policies)
-	p.pace.follow(v, func(np *policy.Policy) time.Duration { return p.works[np.UID] }, p.now)
-	return v
+	enforced, waiting := p.pace.Follow(policies, p.pods, func(np *policy.Policy) time.Duration { return p.works[np.UID] }, p.now)
+	selecting := slices.DeleteFunc(policy.Selecting(p.pods, enforced), StandsIn)
+	return &looked{policy.Endpoints(p.pods, enforced), selecting, waiting}
 }
 
 // allowing are the policies that allow something to the pod of a namespace, as name and
 // generation, and whether it is isolated.
-func allowing(v *view, namespace string) (names []string, isolated bool) {
+func allowing(v *looked, namespace string) (names []string, isolated bool) {
 	names = []string{}
-	for i := range v.Endpoints {
-		if v.Endpoints[i].Pod.Namespace != namespace {
+	for i := range v.endpoints {
+		if v.endpoints[i].Pod.Namespace != namespace {
 			continue
 		}
 		isolated = true
-		for _, p := range v.Endpoints[i].Isolating[policy.Ingress] {
+		for _, p := range v.endpoints[i].Isolating[policy.Ingress] {
 			if len(p.Rules[policy.Ingress]) > 0 {
 				names = append(names, fmt.Sprint(p.Name, p.Generation))
 			}
@@ -83,7 +89,7 @@ func allowing(v *view, namespace string) (names []string, isolated bool) {
 	return names, isolated
 }
 
-func (p *paced) require(v *view, namespace string, isolated bool, want ...string) {
+func (p *paced) require(v *looked, namespace string, isolated bool, want ...string) {
 	p.t.Helper()
 	names, is := allowing(v, namespace)
 	require.Equal(p.t, append([]string{}, want...), names)
@@ -94,7 +100,7 @@ func (p *paced) require(v *view, namespace string, isolated bool, want ...string
 // time waits until a fifth of the time is enough for it. Other namespaces never wait.
 func TestLargeChangesWait(t *testing.T) {
 	p := newPaced(t)
-	p.write("a", "x", "a", paceFree+time.Second)
+	p.write("a", "x", "a", Free+time.Second)
 	p.require(p.look(), "a", true, "x1")
 
 	p.write("a", "x", "a", time.Second)
@@ -102,18 +108,18 @@ func TestLargeChangesWait(t *testing.T) {
 	v := p.look()
 	p.require(v, "a", true, "x1")
 	p.require(v, "b", true, "x1")
-	require.Equal(t, map[types.UID]error{"a/x": errThrottled}, p.pace.reasons())
-	require.Equal(t, int64(2), v.present()[0].Generation, "the status is about the present version")
-	require.Len(t, v.present(), 2)
-	require.Equal(t, int64(1), v.Selecting[0].Generation, "the kernel has the earlier one")
+	require.Equal(t, map[types.UID]error{"a/x": ErrThrottled}, p.pace.Reasons())
+	require.Equal(t, int64(2), v.waiting["a/x"].Generation, "the status is about the present version")
+	require.Len(t, v.waiting, 1)
+	require.Equal(t, int64(1), v.selecting[0].Generation, "the kernel has the earlier one")
 
-	p.now = p.now.Add(paceShare*time.Second - 1)
+	p.now = p.now.Add(Share*time.Second - 1)
 	p.write("a", "x", "a", time.Second)
 	p.require(p.look(), "a", true, "x1")
 	p.now = p.now.Add(1)
 	v = p.look()
 	p.require(v, "a", true, "x3")
-	require.Empty(t, p.pace.reasons())
+	require.Empty(t, p.pace.Reasons())
 	require.Empty(t, v.waiting)
 }
 
@@ -124,7 +130,7 @@ func TestAPolicyThatWaitsOpensNothing(t *testing.T) {
 		if elsewhere {
 			p.write("a", "x", "other", 0)
 		}
-		p.write("a", "y", "a", paceFree+time.Second)
+		p.write("a", "y", "a", Free+time.Second)
 		p.require(p.look(), "a", true, "y1")
 		delete(p.policies, types.NamespacedName{Namespace: "a", Name: "y"})
 		p.require(p.look(), "a", false)
@@ -132,8 +138,8 @@ func TestAPolicyThatWaitsOpensNothing(t *testing.T) {
 		p.write("a", "x", "a", time.Second)
 		v := p.look()
 		p.require(v, "a", true)
-		require.Empty(t, v.Selecting)
-		require.Len(t, v.present(), 1)
+		require.Empty(t, v.selecting)
+		require.Len(t, v.waiting, 1)
 	}
 }
 
@@ -141,7 +147,7 @@ func TestAPolicyThatWaitsOpensNothing(t *testing.T) {
 // and what is deleted and made again is new.
 func TestAPolicyThatWaitsStaysInForce(t *testing.T) {
 	p := newPaced(t)
-	p.write("a", "x", "a", paceFree+time.Second)
+	p.write("a", "x", "a", Free+time.Second)
 	p.require(p.look(), "a", true, "x1")
 	p.write("a", "x", "other", time.Second)
 	p.require(p.look(), "a", true, "x1")
@@ -156,13 +162,13 @@ func TestAPolicyThatWaitsStaysInForce(t *testing.T) {
 // longest.
 func TestALookDoesSoMuch(t *testing.T) {
 	p := newPaced(t)
-	p.write("a", "z", "a", 2*paceAtOnce)
-	p.write("a", "y", "a", paceAtOnce/2)
+	p.write("a", "z", "a", 2*AtOnce)
+	p.write("a", "y", "a", AtOnce/2)
 	p.require(p.look(), "a", true, "y1")
 	p.now = p.now.Add(time.Millisecond)
-	p.write("a", "x", "a", paceAtOnce/2)
+	p.write("a", "x", "a", AtOnce/2)
 	p.require(p.look(), "a", true, "y1", "z1")
-	p.write("a", "z", "a", paceAtOnce/2)
+	p.write("a", "z", "a", AtOnce/2)
 	p.require(p.look(), "a", true, "x1", "y1", "z2")
 }
 
@@ -205,5 +211,5 @@ func TestPaceBoundsAShareOfTime(t *testing.T) {
 		}
 		p.now = p.now.Add(200 * time.Millisecond)
 	}
-	require.InDelta(t, 1.0/paceShare, done.Seconds()/p.now.Sub(start).Seconds(), 0.01)
+	require.InDelta(t, 1.0/Share, done.Seconds()/p.now.Sub(start).Seconds(), 0.01)
 }
