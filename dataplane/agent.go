@@ -37,6 +37,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policystore"
+	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/watch"
 )
 
@@ -113,7 +114,8 @@ type Agent struct {
 	log      logr.Logger
 	model    *node.Model
 	enforcer *enforcer
-	reporter *reporter
+	reporter *report.Reporter
+	live     client.Reader // of the API server, without a cache
 	storage  *watch.StorageCheck
 	health   *health.Checks
 	starts   *starts
@@ -182,7 +184,8 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 		log:      log,
 		model:    node.New(options.NodeName),
 		enforcer: newEnforcer(options.Backend),
-		reporter: newReporter(mgr.GetClient(), mgr.GetAPIReader(), options.NodeName, log),
+		reporter: report.New(mgr.GetClient(), mgr.GetAPIReader(), options.NodeName, log),
+		live:     mgr.GetAPIReader(),
 		storage:  watch.NewStorageCheck(mgr.GetAPIReader(), options.NodeName),
 	}
 	a.home.name = options.Namespace
@@ -251,7 +254,7 @@ func (a *Agent) Start(ctx context.Context) error {
 	}
 	a.settleBudgets(ctx)
 	defer a.enforcer.cutter.Start(ctx)()
-	go node.NewRangeReader(a.model, a.reporter.live, a.log).Run(ctx)
+	go node.NewRangeReader(a.model, a.live, a.log).Run(ctx)
 	go a.readOmitted(ctx)
 	a.complete = time.Now()
 	defer a.holdStarts(ctx)()
@@ -376,7 +379,7 @@ func (a *Agent) awaitModel(ctx context.Context) bool {
 // readiness check. The informers themselves retry in silence.
 func (a *Agent) sayWhatIsMissing(ctx context.Context) {
 	for backoff.Sleep(ctx, firstNotice) && len(a.unsynced()) > 0 {
-		err := a.reporter.reachAPIServer(ctx)
+		err := a.reporter.ReachAPIServer(ctx)
 		if err == nil {
 			err = a.storage.Check(ctx)
 		}
@@ -417,11 +420,11 @@ func (a *Agent) sync(ctx context.Context) error {
 	podStart := a.starts.condition()
 	a.enforcer.metrics.Unguarded(isUnguarded(&podStart))
 	newBudget := a.tellBudget()
-	if newStart := a.reporter.setPodStart(podStart); a.news.tell(degraded) || newBudget || newStart || !a.enforcer.same || err != nil {
+	if newStart := a.reporter.SetPodStart(podStart); a.news.tell(degraded) || newBudget || newStart || !a.enforcer.same || err != nil {
 		a.sayWhatIsWrong()
 		a.oddities.tell(a.model.OddPods())
-		a.reporter.found(a.enforcer.surroundings())
-		failed := a.reporter.observe(a.enforcer.backend, a.enforcer.view, err, degraded)
+		a.reporter.Found(a.enforcer.surroundings())
+		failed := a.reporter.Observe(outcomeOf(a.enforcer.backend, a.enforcer.view, err, degraded))
 		a.enforcer.metrics.Show(a.enforcer.snapshot(failed))
 		if a.enforcer.view != nil {
 			a.raw.follow(a.enforcer.view.Endpoints)
@@ -445,7 +448,7 @@ func (a *Agent) sayWhatIsWrong() {
 		for _, p := range v.Selecting {
 			if err := v.refused[p.UID]; err != nil && a.said.refused[p.UID] == nil && !errors.Is(err, pacing.ErrThrottled) {
 				a.log.Error(err, "The rules of a policy can't be in the kernel, and the pods that it selects are closed",
-					"reason", refusalReason(err), "policy", p.Namespace+"/"+p.Name, "generation", p.Generation)
+					"reason", report.RefusalReason(err), "policy", p.Namespace+"/"+p.Name, "generation", p.Generation)
 			}
 		}
 		a.said.refused = v.refused

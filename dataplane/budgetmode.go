@@ -39,12 +39,12 @@ func (a *Agent) settleBudgets(ctx context.Context) {
 	budgets.mode = a.options.BudgetMode
 	if budgets.mode == "" {
 		var err error
-		if budgets.mode, err = askMode(ctx, a.reporter.live, a.options.Namespace); err != nil {
+		if budgets.mode, err = askMode(ctx, a.live, a.options.Namespace); err != nil {
 			budgets.mode = BudgetReport // it closes less, and the ceilings hold
 			a.log.Error(err, "It isn't known whether budgets are enforced; until the agent starts again they are reported")
 		}
 	}
-	standing, err := askStanding(ctx, a.reporter.live, a.options.NodeName)
+	standing, err := askStanding(ctx, a.live, a.options.NodeName)
 	if err != nil {
 		a.log.Error(err, "It isn't known which policies were in force before; those that match more pods than a budget allows are closed")
 	}

@@ -14,6 +14,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 // BudgetMode says what is done about a policy that is over a budget.
@@ -145,10 +146,10 @@ func (b *budgets) condition() metav1.Condition {
 	switch {
 	case len(b.closed) > 0:
 		condition.Status, condition.Reason = metav1.ConditionFalse, v1alpha1.NodeReasonTooExpensive
-		condition.Message = message(errors.New("The pods of policies that are over budget are closed: " + strings.Join(b.closed, ", ")))
+		condition.Message = report.Message(errors.New("The pods of policies that are over budget are closed: " + strings.Join(b.closed, ", ")))
 	case len(b.over) > 0:
 		condition.Status, condition.Reason = metav1.ConditionFalse, v1alpha1.NodeReasonTooExpensive
-		condition.Message = message(errors.New("Policies are over budget, and enforced since agent.budgets.mode is Report: " + strings.Join(b.over, ", ")))
+		condition.Message = report.Message(errors.New("Policies are over budget, and enforced since agent.budgets.mode is Report: " + strings.Join(b.over, ", ")))
 	case len(nearly) > 0:
 		condition.Reason = v1alpha1.NodeReasonBudgetNearlyUsed
 		condition.Message = fmt.Sprintf("More than %.0f %% of the node's budget is used of: %s. Pods that come close nothing; a new policy that needs more is closed",
@@ -165,11 +166,11 @@ func (a *Agent) tellBudget() (changed bool) {
 		a.enforcer.metrics.BudgetUsed(budget.Resource(resource).String(), ratio)
 	}
 	a.enforcer.metrics.BudgetUsed(memoryOfNamespace, budgets.memory())
-	condition, before := budgets.condition(), a.reporter.takeBudget()
+	condition, before := budgets.condition(), a.reporter.TakeBudget()
 	if condition == before {
 		return false
 	}
-	a.reporter.setBudget(condition)
+	a.reporter.SetBudget(condition)
 	if condition.Reason != before.Reason && (before.Type != "" || condition.Reason != v1alpha1.NodeReasonAffordable) {
 		a.log.Info("What the node's policies take of its budgets changed", "reason", condition.Reason, "message", condition.Message)
 		kind := corev1.EventTypeWarning

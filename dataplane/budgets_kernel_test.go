@@ -3,6 +3,7 @@ package dataplane
 import (
 	"testing"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -12,6 +13,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -45,8 +47,8 @@ func TestAnExpensivePolicyClosesItsOwnPods(t *testing.T) {
 			s.requireTCP(!receives, "neighbour", "busybox", 80)
 			s.requireTCP(true, "busybox", "tenant", 80)
 			s.requireTCP(false, "busybox", "tenant", 81)
-			status := observed(newTestReporter(), s.enforcer.view, nil)
-			require.Equal(t, "ours/innocent@1 default/expensive!TooExpensive", lists(status), name)
+			status := observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil)
+			require.Equal(t, "ours/innocent@1 default/expensive!TooExpensive", listed(status), name)
 			require.Contains(t, status.Failures[0].Message, "limit of a policy", name)
 			require.Equal(t, v1alpha1.NodeReasonTooExpensive, s.enforcer.budgets.condition().Reason, name)
 

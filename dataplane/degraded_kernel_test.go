@@ -26,6 +26,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/watch"
 )
 
@@ -80,7 +81,7 @@ func TestEachSourceOfDegradedHasItsOwnReason(t *testing.T) {
 	}
 	reasons := func() (found []string) {
 		require.NoError(t, s.node.Do(func() error {
-			found = reasonsOf(a.degradations(time.Now().Add(nodeLookEvery)))
+			found = report.ReasonsOf(a.degradations(time.Now().Add(nodeLookEvery)))
 			return nil
 		}))
 		return found
@@ -91,7 +92,7 @@ func TestEachSourceOfDegradedHasItsOwnReason(t *testing.T) {
 	a.storage = checkedStorage(t, brokenReader{})
 	dummy(t, s.node, "kube-ipvs0")
 	a.look, a.options.SysctlDir = nodeLook{}, t.TempDir()
-	require.Equal(t, degradedReasons, reasons())
+	require.Equal(t, report.DegradedReasons, reasons())
 
 	removeLink(t, s.node, "kube-ipvs0")
 	s.enforcer.cutter.NoteFailure(nil)

@@ -10,6 +10,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -99,8 +100,8 @@ func (e *enforcer) lookAround() {
 }
 
 // surroundings returns what the last sync found on the node.
-func (e *enforcer) surroundings() surroundings {
-	return surroundings{engines: e.engines, unread: e.unread, lacking: e.extensions.String()}
+func (e *enforcer) surroundings() report.Surroundings {
+	return report.Surroundings{Engines: e.engines, Unread: e.unread, Lacking: e.extensions.String()}
 }
 
 // leaveStrays takes Moat's chains and hooks out of the tables where an older version

@@ -6,12 +6,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -34,8 +36,8 @@ func TestRulesDoWithoutAMissingMatch(t *testing.T) {
 				require.NotContains(t, s.mangle6(), "-m hl")
 				require.Contains(t, s.mangle6(), "--icmpv6-type 135 -m length --length 0:128 -j RETURN")
 				s.requireTCP(false, "open", "b", 80)
-				r := newTestReporter()
-				r.found(s.enforcer.surroundings())
+				r := report.New(nil, nil, "node-1", logr.Discard())
+				r.Found(s.enforcer.surroundings())
 				synced := apimeta.FindStatusCondition(observed(r, s.enforcer.view, nil).Conditions, v1alpha1.NodeConditionDataplaneSynced)
 				require.Contains(t, synced.Message, "IPv6: [hl pkttype]")
 				s.comeToRest()

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -35,7 +37,7 @@ func TestFamilyErrorsNameEachFamily(t *testing.T) {
 func TestAMissingModuleIsReported(t *testing.T) {
 	lacks := &iptables.Error{Program: "iptables-nft-restore", Stderr: "Warning: Extension set revision 0 not supported, missing kernel module?", Err: errors.New("exit status 4")}
 	err := kernel.ExplainModule(kernel.FamilyErrors{ruleset.IPv4: lacks})
-	r := newTestReporter()
+	r := report.New(nil, nil, "node-1", logr.Discard())
 	synced := apimeta.FindStatusCondition(observed(r, nil, err).Conditions, v1alpha1.NodeConditionDataplaneSynced)
 	require.Equal(t, v1alpha1.NodeReasonModuleMissing, synced.Reason)
 	require.Contains(t, synced.Message, "lacks the module xt_set or nft_compat (RHEL 10 has it in the package kernel-modules-extra)")
@@ -76,11 +78,15 @@ func TestPoliciesAreInForceByFamily(t *testing.T) {
 		{errors.New("all"), nil, 2, "both@2 four@2"},
 		{errors.New("all"), ruleset.Families(), 2, "both!SyncFailed four!SyncFailed"},
 	} {
-		r := newTestReporter()
+		r := report.New(nil, nil, "node-1", logr.Discard())
+		before := &view{}
 		for _, p := range v.Selecting {
-			r.inForce[p.UID] = row.before
+			earlier := *p
+			earlier.Generation = row.before
+			before.Selecting = append(before.Selecting, &earlier)
 		}
+		observed(r, before, nil)
 		v.damaged = row.damaged
-		require.Equal(t, row.want, lists(observed(r, v, row.err)), "%+v", row)
+		require.Equal(t, row.want, listed(observed(r, v, row.err)), "%+v", row)
 	}
 }

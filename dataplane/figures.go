@@ -5,11 +5,12 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/ipset"
 	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
 func newMetrics() *metrics.Metrics {
-	labels := metrics.Labels{Degraded: degradedReasons}
+	labels := metrics.Labels{Degraded: report.DegradedReasons}
 	for _, family := range ruleset.Families() {
 		labels.Families = append(labels.Families, family.String())
 	}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
@@ -14,6 +15,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 // testLimit is the time limit of iptables-restore in these tests.
@@ -99,8 +101,8 @@ func TestAPolicyThatKillsIptablesHoldsBackNoOtherNamespace(t *testing.T) {
 				s.requireWalkThrough()
 				s.requireTCP(false, "busybox", "attacker", 81)
 				s.requireTCP(true, "busybox", "neighbour", 81)
-				status := observed(newTestReporter(), s.enforcer.view, nil)
-				require.Equal(t, "hostile/killing!RestoreFailed", lists(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
+				status := observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil)
+				require.Equal(t, "hostile/killing!RestoreFailed", listed(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
 
 				s.enforcer.debts.Charge("hostile", pacing.DebtFree, time.Now()) // as the real limit would
 				edited := s.policies["killing"].DeepCopy()

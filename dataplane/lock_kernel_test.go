@@ -6,12 +6,14 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 // A lock that others hold for longer than a restore waits for it: the agent stays
@@ -63,7 +65,7 @@ func TestALockFileThatCantBeOpened(t *testing.T) {
 	s.apply("metadata: {name: closed}\nspec: {podSelector: {}, policyTypes: [Ingress]}")
 	err := s.trySync()
 	require.ErrorContains(t, err, "lock file")
-	require.Equal(t, v1alpha1.NodeReasonLockUnavailable, reasonOf(err))
+	require.Equal(t, v1alpha1.NodeReasonLockUnavailable, report.ReasonOf(err))
 	require.Empty(t, s.enforcer.quarantine)
 	s.requirePing(false, "neighbour", "test-np")
 	s.requireTCP(true, "project", "test-np", 80)
@@ -93,14 +95,14 @@ func TestAnotherEngineIsReported(t *testing.T) {
 	}, s.enforcer.engines)
 	require.Contains(t, s.run("iptables-legacy-save"), "KUBE-NWPLCY-DEFAULT", "it is left alone")
 
-	r := newTestReporter()
-	r.found(s.enforcer.surroundings())
+	r := report.New(nil, nil, "node-1", logr.Discard())
+	r.Found(s.enforcer.surroundings())
 	conditions := observed(r, s.enforcer.view, nil).Conditions
 	conflict := apimeta.FindStatusCondition(conditions, v1alpha1.NodeConditionPolicyEngineConflict)
 	require.Equal(t, v1alpha1.NodeReasonOtherEngineFound, conflict.Reason)
 	require.Contains(t, conflict.Message, "kube-router")
 	require.True(t, apimeta.IsStatusConditionTrue(conditions, v1alpha1.NodeConditionDataplaneSynced), "Moat's rules are in force all the same")
-	r.found(surroundings{})
+	r.Found(report.Surroundings{})
 	require.True(t, apimeta.IsStatusConditionFalse(observed(r, s.enforcer.view, nil).Conditions, v1alpha1.NodeConditionPolicyEngineConflict))
 	s.enforcer.metrics.Show(s.enforcer.snapshot(0))
 	require.EqualValues(t, 1, scrape(t, s.enforcer.metrics)["policy_engine_conflict"])

@@ -13,6 +13,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 func foreignLines(dump string) string {
@@ -96,14 +97,14 @@ func TestMissingRequirementsAreNamed(t *testing.T) {
 			return s.enforcer.sync(context.Background(), s.model)
 		})
 		require.ErrorContains(t, err, "capability NET_ADMIN")
-		require.Equal(t, v1alpha1.NodeReasonPermissionDenied, reasonOf(err))
+		require.Equal(t, v1alpha1.NodeReasonPermissionDenied, report.ReasonOf(err))
 	})
 	t.Run("no iptables", func(t *testing.T) {
 		s := walkThroughScene(t, iptables.NFT)
 		t.Setenv("PATH", t.TempDir())
 		err := s.trySync()
 		require.ErrorContains(t, err, "finding iptables-nft: iptables is not installed")
-		require.Equal(t, v1alpha1.NodeReasonIptablesMissing, reasonOf(err))
+		require.Equal(t, v1alpha1.NodeReasonIptablesMissing, report.ReasonOf(err))
 	})
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 // actionReadStatus is the action of the event about such a pod.
@@ -56,5 +57,5 @@ func (o *oddities) event(key types.NamespacedName, odd node.OddPod) {
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: odd.UID},
 	}
 	o.events.Eventf(pod, speaker(o.node), corev1.EventTypeWarning, v1alpha1.EventReasonUnusableAddress, actionReadStatus, "%s",
-		message(errors.New("Moat leaves out addresses of this pod's status that no pod can have: "+odd.Shows)))
+		report.Message(errors.New("Moat leaves out addresses of this pod's status that no pod can have: "+odd.Shows)))
 }

@@ -2,7 +2,6 @@ package dataplane
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"time"
 
@@ -17,10 +16,6 @@ import (
 	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/watch"
 )
-
-// errOmitted is why a policy has no rules.
-var errOmitted = errors.New("the policies of its namespace take more of the agent's memory than one namespace may (a quarter), so nodes hold no rules of the youngest: " +
-	"make them fewer or smaller, or give agents more memory (agent.resources.limits.memory)")
 
 // readOmittedEvery is how often a policy is read again whose rules were omitted, and for which there
 // is room now. Many nodes may do so at once.
@@ -55,7 +50,7 @@ func (a *Agent) readOmitted(ctx context.Context) {
 			continue
 		}
 		np, key := &networkingv1.NetworkPolicy{}, fitting[i].Key()
-		switch err := a.reporter.live.Get(ctx, client.ObjectKey(key), np); {
+		switch err := a.live.Get(ctx, client.ObjectKey(key), np); {
 		case err == nil:
 			a.options.Policies.Refill(fitting[i], policy.ParseNetworkPolicy(np))
 		case !apierrors.IsNotFound(err) && ctx.Err() == nil: // the watch says that it has gone
@@ -69,7 +64,7 @@ func omitted(policies []*policy.Policy) map[types.UID]error {
 	reasons := map[types.UID]error{}
 	for _, p := range policies {
 		if p.Omitted {
-			reasons[p.UID] = errOmitted
+			reasons[p.UID] = policystore.ErrOmitted
 		}
 	}
 	return reasons

@@ -6,11 +6,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/pacing"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 // A namespace that owes the node time changes nothing of what is in force there until its turn
@@ -40,8 +42,8 @@ func TestAChangeThatWaits(t *testing.T) {
 		s.requireTCP(false, "busybox", "first", 81)
 		s.requireTCP(false, "busybox", "second", 80)
 		s.requireTCP(false, "busybox", "second", 81)
-		status := observed(newTestReporter(), s.enforcer.view, nil)
-		require.Equal(t, "busy/changing!Throttled", lists(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
+		status := observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil)
+		require.Equal(t, "busy/changing!Throttled", listed(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
 		require.True(t, strings.HasPrefix(status.Failures[0].Message, "the policies of its namespace change so often"))
 
 		select {
@@ -60,6 +62,6 @@ func TestAChangeThatWaits(t *testing.T) {
 		s.requireTCP(false, "busybox", "first", 80)
 		s.requireTCP(true, "busybox", "first", 81)
 		s.requireTCP(true, "busybox", "second", 81)
-		require.Empty(t, observed(newTestReporter(), s.enforcer.view, nil).Failures)
+		require.Empty(t, observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil).Failures)
 	})
 }

@@ -7,8 +7,10 @@ import (
 
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -58,4 +60,16 @@ func (v *view) present() []*policy.Policy {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
 	return present
+}
+
+// outcomeOf says what became of a sync of the view, which may be nil.
+func outcomeOf(backend iptables.Backend, v *view, err error, degraded []report.Degradation) *report.Outcome {
+	o := &report.Outcome{Backend: string(backend), Err: err, Degraded: degraded}
+	if v != nil {
+		o.Known, o.Selecting, o.Refused, o.Seen = true, v.present(), v.refused, v.Seen
+		if err != nil {
+			o.Concerned, o.Damaged = v.concerned(), v.damaged
+		}
+	}
+	return o
 }

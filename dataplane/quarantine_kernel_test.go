@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/types"
@@ -17,6 +18,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policy/policytest"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 // refuseRestore puts programs in front of iptables-restore that refuse scripts with
@@ -80,9 +82,9 @@ func TestARefusedRuleClosesItsOwnPods(t *testing.T) {
 			require.Equal(t, []policyID{{"default/refused", 1}}, s.quarantined())
 			require.ErrorContains(t, s.enforcer.view.refused["default/refused"], "I don't like 6666")
 
-			status := observed(newTestReporter(), s.enforcer.view, nil)
+			status := observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil)
 			require.EqualValues(t, 32, status.PolicyCount)
-			require.Equal(t, "default/refused!RestoreFailed", lists(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
+			require.Equal(t, "default/refused!RestoreFailed", listed(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
 			s.enforcer.metrics.Show(s.enforcer.snapshot(1))
 			require.EqualValues(t, 1, scrape(t, s.enforcer.metrics)["quarantined_policies"])
 

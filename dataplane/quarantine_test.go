@@ -13,7 +13,7 @@ import (
 // Who is selected by a policy in quarantine is closed in the directions in which
 // that policy isolates, whatever other policies allow there.
 func TestQuarantineClosesWhatThePolicyIsolates(t *testing.T) {
-	bad, good := policyAt("bad", 1), policyAt("good", 1)
+	bad, good := &policy.Policy{UID: "bad", Generation: 1}, &policy.Policy{UID: "good", Generation: 1}
 	endpoints := []policy.Endpoint{
 		{Pod: &policy.Pod{Name: "ingress"}, Isolating: [policy.Directions][]*policy.Policy{{good, bad}, {good}}},
 		{Pod: &policy.Pod{Name: "egress"}, Isolating: [policy.Directions][]*policy.Policy{nil, {bad}}},
@@ -50,7 +50,7 @@ func TestQuarantineEnds(t *testing.T) {
 	again := q.with([]policyID{a}, errors.New("other"), now)
 	require.Equal(t, q[a], again[a], "who is in stays as he is")
 
-	q.keep([]*policy.Policy{policyAt("a", 2), policyAt("b", 1)})
+	q.keep([]*policy.Policy{&policy.Policy{UID: "a", Generation: 2}, &policy.Policy{UID: "b", Generation: 1}})
 	require.NotContains(t, q, a, "another generation is not in quarantine")
 	require.Contains(t, q, b)
 	q.keep(nil)

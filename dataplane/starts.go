@@ -16,6 +16,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/podstart"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
@@ -279,22 +280,22 @@ func (s *starts) condition() metav1.Condition {
 		c.Reason, c.Message = v1alpha1.NodeReasonNoPodCIDRs, "The Node has no podCIDRs, so it isn't known which addresses to close"
 	case on && outside != "":
 		c.Reason = v1alpha1.NodeReasonPodsOutsidePodCIDRs
-		c.Message = message(errors.New(outside + ". The guard doesn't close such an address before the pod's rules are in force"))
+		c.Message = report.Message(errors.New(outside + ". The guard doesn't close such an address before the pod's rules are in force"))
 	case on && s.connected:
 		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected
 		c.Message = "The container runtime holds each pod's start until the pod's rules are in force"
 	case on:
 		c.Status, c.Reason = metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly
-		c.Message = message(fmt.Errorf("a new pod's address is closed until the API shows it: %w", s.why()))
+		c.Message = report.Message(fmt.Errorf("a new pod's address is closed until the API shows it: %w", s.why()))
 	case isSilent(s.reason):
 		c.Reason = v1alpha1.NodeReasonRuntimeTellsNoAddresses
-		c.Message = message(fmt.Errorf("a pod is open from its start until its rules are in force: %w", s.why()))
+		c.Message = report.Message(fmt.Errorf("a pod is open from its start until its rules are in force: %w", s.why()))
 	default:
 		c.Reason = v1alpha1.NodeReasonNRIUnavailable
-		c.Message = message(fmt.Errorf("a pod is open from its start until its rules are in force: %w", s.why()))
+		c.Message = report.Message(fmt.Errorf("a pod is open from its start until its rules are in force: %w", s.why()))
 	}
 	if spares && c.Status == metav1.ConditionTrue {
-		c.Message = message(errors.New(sharedCIDRs + c.Message))
+		c.Message = report.Message(errors.New(sharedCIDRs + c.Message))
 	}
 	return c
 }

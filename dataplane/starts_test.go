@@ -17,6 +17,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/policy/policytest"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 func newTestStarts(mode PodStartGuard) (*starts, *node.Model) {
@@ -173,7 +174,7 @@ func TestThePodStartConditionNamesSparedAddresses(t *testing.T) {
 	m.SetPod(policytest.PodOn("remote", "node-2", "10.0.0.7"))
 	require.Equal(t, v1alpha1.NodeReasonRuntimeConnected, s.condition().Reason)
 	require.Contains(t, s.condition().Message, "Pods of other nodes have addresses of this Node's podCIDRs and pass the guard")
-	require.LessOrEqual(t, len(s.condition().Message), maxMessage)
+	require.LessOrEqual(t, len(s.condition().Message), report.MaxMessage)
 	m.DeletePod(types.NamespacedName{Namespace: "default", Name: "remote"})
 	require.NotContains(t, s.condition().Message, "Pods of other nodes")
 }

@@ -8,11 +8,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/go-logr/logr"
 	"github.com/stretchr/testify/require"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/report"
 )
 
 // withoutExtension makes the agent's iptables lack extensions that other programs on the
@@ -102,8 +104,8 @@ func TestRepairBesideAnUnknownExtension(t *testing.T) {
 					s.requireRepaired(healthy)
 				})
 			}
-			r := newTestReporter()
-			r.found(s.enforcer.surroundings())
+			r := report.New(nil, nil, "node-1", logr.Discard())
+			r.Found(s.enforcer.surroundings())
 			synced := apimeta.FindStatusCondition(observed(r, s.enforcer.view, nil).Conditions, v1alpha1.NodeConditionDataplaneSynced)
 			require.Contains(t, synced.Message, "Moat writes its own without reading others'")
 		})
@@ -131,7 +133,7 @@ func TestAFamilyThatFailsLeavesTheOtherAlone(t *testing.T) {
 			s.pod("default", "four", map[string]string{"role": "four"}, "10.244.1.14")
 			s.sync()
 			s.comeToRest()
-			r := newTestReporter()
+			r := report.New(nil, nil, "node-1", logr.Discard())
 			require.EqualValues(t, 2, observed(r, s.enforcer.view, nil).PolicyCount)
 
 			s.replaceRestore(strings.Replace(string(backend), "iptables", "ip6tables", 1))

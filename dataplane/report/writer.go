@@ -1,7 +1,3 @@
-// Package report keeps the NodeEnforcement of one node as its agent wants it. Only that agent
-// writes the object, only when its content changes, and at most every two seconds, however fast
-// the node changes. The Writer doesn't touch the field status.agent, which is the operator's. It
-// adds the Node of the report, and the boot of that Node.
 package report
 
 import (

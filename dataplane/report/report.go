@@ -1,4 +1,4 @@
-package dataplane
+package report
 
 import (
 	"cmp"
@@ -23,7 +23,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policy"
-	"github.com/moat-dev/moat/dataplane/report"
+	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -31,13 +31,15 @@ const (
 	// reachWithin bounds one attempt to find out why the API server is silent.
 	reachWithin = 3 * time.Second
 
-	maxMessage  = 256
+	// MaxMessage bounds the messages of conditions and failures, in bytes.
+	MaxMessage = 256
+
 	maxFailures = 50
 )
 
-// reporter composes what the node's NodeEnforcement has to say. Its Writer stores it.
-type reporter struct {
-	*report.Writer
+// Reporter composes what the node's NodeEnforcement has to say. Its Writer stores it.
+type Reporter struct {
+	*Writer
 	live client.Reader
 	node string
 
@@ -47,40 +49,42 @@ type reporter struct {
 	inForce map[types.UID]int64 // generation of each policy that the kernel holds
 	pods    podList             // those that the kernel holds rules for
 
-	surroundings surroundings
+	surroundings Surroundings
 }
 
-// surroundings are what a sync found on the node beside what it is to enforce. The zero value
+// Surroundings are what a sync found on the node beside what it is to enforce. The zero value
 // is a node like any other.
-type surroundings struct {
-	engines []string            // other engines of NetworkPolicy
-	unread  kernel.FamilyErrors // why iptables can't print a table
-	lacking string              // matches that rules do without
+type Surroundings struct {
+	Engines []string            // other engines of NetworkPolicy
+	Unread  kernel.FamilyErrors // why iptables can't print a table
+	Lacking string              // matches that rules do without
 }
 
 // reservation says with what reservation all rules are in force; nil for none.
-func (f *surroundings) reservation() error {
+func (f *Surroundings) reservation() error {
 	switch {
-	case len(f.unread) > 0:
-		return fmt.Errorf("Moat writes its own without reading others', as iptables can't: %w", f.unread) //nolint:staticcheck // a sentence
-	case f.lacking != "":
-		return fmt.Errorf("It or iptables lacks matches, so its rules do without (%s); load their modules, xt_*", f.lacking) //nolint:staticcheck // a sentence
+	case len(f.Unread) > 0:
+		return fmt.Errorf("Moat writes its own without reading others', as iptables can't: %w", f.Unread) //nolint:staticcheck // a sentence
+	case f.Lacking != "":
+		return fmt.Errorf("It or iptables lacks matches, so its rules do without (%s); load their modules, xt_*", f.Lacking) //nolint:staticcheck // a sentence
 	}
 	return nil
 }
 
-func newReporter(cached client.Client, live client.Reader, node string, log logr.Logger) *reporter {
-	return &reporter{
-		Writer:  report.NewWriter(cached, live, node, log),
+// New returns the reporter of a node. It reads from the cache what its Writer compares with, and
+// from the API server itself what it must know for certain.
+func New(cached client.Client, live client.Reader, node string, log logr.Logger) *Reporter {
+	return &Reporter{
+		Writer:  NewWriter(cached, live, node, log),
 		live:    live,
 		node:    node,
 		inForce: map[types.UID]int64{},
 	}
 }
 
-// setPodStart takes the condition PodStartGuarded for the next report, and reports
+// SetPodStart takes the condition PodStartGuarded for the next report, and reports
 // whether it is another one than before.
-func (r *reporter) setPodStart(condition metav1.Condition) (changed bool) {
+func (r *Reporter) SetPodStart(condition metav1.Condition) (changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	changed = r.start != condition
@@ -88,55 +92,75 @@ func (r *reporter) setPodStart(condition metav1.Condition) (changed bool) {
 	return changed
 }
 
-// takeBudget returns the condition WithinBudget of the last report.
-func (r *reporter) takeBudget() metav1.Condition {
+// TakeBudget returns the condition WithinBudget of the last report.
+func (r *Reporter) TakeBudget() metav1.Condition {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.budget
 }
 
-// setBudget takes the condition WithinBudget for the next report.
-func (r *reporter) setBudget(condition metav1.Condition) {
+// SetBudget takes the condition WithinBudget for the next report.
+func (r *Reporter) SetBudget(condition metav1.Condition) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.budget = condition
 }
 
-// found takes what was found on the node for the next report.
-func (r *reporter) found(f surroundings) {
+// Found takes what was found on the node for the next report.
+func (r *Reporter) Found(f Surroundings) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.surroundings = f
 }
 
-// observe takes the outcome of a sync, and what the node can't enforce, the gravest
-// first. It returns how many policies failed. The view is nil if the sync failed before
-// it could look at the model.
-func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, degraded []degradation) (failed int) {
+// Outcome is what became of a sync.
+type Outcome struct {
+	Backend string
+	Err     error
+
+	// Known is false where the sync failed before it could look at the model. Then nothing is
+	// said of policies and pods.
+	Known bool
+
+	// Selecting are the policies that select a pod of the node, as they are written now;
+	// refused says why some of them are not in force as they are.
+	Selecting []*policy.Policy
+	Refused   map[types.UID]error
+
+	// Concerned are the families of the addresses of the pods that each policy isolates.
+	Concerned map[types.UID][]ruleset.Family
+
+	// Damaged are the families whose rules are not those that were left.
+	Damaged []ruleset.Family
+
+	// Seen are the pods that the rules are made for: node.View.
+	Seen map[types.UID]string
+
+	// Degraded is what the node can't enforce, the gravest first.
+	Degraded []Degradation
+}
+
+// Observe takes the outcome of a sync and returns how many policies failed.
+func (r *Reporter) Observe(o *Outcome) (failed int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	var selecting []*policy.Policy
-	var refused map[types.UID]error
-	if v != nil {
-		selecting, refused = v.present(), v.refused
-	}
-	r.followForce(v, generations(selecting, refused), syncErr)
-	status := statusOf(selecting, r.inForce, refused, syncErr)
-	if v != nil && syncErr == nil {
-		r.pods.follow(v.Seen)
+	r.followForce(o, generations(o.Selecting, o.Refused))
+	status := statusOf(o.Selecting, r.inForce, o.Refused, o.Err)
+	if o.Known && o.Err == nil {
+		r.pods.follow(o.Seen)
 	}
 	r.pods.report(status)
-	status.Backend = string(backend)
-	status.Conditions = append(conditionsOf(syncErr, degraded), conflictOf(r.surroundings.engines))
-	if reservation := r.surroundings.reservation(); syncErr == nil && reservation != nil {
-		status.Conditions[0].Message = message(fmt.Errorf("The kernel holds the rules of all policies that select a pod of this node. %w", reservation)) //nolint:staticcheck // a sentence
+	status.Backend = o.Backend
+	status.Conditions = append(conditionsOf(o.Err, o.Degraded), conflictOf(r.surroundings.Engines))
+	if reservation := r.surroundings.reservation(); o.Err == nil && reservation != nil {
+		status.Conditions[0].Message = Message(fmt.Errorf("The kernel holds the rules of all policies that select a pod of this node. %w", reservation)) //nolint:staticcheck // a sentence
 	}
 	for _, condition := range []metav1.Condition{r.start, r.budget} {
 		if condition.Type != "" {
 			status.Conditions = append(status.Conditions, condition)
 		}
 	}
-	failed = len(selecting) - int(status.PolicyCount) // status names so many of them at most
+	failed = len(o.Selecting) - int(status.PolicyCount) // status names so many of them at most
 	r.Want(status)
 	return failed
 }
@@ -144,21 +168,18 @@ func (r *reporter) observe(backend iptables.Backend, v *view, syncErr error, deg
 // followForce notes which policies the kernel holds. A sync that failed in one family
 // leaves those in force whose pods have no address of it. One that did otherwise leaves those
 // that were, unless the rules of a family are not what they were left.
-func (r *reporter) followForce(v *view, present map[types.UID]int64, syncErr error) {
-	if syncErr == nil {
+func (r *Reporter) followForce(o *Outcome, present map[types.UID]int64) {
+	if o.Err == nil {
 		r.inForce = present
 		return
 	}
-	if v == nil {
-		return
-	}
-	broken, byFamily := kernel.BrokenFamilies(syncErr)
-	for uid, families := range v.concerned() {
+	broken, byFamily := kernel.BrokenFamilies(o.Err)
+	for uid, families := range o.Concerned {
 		holds := func(family ruleset.Family) bool { return broken[family] != nil }
 		if generation, ok := present[uid]; ok && byFamily && !slices.ContainsFunc(families, holds) {
 			r.inForce[uid] = generation
 		}
-		if slices.ContainsFunc(families, func(family ruleset.Family) bool { return slices.Contains(v.damaged, family) }) {
+		if slices.ContainsFunc(families, func(family ruleset.Family) bool { return slices.Contains(o.Damaged, family) }) {
 			delete(r.inForce, uid)
 		}
 	}
@@ -186,11 +207,11 @@ func statusOf(selecting []*policy.Policy, inForce map[types.UID]int64, refused m
 		case len(p.Unreadable) > 0:
 			failed = append(failed, failedPolicy{p, v1alpha1.NodeReasonPolicyUnreadable, errors.Join(p.Unreadable...)})
 		case refused[p.UID] != nil:
-			failed = append(failed, failedPolicy{p, refusalReason(refused[p.UID]), refused[p.UID]})
+			failed = append(failed, failedPolicy{p, RefusalReason(refused[p.UID]), refused[p.UID]})
 		case known && generation == p.Generation:
 			enforced = append(enforced, p)
 		default:
-			failed = append(failed, failedPolicy{p, reasonOf(syncErr), syncErr})
+			failed = append(failed, failedPolicy{p, ReasonOf(syncErr), syncErr})
 		}
 	}
 	status := &v1alpha1.NodeEnforcementStatus{
@@ -201,7 +222,7 @@ func statusOf(selecting []*policy.Policy, inForce map[types.UID]int64, refused m
 		status.Policies = append(status.Policies, v1alpha1.EnforcedPolicy{UID: p.UID, Generation: p.Generation})
 	}
 	for _, f := range shareFairly(failed, maxFailures, func(f failedPolicy) string { return f.policy.Namespace }) {
-		status.Failures = append(status.Failures, v1alpha1.PolicyFailure{UID: f.policy.UID, Reason: f.reason, Message: message(f.err)})
+		status.Failures = append(status.Failures, v1alpha1.PolicyFailure{UID: f.policy.UID, Reason: f.reason, Message: Message(f.err)})
 	}
 	return status
 }
@@ -213,12 +234,12 @@ type failedPolicy struct {
 	err    error
 }
 
-// refusalReason tells the policies that the kernel refuses from those that it isn't asked
+// RefusalReason tells the policies that the kernel refuses from those that it isn't asked
 // for.
-func refusalReason(err error) string {
+func RefusalReason(err error) string {
 	var excess *budget.Excess
 	switch {
-	case errors.As(err, &excess), errors.Is(err, errOmitted):
+	case errors.As(err, &excess), errors.Is(err, policystore.ErrOmitted):
 		return v1alpha1.NodeReasonTooExpensive
 	case errors.Is(err, pacing.ErrThrottled):
 		return v1alpha1.NodeReasonThrottled
@@ -226,7 +247,7 @@ func refusalReason(err error) string {
 	return v1alpha1.NodeReasonRestoreFailed
 }
 
-func conditionsOf(syncErr error, degraded []degradation) []metav1.Condition {
+func conditionsOf(syncErr error, degraded []Degradation) []metav1.Condition {
 	synced := metav1.Condition{
 		Type:    v1alpha1.NodeConditionDataplaneSynced,
 		Status:  metav1.ConditionTrue,
@@ -234,9 +255,9 @@ func conditionsOf(syncErr error, degraded []degradation) []metav1.Condition {
 		Message: "The kernel holds the rules of all policies that select a pod of this node",
 	}
 	if syncErr != nil {
-		synced.Status, synced.Reason, synced.Message = metav1.ConditionFalse, reasonOf(syncErr), message(syncErr)
+		synced.Status, synced.Reason, synced.Message = metav1.ConditionFalse, ReasonOf(syncErr), Message(syncErr)
 	}
-	return []metav1.Condition{synced, degradedCondition(degraded)}
+	return []metav1.Condition{synced, DegradedCondition(degraded)}
 }
 
 // conflictOf is a condition of its own: Moat's rules are in force beside those of
@@ -256,11 +277,11 @@ func conflictOf(engines []string) metav1.Condition {
 		Type:    v1alpha1.NodeConditionPolicyEngineConflict,
 		Status:  metav1.ConditionTrue,
 		Reason:  v1alpha1.NodeReasonOtherEngineFound,
-		Message: message(errors.New(text)),
+		Message: Message(errors.New(text)),
 	}
 }
 
-func reasonOf(err error) string {
+func ReasonOf(err error) string {
 	switch {
 	case errors.Is(err, iptables.ErrMissing):
 		return v1alpha1.NodeReasonIptablesMissing
@@ -276,19 +297,19 @@ func reasonOf(err error) string {
 	return v1alpha1.NodeReasonSyncFailed
 }
 
-// message is cut between characters: the API server replaces what is no UTF-8, and
+// Message is cut between characters: the API server replaces what is no UTF-8, and
 // the stored report would differ from the wanted one for ever.
-func message(err error) string {
+func Message(err error) string {
 	text := strings.ToValidUTF8(fmt.Sprint(err), "?")
-	if len(text) > maxMessage {
-		text = strings.ToValidUTF8(text[:maxMessage-3], "") + "..."
+	if len(text) > MaxMessage {
+		text = strings.ToValidUTF8(text[:MaxMessage-3], "") + "..."
 	}
 	return text
 }
 
-// reachAPIServer reads the node's Node from the API server, to learn why it
+// ReachAPIServer reads the node's Node from the API server, to learn why it
 // doesn't answer.
-func (r *reporter) reachAPIServer(ctx context.Context) error {
+func (r *Reporter) ReachAPIServer(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, reachWithin)
 	defer cancel()
 	if err := r.live.Get(ctx, client.ObjectKey{Name: r.node}, &corev1.Node{}); err != nil {

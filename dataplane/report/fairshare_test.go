@@ -1,4 +1,4 @@
-package dataplane
+package report
 
 import (
 	"fmt"
@@ -52,7 +52,7 @@ func TestAFloodPushesNoOtherNamespaceOutOfTheReport(t *testing.T) {
 	innocent := policiesOf("innocent", "z", 20) // sorted last
 	all := append(policiesOf("flood", "a", 2*v1alpha1.MaxReportedPolicies), innocent...)
 
-	status := observed(newTestReporter(), viewOf(all...), nil)
+	status := reported(newTestReporter(), viewOf(all...), nil)
 	require.Len(t, status.Policies, v1alpha1.MaxReportedPolicies)
 	require.True(t, status.Truncated)
 	require.EqualValues(t, len(all), status.PolicyCount)
@@ -63,7 +63,7 @@ func TestAFloodPushesNoOtherNamespaceOutOfTheReport(t *testing.T) {
 	for _, p := range all {
 		p.Unreadable = []error{fmt.Errorf("odd")}
 	}
-	status = observed(newTestReporter(), viewOf(all...), nil)
+	status = reported(newTestReporter(), viewOf(all...), nil)
 	require.Len(t, status.Failures, maxFailures)
 	for _, p := range innocent {
 		require.True(t, slices.ContainsFunc(status.Failures, func(f v1alpha1.PolicyFailure) bool { return f.UID == p.UID }), p.UID)

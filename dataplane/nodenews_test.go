@@ -3,7 +3,6 @@ package dataplane
 import (
 	"errors"
 	"fmt"
-	"strings"
 	"testing"
 
 	"github.com/go-logr/logr"
@@ -12,32 +11,8 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/report"
 )
-
-// Each source has a reason of its own. Of several the gravest is the condition's, and
-// the message names all, however long what the first says is.
-func TestTheDegradedConditionNamesAllReasons(t *testing.T) {
-	require.Equal(t, metav1.ConditionFalse, degradedCondition(nil).Status)
-	require.Equal(t, v1alpha1.NodeReasonHealthy, degradedCondition(nil).Reason)
-	for _, reason := range degradedReasons {
-		condition := degradedCondition(degradedBy(reason, errors.New("this is why")))
-		require.Equal(t, metav1.ConditionTrue, condition.Status)
-		require.Equal(t, reason, condition.Reason)
-		require.Equal(t, "this is why", condition.Message)
-	}
-
-	var all []degradation
-	for _, reason := range degradedReasons {
-		all = append(degradedBy(reason, errors.New(strings.Repeat("why ", maxMessage))), all...)
-	}
-	sortDegradations(all)
-	condition := degradedCondition(all)
-	require.Equal(t, v1alpha1.NodeReasonBridgeNetfilterOff, condition.Reason)
-	require.LessOrEqual(t, len(condition.Message), maxMessage)
-	for _, reason := range degradedReasons {
-		require.Contains(t, condition.Message, reason)
-	}
-}
 
 // A reason that comes and goes is told once each: by the metric, which has a series for
 // every reason from the start, and by an event of the Node.
@@ -57,11 +32,11 @@ func TestDegradationsAreTold(t *testing.T) {
 		return said
 	}
 	const ipvs, uncut = v1alpha1.NodeReasonProxyModeIPVS, v1alpha1.NodeReasonConnectionsUncut
-	one := degradedBy(ipvs, errors.New("a link is there"))
-	two := append(degradedBy(ipvs, errors.New("a link is there")), degradedBy(uncut, errors.New("no table"))...)
+	one := report.DegradedBy(ipvs, errors.New("a link is there"))
+	two := append(report.DegradedBy(ipvs, errors.New("a link is there")), report.DegradedBy(uncut, errors.New("no table"))...)
 
 	require.False(t, news.tell(nil), "nothing new")
-	for _, reason := range degradedReasons {
+	for _, reason := range report.DegradedReasons {
 		require.Zero(t, series(reason), reason)
 	}
 	require.True(t, news.tell(one))
@@ -78,7 +53,7 @@ func TestDegradationsAreTold(t *testing.T) {
 	require.True(t, news.tell(two[1:]))
 	require.Zero(t, series(ipvs))
 	require.Equal(t, 1.0, series(uncut))
-	require.True(t, news.tell(degradedBy(uncut, errors.New("no right"))), "the message is another")
+	require.True(t, news.tell(report.DegradedBy(uncut, errors.New("no right"))), "the message is another")
 	require.True(t, news.tell(nil))
 	got = said()
 	require.Len(t, got, 2)
@@ -91,7 +66,7 @@ func TestAReasonThatFlapsGetsFewEvents(t *testing.T) {
 	recorder := events.NewFakeRecorder(100 * eventBurst)
 	news := newNodeNews("node-1", recorder, newMetrics(), logr.Discard())
 	for i := range 10 * eventBurst {
-		news.tell(degradedBy(v1alpha1.NodeReasonConnectionsUncut, fmt.Errorf("attempt %d", i)))
+		news.tell(report.DegradedBy(v1alpha1.NodeReasonConnectionsUncut, fmt.Errorf("attempt %d", i)))
 		news.tell(nil)
 	}
 	require.InDelta(t, eventBurst, len(recorder.Events), 1)

@@ -1,4 +1,4 @@
-package dataplane
+package report
 
 import (
 	"errors"
@@ -16,7 +16,6 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
-	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
@@ -24,15 +23,16 @@ func policyAt(uid string, generation int64) *policy.Policy {
 	return &policy.Policy{UID: types.UID(uid), Generation: generation}
 }
 
-func viewOf(selecting ...*policy.Policy) *view { return &view{View: node.View{Selecting: selecting}} }
+func viewOf(selecting ...*policy.Policy) *Outcome { return &Outcome{Known: true, Selecting: selecting} }
 
-// observed returns what the reporter would write after an observation.
-func observed(r *reporter, v *view, syncErr error) *v1alpha1.NodeEnforcementStatus {
-	r.observe(iptables.NFT, v, syncErr, nil)
+// reported returns what the reporter would write after an observation.
+func reported(r *Reporter, o *Outcome, syncErr error) *v1alpha1.NodeEnforcementStatus {
+	o.Err = syncErr
+	r.Observe(o)
 	return r.Wanted()
 }
 
-func newTestReporter() *reporter { return newReporter(nil, nil, "node-1", logr.Discard()) }
+func newTestReporter() *Reporter { return New(nil, nil, "node-1", logr.Discard()) }
 
 // lists writes "uid@generation" for what is enforced and "uid!reason" for what
 // isn't.
@@ -52,26 +52,26 @@ func lists(status *v1alpha1.NodeEnforcementStatus) string {
 func TestReportIsTruthful(t *testing.T) {
 	r, broken := newTestReporter(), errors.New("broken")
 
-	require.Equal(t, "a!SyncFailed", lists(observed(r, viewOf(policyAt("a", 1)), broken)), "never in force")
-	require.Equal(t, "a@1", lists(observed(r, viewOf(policyAt("a", 1)), nil)))
-	require.Equal(t, "a@2", lists(observed(r, viewOf(policyAt("a", 2)), nil)), "a new generation is confirmed even if no rule changed")
+	require.Equal(t, "a!SyncFailed", lists(reported(r, viewOf(policyAt("a", 1)), broken)), "never in force")
+	require.Equal(t, "a@1", lists(reported(r, viewOf(policyAt("a", 1)), nil)))
+	require.Equal(t, "a@2", lists(reported(r, viewOf(policyAt("a", 2)), nil)), "a new generation is confirmed even if no rule changed")
 
-	status := observed(r, viewOf(policyAt("b", 1), policyAt("a", 3), policyAt("c", 1)), nil)
+	status := reported(r, viewOf(policyAt("b", 1), policyAt("a", 3), policyAt("c", 1)), nil)
 	require.Equal(t, "a@3 b@1 c@1", lists(status), "sorted")
 	require.EqualValues(t, 3, status.PolicyCount)
 
-	status = observed(r, viewOf(policyAt("a", 4), policyAt("b", 1), policyAt("d", 1)), broken)
+	status = reported(r, viewOf(policyAt("a", 4), policyAt("b", 1), policyAt("d", 1)), broken)
 	require.Equal(t, "b@1 a!SyncFailed d!SyncFailed", lists(status), "b is as it was; of a only an older generation is in force")
 	require.EqualValues(t, 1, status.PolicyCount)
 
-	status = observed(r, viewOf(policyAt("a", 3)), broken)
+	status = reported(r, viewOf(policyAt("a", 3)), broken)
 	require.Equal(t, "a@3", lists(status), "back at what the kernel holds")
-	require.Empty(t, lists(observed(r, viewOf(), nil)))
-	require.Equal(t, "a!SyncFailed", lists(observed(r, viewOf(policyAt("a", 3)), broken)), "what was taken out is no longer in force")
+	require.Empty(t, lists(reported(r, viewOf(), nil)))
+	require.Equal(t, "a!SyncFailed", lists(reported(r, viewOf(policyAt("a", 3)), broken)), "what was taken out is no longer in force")
 }
 
 func TestReportWithoutView(t *testing.T) {
-	status := observed(newTestReporter(), nil, iptables.ErrMissing)
+	status := reported(newTestReporter(), &Outcome{}, iptables.ErrMissing)
 	require.Empty(t, lists(status))
 	synced := apimeta.FindStatusCondition(status.Conditions, v1alpha1.NodeConditionDataplaneSynced)
 	require.Equal(t, metav1.ConditionFalse, synced.Status)
@@ -81,7 +81,7 @@ func TestReportWithoutView(t *testing.T) {
 func TestReportUnreadablePolicy(t *testing.T) {
 	p := policyAt("a", 1)
 	p.Unreadable = []error{errors.New("spec.ingress[0].from[1]: odd"), errors.New("spec.podSelector: odder")}
-	status := observed(newTestReporter(), viewOf(p, policyAt("b", 1)), nil)
+	status := reported(newTestReporter(), viewOf(p, policyAt("b", 1)), nil)
 	require.Equal(t, "b@1 a!PolicyUnreadable", lists(status))
 	require.Contains(t, status.Failures[0].Message, "spec.ingress[0].from[1]: odd")
 	require.Contains(t, status.Failures[0].Message, "spec.podSelector: odder")
@@ -92,16 +92,16 @@ func TestReportIsBounded(t *testing.T) {
 	for i := range v1alpha1.MaxReportedPolicies + 1 {
 		many = append(many, policyAt(fmt.Sprintf("%04d", i), 1))
 	}
-	status := observed(newTestReporter(), viewOf(many...), nil)
+	status := reported(newTestReporter(), viewOf(many...), nil)
 	require.Len(t, status.Policies, v1alpha1.MaxReportedPolicies)
 	require.True(t, status.Truncated)
 	require.EqualValues(t, v1alpha1.MaxReportedPolicies+1, status.PolicyCount)
 
-	status = observed(newTestReporter(), viewOf(many[1:]...), nil)
+	status = reported(newTestReporter(), viewOf(many[1:]...), nil)
 	require.Len(t, status.Policies, v1alpha1.MaxReportedPolicies)
 	require.False(t, status.Truncated)
 
-	status = observed(newTestReporter(), viewOf(many...), errors.New("broken"))
+	status = reported(newTestReporter(), viewOf(many...), errors.New("broken"))
 	require.Len(t, status.Failures, maxFailures)
 }
 
@@ -109,7 +109,7 @@ func TestReportConditions(t *testing.T) {
 	for _, test := range []struct {
 		name               string
 		syncErr            error
-		degraded           []degradation
+		degraded           []Degradation
 		synced, isDegraded metav1.ConditionStatus
 		reason             string
 	}{
@@ -119,7 +119,7 @@ func TestReportConditions(t *testing.T) {
 		{"iptables not permitted", &iptables.Error{Stderr: "Permission denied (you must be root)"}, nil, "False", "False", v1alpha1.NodeReasonPermissionDenied},
 		{"ipset not permitted", fmt.Errorf("a: %w", unix.EPERM), nil, "False", "False", v1alpha1.NodeReasonPermissionDenied},
 		{"restore fails", fmt.Errorf("a: %w", &iptables.Error{Stderr: "line 3 failed"}), nil, "False", "False", v1alpha1.NodeReasonRestoreFailed},
-		{"bridge unfiltered", nil, degradedBy(v1alpha1.NodeReasonBridgeNetfilterOff, errors.New("load br_netfilter")), "True", "True", v1alpha1.NodeReasonSynced},
+		{"bridge unfiltered", nil, DegradedBy(v1alpha1.NodeReasonBridgeNetfilterOff, errors.New("load br_netfilter")), "True", "True", v1alpha1.NodeReasonSynced},
 	} {
 		conditions := conditionsOf(test.syncErr, test.degraded)
 		synced := apimeta.FindStatusCondition(conditions, v1alpha1.NodeConditionDataplaneSynced)
@@ -131,31 +131,31 @@ func TestReportConditions(t *testing.T) {
 			require.Contains(t, synced.Message, test.syncErr.Error(), test.name)
 		}
 		for _, d := range test.degraded {
-			require.Equal(t, d.reason, degraded.Reason, test.name)
-			require.Contains(t, degraded.Message, d.err.Error(), test.name)
+			require.Equal(t, d.Reason, degraded.Reason, test.name)
+			require.Contains(t, degraded.Message, d.Err.Error(), test.name)
 		}
 	}
 }
 
 func TestMessageIsBoundedAndReadable(t *testing.T) {
-	require.Equal(t, "short", message(errors.New("short")))
-	exact := strings.Repeat("x", maxMessage)
-	require.Equal(t, exact, message(errors.New(exact)))
+	require.Equal(t, "short", Message(errors.New("short")))
+	exact := strings.Repeat("x", MaxMessage)
+	require.Equal(t, exact, Message(errors.New(exact)))
 
 	for shift := range 4 {
-		cut := message(errors.New(strings.Repeat("x", shift) + strings.Repeat("€", 200)))
-		require.LessOrEqual(t, len(cut), maxMessage)
+		cut := Message(errors.New(strings.Repeat("x", shift) + strings.Repeat("€", 200)))
+		require.LessOrEqual(t, len(cut), MaxMessage)
 		require.True(t, utf8.ValidString(cut), "cut inside a character: %q", cut)
 		require.True(t, strings.HasSuffix(cut, "€..."), cut)
 	}
-	require.True(t, utf8.ValidString(message(errors.New("bad byte \xff"))), "stored as it is compared")
+	require.True(t, utf8.ValidString(Message(errors.New("bad byte \xff"))), "stored as it is compared")
 }
 
 // A pod that is new, or has other labels, is listed after a sync that ended well with it. That
 // a pod is gone is no reason to write; that it is selected no more is one, since it may be
 // selected again before the agent knows.
 func TestReportListsThePodsThatAreSeen(t *testing.T) {
-	pods := func(digests ...string) *view {
+	pods := func(digests ...string) *Outcome {
 		v := viewOf(policyAt("a", 1))
 		v.Seen = map[types.UID]string{}
 		for _, digest := range digests {
@@ -164,13 +164,13 @@ func TestReportListsThePodsThatAreSeen(t *testing.T) {
 		return v
 	}
 	r, broken := newTestReporter(), errors.New("broken")
-	require.Empty(t, observed(r, pods("1x"), broken).Pods, "never in force")
-	require.Equal(t, []string{"x", "y"}, observed(r, pods("2y", "1x"), nil).Pods, "in order")
-	require.Equal(t, []string{"x", "y"}, observed(r, pods("2y", "1x", "3z"), broken).Pods, "one that came since isn't in force")
-	require.Equal(t, []string{"x", "y", "z"}, observed(r, pods("2y", "1x", "3z"), nil).Pods)
-	require.Equal(t, []string{"x", "y", "z"}, observed(r, pods("2y"), nil).Pods, "two are gone")
-	require.Equal(t, []string{"other"}, observed(r, pods("2other"), nil).Pods, "one has other labels")
-	require.Empty(t, observed(r, pods("2"), nil).Pods, "and is selected no more")
+	require.Empty(t, reported(r, pods("1x"), broken).Pods, "never in force")
+	require.Equal(t, []string{"x", "y"}, reported(r, pods("2y", "1x"), nil).Pods, "in order")
+	require.Equal(t, []string{"x", "y"}, reported(r, pods("2y", "1x", "3z"), broken).Pods, "one that came since isn't in force")
+	require.Equal(t, []string{"x", "y", "z"}, reported(r, pods("2y", "1x", "3z"), nil).Pods)
+	require.Equal(t, []string{"x", "y", "z"}, reported(r, pods("2y"), nil).Pods, "two are gone")
+	require.Equal(t, []string{"other"}, reported(r, pods("2other"), nil).Pods, "one has other labels")
+	require.Empty(t, reported(r, pods("2"), nil).Pods, "and is selected no more")
 
 	var many []string
 	for i := range v1alpha1.MaxReportedPods + 1 {
@@ -181,7 +181,7 @@ func TestReportListsThePodsThatAreSeen(t *testing.T) {
 	for _, digest := range many {
 		v.Seen[types.UID(digest)] = digest
 	}
-	status := observed(newTestReporter(), v, nil)
+	status := reported(newTestReporter(), v, nil)
 	require.Len(t, status.Pods, v1alpha1.MaxReportedPods)
 	require.True(t, status.Truncated)
 }
