@@ -34,7 +34,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/lastword"
+	"github.com/moat-dev/moat/dataplane/metrics"
 	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/notify"
 	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/report"
@@ -120,15 +122,15 @@ type Agent struct {
 	health   *health.Checks
 	starts   *starts
 	home     home
-	repairs  *repairs
-	oddities *oddities
+	repairs  *notify.Repairs
+	oddities *notify.Oddities
 	raw      rawSockets
 	informed []informer
 
 	// event is when the first event came that is not in the kernel yet.
 	event time.Time
 
-	news *nodeNews
+	news *notify.NodeNews
 	look nodeLook
 
 	// complete is when the model was complete; zero once that is in the kernel.
@@ -202,9 +204,9 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	a.enforcer.metrics.AskForRawSockets(a.raw.names)
 	recorder := mgr.GetEventRecorder("moat-agent")
 	a.starts = newStarts(options.PodStartGuard, a.model, recorder, log)
-	a.news = newNodeNews(options.NodeName, recorder, a.enforcer.metrics, log)
-	a.repairs = newRepairs(options.NodeName, recorder, log)
-	a.oddities = newOddities(options.NodeName, recorder, a.enforcer.metrics, log)
+	a.news = notify.NewNodeNews(options.NodeName, recorder, a.enforcer.metrics, log)
+	a.repairs = notify.NewRepairs(options.NodeName, recorder, log)
+	a.oddities = notify.NewOddities(options.NodeName, recorder, a.enforcer.metrics, log)
 	return a, a.watch(ctx, mgr.GetCache())
 }
 
@@ -413,16 +415,16 @@ func (a *Agent) sync(ctx context.Context) error {
 	if err == nil {
 		a.starts.synced(a.enforcer.view.Revision)
 		if what, gap := a.enforcer.repaired(time.Now()); what != nil {
-			a.repairs.tell(what, gap)
+			a.repairs.Tell(what[metrics.RepairChain], what[metrics.RepairHook], what[metrics.RepairSet], gap)
 		}
 	}
 	// Where only elements of sets moved, the report and the sizes are what they were.
 	podStart := a.starts.condition()
 	a.enforcer.metrics.Unguarded(isUnguarded(&podStart))
 	newBudget := a.tellBudget()
-	if newStart := a.reporter.SetPodStart(podStart); a.news.tell(degraded) || newBudget || newStart || !a.enforcer.same || err != nil {
+	if newStart := a.reporter.SetPodStart(podStart); a.news.Tell(degraded) || newBudget || newStart || !a.enforcer.same || err != nil {
 		a.sayWhatIsWrong()
-		a.oddities.tell(a.model.OddPods())
+		a.oddities.Tell(a.model.OddPods())
 		a.reporter.Found(a.enforcer.surroundings())
 		failed := a.reporter.Observe(outcomeOf(a.enforcer.backend, a.enforcer.view, err, degraded))
 		a.enforcer.metrics.Show(a.enforcer.snapshot(failed))

@@ -31,6 +31,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
 	"github.com/moat-dev/moat/dataplane/nodetest"
+	"github.com/moat-dev/moat/dataplane/notify"
 	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/watch"
 )
@@ -251,7 +252,7 @@ func TestAgentRepairsItsHook(t *testing.T) {
 		var list eventsv1.EventList
 		require.NoError(t, s.admin.List(t.Context(), &list))
 		return slices.ContainsFunc(list.Items, func(e eventsv1.Event) bool {
-			return e.Reason == eventRepaired && e.Regarding.Kind == "Node" && e.Regarding.Name == s.nodeName &&
+			return e.Reason == notify.EventRepaired && e.Regarding.Kind == "Node" && e.Regarding.Name == s.nodeName &&
 				strings.Contains(e.Note, "0 chains, 1 hooks, 0 sets")
 		})
 	}, "the event of the Node")

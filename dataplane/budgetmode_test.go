@@ -20,7 +20,6 @@ import (
 	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/budget/budgettest"
 	"github.com/moat-dev/moat/dataplane/policy"
-	"github.com/moat-dev/moat/dataplane/report"
 )
 
 // release is what an agent reads of the API server before it begins: when objects were
@@ -92,7 +91,7 @@ func TestBudgetsAreOnlyReportedAfterAnUpgrade(t *testing.T) {
 }
 
 func agentOfRelease(r *release, options Options) *Agent {
-	a := &Agent{options: options, log: logr.Discard(), enforcer: newEnforcer(""), reporter: report.New(nil, r, "node-1", logr.Discard())}
+	a := &Agent{options: options, log: logr.Discard(), enforcer: newEnforcer(""), live: r}
 	a.enforcer.budgets = newBudgets(limitsOr(options.Budgets), options.BudgetMode)
 	return a
 }

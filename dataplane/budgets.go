@@ -177,7 +177,7 @@ func (a *Agent) tellBudget() (changed bool) {
 		if condition.Reason == v1alpha1.NodeReasonAffordable {
 			kind = corev1.EventTypeNormal
 		}
-		a.news.event(kind, condition.Reason, condition.Reason, condition.Message)
+		a.news.Event(kind, condition.Reason, condition.Reason, condition.Message)
 	}
 	return true
 }

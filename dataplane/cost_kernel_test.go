@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/node"
 )
 
@@ -17,9 +18,9 @@ type cost struct{ restores, requests float64 }
 func (s *scene) cost(change func()) cost {
 	s.t.Helper()
 	change()
-	before := scrape(s.t, s.enforcer.metrics)
+	before := metricstest.Scrape(s.t, s.enforcer.metrics)
 	s.sync()
-	after := scrape(s.t, s.enforcer.metrics)
+	after := metricstest.Scrape(s.t, s.enforcer.metrics)
 	of := func(series string) float64 { return after[series] - before[series] }
 	return cost{of("iptables_restores_total success"), of("ipset_requests_total")}
 }
@@ -79,7 +80,7 @@ func TestElementsMoveAlone(t *testing.T) {
 	require.False(t, s.enforcer.same)
 	s.settle()
 	s.enforcer.metrics.Show(s.enforcer.snapshot(0))
-	members := func() float64 { return scrape(t, s.enforcer.metrics)["ipset_members IPv4"] }
+	members := func() float64 { return metricstest.Scrape(t, s.enforcer.metrics)["ipset_members IPv4"] }
 	before := members()
 
 	s.label("busybox", map[string]string{"role": "frontend"})

@@ -19,6 +19,7 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/kernel/conntrack"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/policy"
 )
@@ -481,7 +482,7 @@ func TestWhatComesLateIsCutToo(t *testing.T) {
 		all.requireCut(s, func() {
 			s.apply("metadata: {name: guard}\nspec: {podSelector: {matchLabels: {role: db}}, policyTypes: [Ingress]}")
 		})
-		require.InDelta(t, len(all), scrape(t, s.enforcer.metrics)["cut_flows_total"], 0)
+		require.InDelta(t, len(all), metricstest.Scrape(t, s.enforcer.metrics)["cut_flows_total"], 0)
 		before := all.came()
 		require.NoError(t, s.node.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
 		time.Sleep(4 * cutWithin) // the server sends again, in ever longer distances

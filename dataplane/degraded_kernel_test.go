@@ -25,6 +25,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/host"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/watch"
@@ -140,7 +141,7 @@ func TestADegradedAgentIsReady(t *testing.T) {
 	require.Equal(t, v1alpha1.NodeReasonProxyModeIPVS, degraded().Reason)
 	require.Contains(t, degraded().Message, "kube-ipvs0")
 	require.True(t, apimeta.IsStatusConditionTrue(s.report().Status.Conditions, v1alpha1.NodeConditionDataplaneSynced))
-	require.Equal(t, 1.0, scrape(t, s.agent.enforcer.metrics)["degraded ProxyModeIPVS"])
+	require.Equal(t, 1.0, metricstest.Scrape(t, s.agent.enforcer.metrics)["degraded ProxyModeIPVS"])
 	s.eventually(func() bool { return s.nodeEvent(v1alpha1.NodeReasonProxyModeIPVS) != nil }, "an event of the Node")
 	require.Contains(t, s.nodeEvent(v1alpha1.NodeReasonProxyModeIPVS).Note, "kube-ipvs0")
 	for _, path := range []string{"/readyz", "/healthz"} {
@@ -152,7 +153,7 @@ func TestADegradedAgentIsReady(t *testing.T) {
 	removeLink(t, s.node, "kube-ipvs0")
 	s.eventually(func() bool { return degraded().Status == metav1.ConditionFalse }, "the link is gone")
 	require.Equal(t, v1alpha1.NodeReasonHealthy, degraded().Reason)
-	require.Zero(t, scrape(t, s.agent.enforcer.metrics)["degraded ProxyModeIPVS"])
+	require.Zero(t, metricstest.Scrape(t, s.agent.enforcer.metrics)["degraded ProxyModeIPVS"])
 	s.eventually(func() bool { return s.nodeEvent(v1alpha1.EventReasonRecovered) != nil }, "another event")
 }
 

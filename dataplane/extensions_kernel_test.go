@@ -12,6 +12,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -25,7 +26,7 @@ func TestRulesDoWithoutAMissingMatch(t *testing.T) {
 			s := closedScene(t, backend)
 			metric := func() float64 {
 				s.enforcer.metrics.Show(s.enforcer.snapshot(0))
-				return scrape(t, s.enforcer.metrics)["missing_matches IPv6"]
+				return metricstest.Scrape(t, s.enforcer.metrics)["missing_matches IPv6"]
 			}
 			t.Run("missing", func(t *testing.T) {
 				withoutExtension(t, "hl", "pkttype")

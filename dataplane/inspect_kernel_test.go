@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policy/policytest"
 )
@@ -36,7 +37,7 @@ func (s *scene) inspect() {
 }
 
 func (s *scene) restores() float64 {
-	series := scrape(s.t, s.enforcer.metrics)
+	series := metricstest.Scrape(s.t, s.enforcer.metrics)
 	return series["iptables_restores_total success"] + series["iptables_restores_total error"]
 }
 
@@ -247,7 +248,7 @@ func TestWhatAnIdleNodeCosts(t *testing.T) {
 		s.comeToRest()
 		series := func() map[string]float64 {
 			s.enforcer.metrics.Show(s.enforcer.snapshot(0))
-			return scrape(t, s.enforcer.metrics)
+			return metricstest.Scrape(t, s.enforcer.metrics)
 		}()
 		t.Logf("%s: %.0f and %.0f rules, %.0f and %.0f sets", backend, series["iptables_rules IPv4"], series["iptables_rules IPv6"], series["ipset_sets IPv4"], series["ipset_sets IPv6"])
 		measure := func(what string, rounds int, every time.Duration, before func()) float64 {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/report"
 )
 
@@ -44,8 +45,8 @@ func TestALockThatIsHeldForLong(t *testing.T) {
 	require.ErrorContains(t, s.agent.health.Ready(), "xtables lock")
 	require.False(t, peer.Ping(server.Addrs[0], silentAfter), "the rules stay")
 	require.NotNil(t, s.failureOf(second.UID))
-	require.Zero(t, scrape(t, s.agent.enforcer.metrics)["quarantined_policies"])
-	require.GreaterOrEqual(t, scrape(t, s.agent.enforcer.metrics)["xtables_lock_failures_total"], 1.0)
+	require.Zero(t, metricstest.Scrape(t, s.agent.enforcer.metrics)["quarantined_policies"])
+	require.GreaterOrEqual(t, metricstest.Scrape(t, s.agent.enforcer.metrics)["xtables_lock_failures_total"], 1.0)
 
 	require.NoError(t, unix.Flock(int(file.Fd()), unix.LOCK_UN))
 	freed := time.Now()
@@ -105,5 +106,5 @@ func TestAnotherEngineIsReported(t *testing.T) {
 	r.Found(report.Surroundings{})
 	require.True(t, apimeta.IsStatusConditionFalse(observed(r, s.enforcer.view, nil).Conditions, v1alpha1.NodeConditionPolicyEngineConflict))
 	s.enforcer.metrics.Show(s.enforcer.snapshot(0))
-	require.EqualValues(t, 1, scrape(t, s.enforcer.metrics)["policy_engine_conflict"])
+	require.EqualValues(t, 1, metricstest.Scrape(t, s.enforcer.metrics)["policy_engine_conflict"])
 }

@@ -9,9 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
-	dto "github.com/prometheus/client_model/go"
 	"github.com/stretchr/testify/require"
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,45 +17,15 @@ import (
 
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/metrics"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
-// scrape returns the series of metrics by name and label value, those of
-// histograms as their counts.
-func scrape(t *testing.T, m *metrics.Metrics) map[string]float64 {
-	t.Helper()
-	registry := prometheus.NewPedanticRegistry()
-	registry.MustRegister(m)
-	families, err := registry.Gather()
-	require.NoError(t, err)
-	problems, err := promlint.NewWithMetricFamilies(families).Lint()
-	require.NoError(t, err)
-	require.Empty(t, problems)
-	series := map[string]float64{}
-	for _, family := range families {
-		for _, metric := range family.Metric {
-			name := strings.TrimPrefix(family.GetName(), "moat_")
-			for _, label := range metric.Label {
-				name += " " + label.GetValue()
-			}
-			series[name] = valueOf(metric)
-		}
-	}
-	return series
-}
-
-func valueOf(metric *dto.Metric) float64 {
-	if metric.Histogram != nil {
-		return float64(metric.Histogram.GetSampleCount())
-	}
-	return metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
-}
-
 // countedPackets returns the packets of a series of each family.
 func countedPackets(t *testing.T, m *metrics.Metrics, name string) map[ruleset.Family]uint64 {
 	t.Helper()
-	series, packets := scrape(t, m), map[ruleset.Family]uint64{}
+	series, packets := metricstest.Scrape(t, m), map[ruleset.Family]uint64{}
 	for _, family := range ruleset.Families() {
 		packets[family] = uint64(series[name+" "+family.String()])
 	}
@@ -104,7 +71,7 @@ func TestAScrapeRunsNoProgram(t *testing.T) {
 	before, err := os.ReadFile(log)
 	require.NoError(t, err)
 	for range 50 {
-		require.NoError(t, s.node.Do(func() error { scrape(t, s.enforcer.metrics); return nil }))
+		require.NoError(t, s.node.Do(func() error { metricstest.Scrape(t, s.enforcer.metrics); return nil }))
 	}
 	after, err := os.ReadFile(log)
 	require.NoError(t, err)
@@ -140,7 +107,7 @@ func TestMetricsOfTheAgent(t *testing.T) {
 	var series map[string]float64
 	eventually := func(name string, atLeast float64) {
 		t.Helper()
-		s.eventually(func() bool { series = scrape(t, s.agent.enforcer.metrics); return series[name] >= atLeast }, name)
+		s.eventually(func() bool { series = metricstest.Scrape(t, s.agent.enforcer.metrics); return series[name] >= atLeast }, name)
 	}
 
 	eventually("syncs_total success", 1)
@@ -200,12 +167,12 @@ func TestRepairsAreCounted(t *testing.T) {
 	s.apply(walkThrough)
 	repairs := func(do func()) (hooks, chains, sets float64) {
 		t.Helper()
-		before := scrape(t, s.enforcer.metrics)
+		before := metricstest.Scrape(t, s.enforcer.metrics)
 		do()
 		s.enforcer.distrust()
 		s.sync()
 		s.enforcer.metrics.Show(s.enforcer.snapshot(0))
-		after := scrape(t, s.enforcer.metrics)
+		after := metricstest.Scrape(t, s.enforcer.metrics)
 		requireKernelNumbers(t, s.node.Host, after)
 		diff := func(kind string) float64 { return after["repairs_total "+kind] - before["repairs_total "+kind] }
 		return diff("hook"), diff("chain"), diff("set")

@@ -16,6 +16,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/report"
@@ -86,7 +87,7 @@ func TestARefusedRuleClosesItsOwnPods(t *testing.T) {
 			require.EqualValues(t, 32, status.PolicyCount)
 			require.Equal(t, "default/refused!RestoreFailed", listed(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
 			s.enforcer.metrics.Show(s.enforcer.snapshot(1))
-			require.EqualValues(t, 1, scrape(t, s.enforcer.metrics)["quarantined_policies"])
+			require.EqualValues(t, 1, metricstest.Scrape(t, s.enforcer.metrics)["quarantined_policies"])
 
 			// What others change goes on, without a try of what is refused.
 			before = s.restores()

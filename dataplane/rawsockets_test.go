@@ -9,6 +9,7 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/node/modeltest"
 )
@@ -33,7 +34,7 @@ func TestPodsWithRawSocketsAreNamed(t *testing.T) {
 	series := func() []string {
 		raws.follow(m.View(0).Endpoints)
 		var found []string
-		for name := range scrape(t, e) {
+		for name := range metricstest.Scrape(t, e) {
 			if strings.HasPrefix(name, "raw_socket_pod") {
 				found = append(found, name)
 			}

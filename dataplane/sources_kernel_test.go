@@ -17,6 +17,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/ruleset"
@@ -282,7 +283,7 @@ func TestSourcesWithoutBridgePorts(t *testing.T) {
 // restores returns how often rules were written.
 func (s *sourceScene) restores() float64 {
 	s.t.Helper()
-	return scrape(s.t, s.enforcer.metrics)["iptables_restores_total success"]
+	return metricstest.Scrape(s.t, s.enforcer.metrics)["iptables_restores_total success"]
 }
 
 // Where forged packets are only counted, pods that nothing isolates start and end without a

@@ -15,6 +15,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/notify"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/report"
 )
@@ -53,12 +54,6 @@ const (
 	settleWithin = 2 * time.Second
 )
 
-// Late starts get one event in ten seconds, after a burst.
-const (
-	eventsPerSecond = 0.1
-	eventBurst      = 10
-)
-
 var errNotAsked = errors.New("the container runtime's NRI was not asked yet")
 
 // starts holds the starts of pods until a sync has programmed them. It implements
@@ -84,7 +79,7 @@ type starts struct {
 func newStarts(mode PodStartGuard, m *node.Model, recorder events.EventRecorder, log logr.Logger) *starts {
 	return &starts{
 		mode: mode, model: m, log: log, events: recorder,
-		limit:    flowcontrol.NewTokenBucketRateLimiter(eventsPerSecond, eventBurst),
+		limit:    notify.NewLimit(),
 		settled:  make(chan struct{}),
 		advanced: make(chan struct{}),
 	}
@@ -249,7 +244,7 @@ func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: sandbox.Namespace, Name: sandbox.Name, UID: sandbox.UID},
 	}
-	s.events.Eventf(pod, speaker(s.model.Node()), corev1.EventTypeWarning, v1alpha1.EventReasonPodNotProgrammed, "HoldStart",
+	s.events.Eventf(pod, notify.Speaker(s.model.Node()), corev1.EventTypeWarning, v1alpha1.EventReasonPodNotProgrammed, "HoldStart",
 		"The rules of this pod were not in force within %s. The pod starts all the same; "+
 			"its addresses stay closed until they are.", held.Round(time.Millisecond))
 }
@@ -258,12 +253,6 @@ func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
 // PodStartGuarded.
 func isUnguarded(c *metav1.Condition) bool {
 	return c.Status == metav1.ConditionFalse && c.Reason != v1alpha1.NodeReasonOff
-}
-
-// speaker is the node whose agent says something of a pod: the admission policy of events
-// asks for it.
-func speaker(node string) *corev1.Node {
-	return &corev1.Node{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"}, ObjectMeta: metav1.ObjectMeta{Name: node}}
 }
 
 // condition says whether pods' starts are guarded.

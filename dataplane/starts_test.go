@@ -14,7 +14,10 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/metrics"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/node"
+	"github.com/moat-dev/moat/dataplane/notify"
 	"github.com/moat-dev/moat/dataplane/podstart"
 	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/report"
@@ -70,13 +73,13 @@ func TestAStartIsNotHeldForEver(t *testing.T) {
 // However many starts are late, the API server gets few events.
 func TestLateStartsGetFewEvents(t *testing.T) {
 	s, _ := newTestStarts(GuardAuto)
-	recorder := events.NewFakeRecorder(10 * eventBurst)
+	recorder := events.NewFakeRecorder(10 * notify.Burst)
 	s.events = recorder
 	sandbox := sandboxOf("s", "a", "10.0.0.1")
-	for range 10 * eventBurst {
+	for range 10 * notify.Burst {
 		s.tell(&sandbox, time.Second)
 	}
-	require.InDelta(t, eventBurst, len(recorder.Events), 1)
+	require.InDelta(t, notify.Burst, len(recorder.Events), 1)
 }
 
 func TestThePodStartCondition(t *testing.T) {
@@ -181,4 +184,22 @@ func TestThePodStartConditionNamesSparedAddresses(t *testing.T) {
 
 func sandboxOf(id, uid, addr string) podstart.Sandbox {
 	return podstart.Sandbox{ID: id, UID: types.UID(uid), Namespace: "default", Name: "web", Addrs: []netip.Addr{netip.MustParseAddr(addr)}}
+}
+
+// A pod start that isn't guarded is a series of its own, unless that was asked for.
+func TestUnguardedPodStartsHaveAMetric(t *testing.T) {
+	m := metrics.New(metrics.Labels{Degraded: report.DegradedReasons})
+	for _, row := range []struct {
+		status metav1.ConditionStatus
+		reason string
+		want   float64
+	}{
+		{metav1.ConditionFalse, v1alpha1.NodeReasonNRIUnavailable, 1},
+		{metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly, 0},
+		{metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs, 1},
+		{metav1.ConditionFalse, v1alpha1.NodeReasonOff, 0},
+	} {
+		m.Unguarded(isUnguarded(&metav1.Condition{Status: row.status, Reason: row.reason}))
+		require.Equal(t, row.want, metricstest.Scrape(t, m)["pod_starts_unguarded"], row.reason)
+	}
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/nfnetlink"
 	"github.com/moat-dev/moat/dataplane/kernel/nlattr"
 	"github.com/moat-dev/moat/dataplane/metrics"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 )
 
 // wakingAgent syncs when the kernel tells of changes, as the agent does, but never by
@@ -79,7 +80,7 @@ func TestDamageWakesTheAgent(t *testing.T) {
 		}
 		slices.Sort(took)
 		t.Logf("repaired after %v at the median, all: %v", took[len(took)/2], took)
-		require.GreaterOrEqual(t, scrape(t, s.enforcer.metrics)["repair_gap_seconds"], 7.0)
+		require.GreaterOrEqual(t, metricstest.Scrape(t, s.enforcer.metrics)["repair_gap_seconds"], 7.0)
 	})
 }
 
@@ -100,7 +101,9 @@ func TestOtherWritesAreGlancedAtOnly(t *testing.T) {
 	s.apply(walkThrough)
 	s.sync()
 	s.comeToRest()
-	reads := func(kind string) float64 { return scrape(t, s.enforcer.metrics)["kernel_reads_total "+kind] }
+	reads := func(kind string) float64 {
+		return metricstest.Scrape(t, s.enforcer.metrics)["kernel_reads_total "+kind]
+	}
 	full := reads(metrics.ReadFull)
 	_, stop := s.wakingAgent()
 	for range 20 {

@@ -281,6 +281,7 @@ func conflictOf(engines []string) metav1.Condition {
 	}
 }
 
+// ReasonOf returns the reason of the condition DataplaneSynced after an error of a sync.
 func ReasonOf(err error) string {
 	switch {
 	case errors.Is(err, iptables.ErrMissing):

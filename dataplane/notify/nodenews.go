@@ -1,4 +1,4 @@
-package dataplane
+package notify
 
 import (
 	"slices"
@@ -16,9 +16,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/report"
 )
 
-// nodeNews tells of reasons that come and go: in the log, in the metric and by an event
+// NodeNews tells of reasons that come and go: in the log, in the metric and by an event
 // of the Node. It is safe for concurrent use.
-type nodeNews struct {
+type NodeNews struct {
 	node    *corev1.Node // as much of it as an event names
 	log     logr.Logger
 	events  events.EventRecorder // nil: no events
@@ -29,8 +29,9 @@ type nodeNews struct {
 	told []report.Degradation
 }
 
-func newNodeNews(node string, recorder events.EventRecorder, m *metrics.Metrics, log logr.Logger) *nodeNews {
-	return &nodeNews{
+// NewNodeNews returns one that has told nothing yet. Without a recorder there are no events.
+func NewNodeNews(node string, recorder events.EventRecorder, m *metrics.Metrics, log logr.Logger) *NodeNews {
+	return &NodeNews{
 		// kubectl describe finds events by the Node's name as its uid, as the kubelet
 		// writes them (pkg/kubelet/kubelet.go: nodeRef).
 		node: &corev1.Node{
@@ -38,13 +39,13 @@ func newNodeNews(node string, recorder events.EventRecorder, m *metrics.Metrics,
 			ObjectMeta: metav1.ObjectMeta{Name: node, UID: types.UID(node)},
 		},
 		log: log, events: recorder, metrics: m,
-		limit: flowcontrol.NewTokenBucketRateLimiter(eventsPerSecond, eventBurst),
+		limit: NewLimit(),
 	}
 }
 
-// tell takes what is found now, the gravest first, and reports whether the condition
+// Tell takes what is found now, the gravest first, and reports whether the condition
 // Degraded says something else than before.
-func (n *nodeNews) tell(found []report.Degradation) (changed bool) {
+func (n *NodeNews) Tell(found []report.Degradation) (changed bool) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	before := n.told
@@ -53,22 +54,22 @@ func (n *nodeNews) tell(found []report.Degradation) (changed bool) {
 	for _, d := range found {
 		if !slices.Contains(was, d.Reason) {
 			n.log.Error(d.Err, "The node can't enforce everything", "reason", d.Reason)
-			n.event(corev1.EventTypeWarning, d.Reason, d.Reason, report.Message(d.Err))
+			n.Event(corev1.EventTypeWarning, d.Reason, d.Reason, report.Message(d.Err))
 		}
 	}
 	for _, d := range before {
 		if !slices.Contains(is, d.Reason) {
 			n.log.Info("The node can enforce again what it couldn't", "reason", d.Reason)
-			n.event(corev1.EventTypeNormal, v1alpha1.EventReasonRecovered, d.Reason, d.Reason+" is over")
+			n.Event(corev1.EventTypeNormal, v1alpha1.EventReasonRecovered, d.Reason, d.Reason+" is over")
 		}
 	}
 	n.metrics.DegradedBy(is)
 	return report.DegradedCondition(before) != report.DegradedCondition(found)
 }
 
-// event writes an event of the Node, unless there were many. The action is what it is
+// Event writes an event of the Node, unless there were many. The action is what it is
 // about: events that differ in it are never counted as one.
-func (n *nodeNews) event(kind, reason, action, note string) {
+func (n *NodeNews) Event(kind, reason, action, note string) {
 	if n.events != nil && n.limit.TryAccept() {
 		n.events.Eventf(n.node, nil, kind, reason, action, "%s", note)
 	}

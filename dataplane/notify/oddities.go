@@ -1,4 +1,4 @@
-package dataplane
+package notify
 
 import (
 	"errors"
@@ -19,8 +19,8 @@ import (
 // actionReadStatus is the action of the event about such a pod.
 const actionReadStatus = "ReadStatus"
 
-// oddities tells people of odd pods, of each once.
-type oddities struct {
+// Oddities tells people of odd pods, of each once.
+type Oddities struct {
 	node    string
 	log     logr.Logger
 	events  events.EventRecorder // nil: no events
@@ -29,15 +29,16 @@ type oddities struct {
 	told    map[types.NamespacedName]node.OddPod
 }
 
-func newOddities(node string, recorder events.EventRecorder, m *metrics.Metrics, log logr.Logger) *oddities {
-	return &oddities{
+// NewOddities returns one that has told nothing yet. Without a recorder there are no events.
+func NewOddities(node string, recorder events.EventRecorder, m *metrics.Metrics, log logr.Logger) *Oddities {
+	return &Oddities{
 		node: node, log: log, events: recorder, metrics: m,
-		limit: flowcontrol.NewTokenBucketRateLimiter(eventsPerSecond, eventBurst),
+		limit: NewLimit(),
 	}
 }
 
-// tell takes the pods that are odd now.
-func (o *oddities) tell(now map[types.NamespacedName]node.OddPod) {
+// Tell takes the pods that are odd now.
+func (o *Oddities) Tell(now map[types.NamespacedName]node.OddPod) {
 	for key, odd := range now {
 		if o.told[key] != odd {
 			o.log.Info("A pod's status shows addresses that no pod can have; they are left out", "pod", key, "addresses", odd.Shows)
@@ -48,7 +49,7 @@ func (o *oddities) tell(now map[types.NamespacedName]node.OddPod) {
 	o.metrics.Unusable(len(now))
 }
 
-func (o *oddities) event(key types.NamespacedName, odd node.OddPod) {
+func (o *Oddities) event(key types.NamespacedName, odd node.OddPod) {
 	if o.events == nil || !o.limit.TryAccept() {
 		return
 	}
@@ -56,6 +57,6 @@ func (o *oddities) event(key types.NamespacedName, odd node.OddPod) {
 		TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 		ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name, UID: odd.UID},
 	}
-	o.events.Eventf(pod, speaker(o.node), corev1.EventTypeWarning, v1alpha1.EventReasonUnusableAddress, actionReadStatus, "%s",
+	o.events.Eventf(pod, Speaker(o.node), corev1.EventTypeWarning, v1alpha1.EventReasonUnusableAddress, actionReadStatus, "%s",
 		report.Message(errors.New("Moat leaves out addresses of this pod's status that no pod can have: "+odd.Shows)))
 }

@@ -1,4 +1,4 @@
-package dataplane
+package notify
 
 import (
 	"net/netip"
@@ -10,9 +10,12 @@ import (
 	"k8s.io/client-go/tools/events"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/dataplane/metrics"
+	"github.com/moat-dev/moat/dataplane/metrics/metricstest"
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policy/policytest"
+	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/watch"
 )
 
@@ -21,10 +24,10 @@ import (
 // to report.
 func TestOddPodsAreToldOnce(t *testing.T) {
 	m, recorder := node.New("node-1"), events.NewFakeRecorder(10)
-	o := newOddities(thisNode, recorder, newMetrics(), logr.Discard())
+	o := NewOddities("node-1", recorder, metrics.New(metrics.Labels{Degraded: report.DegradedReasons}), logr.Discard())
 	set := func(pod *corev1.Pod) {
 		m.SetPod(watch.ParsePod(pod, "node-1"))
-		o.tell(m.OddPods())
+		o.Tell(m.OddPods())
 	}
 	set(policytest.PodObject("far", "node-2", "0.0.0.0"))
 	set(policytest.PodObject("fine", "node-1", "10.0.0.7"))
@@ -36,17 +39,17 @@ func TestOddPodsAreToldOnce(t *testing.T) {
 	require.Greater(t, m.Present(), before+1, "the sync loop wakes for it")
 	require.Equal(t, "Warning "+v1alpha1.EventReasonUnusableAddress+
 		" Moat leaves out addresses of this pod's status that no pod can have: 0.0.0.0 (unspecified)", <-recorder.Events)
-	require.Equal(t, 1.0, scrape(t, o.metrics)["unusable_pod_addresses"])
-	o.tell(m.OddPods())
+	require.Equal(t, 1.0, metricstest.Scrape(t, o.metrics)["unusable_pod_addresses"])
+	o.Tell(m.OddPods())
 	require.Empty(t, recorder.Events)
 
 	m.BarOwnAddresses(map[netip.Addr]struct{}{netip.MustParseAddr("10.0.0.8"): {}})
-	o.tell(m.OddPods())
+	o.Tell(m.OddPods())
 	require.Contains(t, <-recorder.Events, "0.0.0.0 (unspecified), 10.0.0.8 (the node's own)")
 
 	m.DeletePod(watch.ParsePod(policytest.PodObject("odd", "node-1"), "node-1").Key())
-	o.tell(m.OddPods())
-	require.Equal(t, 0.0, scrape(t, o.metrics)["unusable_pod_addresses"])
+	o.Tell(m.OddPods())
+	require.Equal(t, 0.0, metricstest.Scrape(t, o.metrics)["unusable_pod_addresses"])
 	require.Empty(t, recorder.Events)
 }
 
@@ -54,22 +57,22 @@ func TestOddPodsAreToldOnce(t *testing.T) {
 // node nothing.
 func TestAPodThatShowsAnotherNodesAddressIsTold(t *testing.T) {
 	m, recorder := node.New("node-1"), events.NewFakeRecorder(10)
-	o := newOddities(thisNode, recorder, newMetrics(), logr.Discard())
+	o := NewOddities("node-1", recorder, metrics.New(metrics.Labels{Degraded: report.DegradedReasons}), logr.Discard())
 	host := policytest.PodObject("kube-proxy", "node-2", "192.0.2.2")
 	host.Spec.HostNetwork = true
 	m.SetPod(watch.ParsePod(policytest.PodObject("liar", "node-1", "192.0.2.2"), "node-1"))
-	o.tell(m.OddPods())
+	o.Tell(m.OddPods())
 	require.Empty(t, recorder.Events)
 
 	m.SetPod(watch.ParsePod(host, "node-1"))
-	o.tell(m.OddPods())
+	o.Tell(m.OddPods())
 	require.Contains(t, <-recorder.Events, "192.0.2.2 (node node-2's)")
 	require.Nil(t, ownersOf(m, "192.0.2.2").Peer)
 
 	host.Status.Phase = corev1.PodFailed // its address may be a pod's now
 	m.SetPod(watch.ParsePod(host, "node-1"))
-	o.tell(m.OddPods())
-	require.Equal(t, 0.0, scrape(t, o.metrics)["unusable_pod_addresses"])
+	o.Tell(m.OddPods())
+	require.Equal(t, 0.0, metricstest.Scrape(t, o.metrics)["unusable_pod_addresses"])
 	require.NotNil(t, ownersOf(m, "192.0.2.2").Peer)
 }
 
