@@ -38,6 +38,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/notify"
 	"github.com/moat-dev/moat/dataplane/pacing"
+	"github.com/moat-dev/moat/dataplane/podstart/keeper"
 	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/report"
 	"github.com/moat-dev/moat/dataplane/watch"
@@ -85,7 +86,7 @@ type Options struct {
 	SysctlDir string
 
 	// PodStartGuard says whether pods' starts are guarded; empty: GuardOff.
-	PodStartGuard PodStartGuard
+	PodStartGuard keeper.Mode
 
 	// NRISocket is the container runtime's NRI socket.
 	NRISocket string
@@ -120,7 +121,7 @@ type Agent struct {
 	live     client.Reader // of the API server, without a cache
 	storage  *watch.StorageCheck
 	health   *health.Checks
-	starts   *starts
+	starts   *keeper.Keeper
 	home     home
 	repairs  *notify.Repairs
 	oddities *notify.Oddities
@@ -203,7 +204,7 @@ func newAgent(ctx context.Context, mgr manager.Manager, options Options) (*Agent
 	a.raw.pods = a.model.WithRawSockets
 	a.enforcer.metrics.AskForRawSockets(a.raw.names)
 	recorder := mgr.GetEventRecorder("moat-agent")
-	a.starts = newStarts(options.PodStartGuard, a.model, recorder, log)
+	a.starts = keeper.New(options.PodStartGuard, a.model, recorder, log)
 	a.news = notify.NewNodeNews(options.NodeName, recorder, a.enforcer.metrics, log)
 	a.repairs = notify.NewRepairs(options.NodeName, recorder, log)
 	a.oddities = notify.NewOddities(options.NodeName, recorder, a.enforcer.metrics, log)
@@ -342,19 +343,19 @@ func (a *Agent) gather(ctx context.Context, synced time.Time, rest time.Duration
 func (a *Agent) holdStarts(ctx context.Context) (end func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	var running sync.WaitGroup
-	running.Go(func() { a.starts.run(ctx, a.options.NRISocket) })
-	a.starts.awaitRuntime(ctx)
-	if a.starts.guards() {
+	running.Go(func() { a.starts.Run(ctx, a.options.NRISocket) })
+	a.starts.AwaitRuntime(ctx)
+	if a.starts.Guards() {
 		a.keepRanges(ctx)
 	}
 	switch a.options.PodStartGuard {
-	case GuardAlways:
+	case keeper.GuardAlways:
 		a.model.GuardFromNowOn()
-	case GuardAuto:
+	case keeper.GuardAuto:
 		if a.enforcer.findsGuard() {
-			a.starts.keepGuard()
+			a.starts.KeepGuard()
 		}
-	case GuardOff:
+	case keeper.GuardOff:
 	}
 	return func() {
 		cancel()
@@ -413,14 +414,14 @@ func (a *Agent) sync(ctx context.Context) error {
 		return ctx.Err()
 	}
 	if err == nil {
-		a.starts.synced(a.enforcer.view.Revision)
+		a.starts.Synced(a.enforcer.view.Revision)
 		if what, gap := a.enforcer.repaired(time.Now()); what != nil {
 			a.repairs.Tell(what[metrics.RepairChain], what[metrics.RepairHook], what[metrics.RepairSet], gap)
 		}
 	}
 	// Where only elements of sets moved, the report and the sizes are what they were.
-	podStart := a.starts.condition()
-	a.enforcer.metrics.Unguarded(isUnguarded(&podStart))
+	podStart := a.starts.Condition()
+	a.enforcer.metrics.Unguarded(keeper.IsUnguarded(&podStart))
 	newBudget := a.tellBudget()
 	if newStart := a.reporter.SetPodStart(podStart); a.news.Tell(degraded) || newBudget || newStart || !a.enforcer.same || err != nil {
 		a.sayWhatIsWrong()

@@ -24,6 +24,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
+	"github.com/moat-dev/moat/dataplane/podstart/keeper"
 	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/watch"
 )
@@ -55,7 +56,7 @@ func agentFlags() (*flag.FlagSet, *agentOptions) {
 	flags.StringVar(&o.pod.Pod, "pod-name", os.Getenv("POD_NAME"), "`name` of this agent's pod (default $POD_NAME)")
 	flags.StringVar(&o.backend, "iptables-backend", "auto", "auto, nft or legacy; auto uses the one that kubelet and kube-proxy use")
 	flags.StringVar(&o.sysctlDir, "proc-sys-net", "/proc/sys/net", "`directory` where the node's /proc/sys/net can be written")
-	flags.StringVar(&o.podStartGuard, "pod-start-guard", string(dataplane.GuardAuto),
+	flags.StringVar(&o.podStartGuard, "pod-start-guard", string(keeper.GuardAuto),
 		"Auto, Always or Off: close a new pod until its rules are in force; Auto does from when the runtime's NRI is connected")
 	flags.StringVar(&o.nriSocket, "nri-socket", "/var/run/nri/nri.sock", "`path` of the container runtime's NRI socket")
 	flags.StringVar(&o.antiSpoofing, "anti-spoofing", string(dataplane.SpoofingCount),
@@ -79,8 +80,8 @@ func (o *agentOptions) validate() error {
 	if _, known := backends[o.backend]; !known {
 		return fmt.Errorf("--iptables-backend %q: use auto, nft or legacy", o.backend)
 	}
-	switch dataplane.PodStartGuard(o.podStartGuard) {
-	case dataplane.GuardAuto, dataplane.GuardAlways, dataplane.GuardOff:
+	switch keeper.Mode(o.podStartGuard) {
+	case keeper.GuardAuto, keeper.GuardAlways, keeper.GuardOff:
 	default:
 		return fmt.Errorf("--pod-start-guard %q: use Auto, Always or Off", o.podStartGuard)
 	}
@@ -206,7 +207,7 @@ func newAgent(ctx context.Context, kubeconfig *rest.Config, options *agentOption
 		NodeName:      options.nodeName,
 		Backend:       backends[options.backend],
 		SysctlDir:     options.sysctlDir,
-		PodStartGuard: dataplane.PodStartGuard(options.podStartGuard),
+		PodStartGuard: keeper.Mode(options.podStartGuard),
 		NRISocket:     options.nriSocket,
 		AntiSpoofing:  dataplane.AntiSpoofing(options.antiSpoofing),
 		Namespace:     options.pod.Namespace,

@@ -1,4 +1,4 @@
-package dataplane
+package keeper
 
 import (
 	"context"
@@ -23,9 +23,9 @@ import (
 	"github.com/moat-dev/moat/dataplane/report"
 )
 
-func newTestStarts(mode PodStartGuard) (*starts, *node.Model) {
+func newTestStarts(mode Mode) (*Keeper, *node.Model) {
 	m := node.New("node-1")
-	return newStarts(mode, m, nil, logr.Discard()), m
+	return New(mode, m, nil, logr.Discard()), m
 }
 
 // A start returns with the sync that has put the pod into the kernel, not before.
@@ -38,13 +38,13 @@ func TestAStartIsHeldUntilItsSync(t *testing.T) {
 		close(done)
 	}()
 	<-m.Changed
-	s.synced(0)
+	s.Synced(0)
 	select {
 	case <-done:
 		require.FailNow(t, "not held")
 	case <-time.After(100 * time.Millisecond):
 	}
-	s.synced(m.View(0).Revision)
+	s.Synced(m.View(0).Revision)
 	<-done
 	require.False(t, s.stalled)
 }
@@ -66,7 +66,7 @@ func TestAStartIsNotHeldForEver(t *testing.T) {
 	require.Less(t, time.Since(begun), knownWithin)
 	require.Len(t, said, 2)
 	require.Contains(t, <-said, "Warning "+v1alpha1.EventReasonPodNotProgrammed+" The rules of this pod were not in force within")
-	s.synced(m.View(0).Revision)
+	s.Synced(m.View(0).Revision)
 	require.False(t, s.stalled)
 }
 
@@ -87,60 +87,60 @@ func TestThePodStartCondition(t *testing.T) {
 	lost := errors.New("connection refused")
 	silent := &podstart.SilentError{Runtime: "containerd", Version: "v2.0.5"}
 	for _, row := range []struct {
-		mode   PodStartGuard
-		do     func(s *starts, m *node.Model)
+		mode   Mode
+		do     func(s *Keeper, m *node.Model)
 		status metav1.ConditionStatus
 		reason string
 	}{
-		{GuardOff, func(*starts, *node.Model) {}, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
-		{"", func(*starts, *node.Model) {}, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
-		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(lost) }, metav1.ConditionFalse, v1alpha1.NodeReasonNRIUnavailable},
-		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(nil) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
-		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(nil); s.Connection(lost) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
-		{GuardAuto, func(s *starts, m *node.Model) { s.Connection(nil) }, metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs},
-		{GuardAlways, func(s *starts, m *node.Model) { withCIDR(m); m.GuardFromNowOn() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
-		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
-		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(nil); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
-		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(silent); s.Connection(nil) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
-		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(silent); s.keepGuard() }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
-		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.keepGuard(); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
-		{GuardAuto, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(lost); s.keepGuard() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
-		{GuardAlways, func(s *starts, m *node.Model) { withCIDR(m); m.GuardFromNowOn(); s.Connection(silent) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
-		{GuardAuto, func(s *starts, m *node.Model) {
+		{GuardOff, func(*Keeper, *node.Model) {}, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
+		{"", func(*Keeper, *node.Model) {}, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
+		{GuardAuto, func(s *Keeper, m *node.Model) { withCIDR(m); s.Connection(lost) }, metav1.ConditionFalse, v1alpha1.NodeReasonNRIUnavailable},
+		{GuardAuto, func(s *Keeper, m *node.Model) { withCIDR(m); s.Connection(nil) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
+		{GuardAuto, func(s *Keeper, m *node.Model) { withCIDR(m); s.Connection(nil); s.Connection(lost) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAuto, func(s *Keeper, m *node.Model) { s.Connection(nil) }, metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs},
+		{GuardAlways, func(s *Keeper, m *node.Model) { withCIDR(m); m.GuardFromNowOn() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAuto, func(s *Keeper, m *node.Model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *Keeper, m *node.Model) { withCIDR(m); s.Connection(nil); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *Keeper, m *node.Model) { withCIDR(m); s.Connection(silent); s.Connection(nil) }, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
+		{GuardAuto, func(s *Keeper, m *node.Model) { withCIDR(m); s.Connection(silent); s.KeepGuard() }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *Keeper, m *node.Model) { withCIDR(m); s.KeepGuard(); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonRuntimeTellsNoAddresses},
+		{GuardAuto, func(s *Keeper, m *node.Model) { withCIDR(m); s.Connection(lost); s.KeepGuard() }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAlways, func(s *Keeper, m *node.Model) { withCIDR(m); m.GuardFromNowOn(); s.Connection(silent) }, metav1.ConditionTrue, v1alpha1.NodeReasonGuardOnly},
+		{GuardAuto, func(s *Keeper, m *node.Model) {
 			withCIDR(m)
 			s.Connection(nil)
 			m.SetPod(policytest.APIPod("a", "node-1", "10.0.0.7"))
 		}, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
-		{GuardAuto, func(s *starts, m *node.Model) {
+		{GuardAuto, func(s *Keeper, m *node.Model) {
 			withCIDR(m)
 			s.Connection(nil)
 			m.SetPod(policytest.APIPod("a", "node-1", "10.9.9.9"))
 		}, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
-		{GuardAuto, func(s *starts, m *node.Model) {
+		{GuardAuto, func(s *Keeper, m *node.Model) {
 			withCIDR(m)
 			s.Connection(nil)
 			m.SetPod(policytest.APIPod("a", "node-1", "10.0.0.7", "fd00::7"))
 		}, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
-		{GuardAuto, func(s *starts, m *node.Model) {
+		{GuardAuto, func(s *Keeper, m *node.Model) {
 			withCIDR(m)
 			s.Connection(nil)
 			m.SetPod(policytest.APIPod("a", "node-2", "10.9.9.9"))
 		}, metav1.ConditionTrue, v1alpha1.NodeReasonRuntimeConnected},
-		{GuardAlways, func(s *starts, m *node.Model) {
+		{GuardAlways, func(s *Keeper, m *node.Model) {
 			withCIDR(m)
 			m.GuardFromNowOn()
 			m.SetPod(policytest.APIPod("a", "node-1", "10.9.9.9"))
 		}, metav1.ConditionFalse, v1alpha1.NodeReasonPodsOutsidePodCIDRs},
-		{GuardAuto, func(s *starts, m *node.Model) {
+		{GuardAuto, func(s *Keeper, m *node.Model) {
 			s.Connection(nil)
 			m.SetPod(policytest.APIPod("a", "node-1", "10.9.9.9"))
 		}, metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs},
-		{GuardOff, func(s *starts, m *node.Model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
+		{GuardOff, func(s *Keeper, m *node.Model) { withCIDR(m); s.Connection(silent) }, metav1.ConditionFalse, v1alpha1.NodeReasonOff},
 	} {
 		s, m := newTestStarts(row.mode)
 		row.do(s, m)
-		condition := s.condition()
-		if isSilent(s.reason) && s.guards() {
+		condition := s.Condition()
+		if isSilent(s.reason) && s.Guards() {
 			require.Contains(t, condition.Message, "containerd v2.0.5", row.reason)
 		}
 		require.Equal(t, row.reason, condition.Reason)
@@ -156,16 +156,16 @@ func TestThePodStartConditionNamesAPod(t *testing.T) {
 	m.GuardFromNowOn()
 	m.SetNode(policytest.NodeWith("10.0.0.0/24"))
 	m.SetPod(policytest.PodOn("fine", "node-1", "10.0.0.7"))
-	require.Equal(t, metav1.ConditionTrue, s.condition().Status)
+	require.Equal(t, metav1.ConditionTrue, s.Condition().Status)
 	for _, name := range []string{"c", "a", "b"} {
 		m.SetPod(policytest.PodOn(name, "node-1", "10.9.9.9"))
 	}
 	require.Equal(t, "3 of 4 pods have an address outside of the Node's podCIDRs, pod default/a for one (10.9.9.9). "+
-		"The guard doesn't close such an address before the pod's rules are in force", s.condition().Message)
+		"The guard doesn't close such an address before the pod's rules are in force", s.Condition().Message)
 	for _, name := range []string{"c", "a", "b"} {
 		m.DeletePod(policytest.PodOn(name, "node-1").Key())
 	}
-	require.Equal(t, metav1.ConditionTrue, s.condition().Status)
+	require.Equal(t, metav1.ConditionTrue, s.Condition().Status)
 }
 
 // The condition says where the guard spares addresses.
@@ -173,13 +173,13 @@ func TestThePodStartConditionNamesSparedAddresses(t *testing.T) {
 	s, m := newTestStarts(GuardAuto)
 	m.SetNode(policytest.NodeWith("10.0.0.0/24"))
 	s.Connection(nil)
-	require.NotContains(t, s.condition().Message, "Pods of other nodes")
+	require.NotContains(t, s.Condition().Message, "Pods of other nodes")
 	m.SetPod(policytest.PodOn("remote", "node-2", "10.0.0.7"))
-	require.Equal(t, v1alpha1.NodeReasonRuntimeConnected, s.condition().Reason)
-	require.Contains(t, s.condition().Message, "Pods of other nodes have addresses of this Node's podCIDRs and pass the guard")
-	require.LessOrEqual(t, len(s.condition().Message), report.MaxMessage)
+	require.Equal(t, v1alpha1.NodeReasonRuntimeConnected, s.Condition().Reason)
+	require.Contains(t, s.Condition().Message, "Pods of other nodes have addresses of this Node's podCIDRs and pass the guard")
+	require.LessOrEqual(t, len(s.Condition().Message), report.MaxMessage)
 	m.DeletePod(types.NamespacedName{Namespace: "default", Name: "remote"})
-	require.NotContains(t, s.condition().Message, "Pods of other nodes")
+	require.NotContains(t, s.Condition().Message, "Pods of other nodes")
 }
 
 func sandboxOf(id, uid, addr string) podstart.Sandbox {
@@ -199,7 +199,7 @@ func TestUnguardedPodStartsHaveAMetric(t *testing.T) {
 		{metav1.ConditionFalse, v1alpha1.NodeReasonNoPodCIDRs, 1},
 		{metav1.ConditionFalse, v1alpha1.NodeReasonOff, 0},
 	} {
-		m.Unguarded(isUnguarded(&metav1.Condition{Status: row.status, Reason: row.reason}))
+		m.Unguarded(IsUnguarded(&metav1.Condition{Status: row.status, Reason: row.reason}))
 		require.Equal(t, row.want, metricstest.Scrape(t, m)["pod_starts_unguarded"], row.reason)
 	}
 }

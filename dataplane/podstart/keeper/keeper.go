@@ -1,4 +1,4 @@
-package dataplane
+package keeper
 
 import (
 	"context"
@@ -22,21 +22,21 @@ import (
 
 // +kubebuilder:rbac:groups=events.k8s.io,resources=events,verbs=create;patch
 
-// PodStartGuard says whether addresses of the node's pods are closed until the
+// Mode says whether addresses of the node's pods are closed until the
 // agent has programmed them, and the pods' starts held until then.
-type PodStartGuard string
+type Mode string
 
 // The values of PodStartGuard. The zero value is GuardOff.
 const (
 	// GuardAuto guards from the first time on that the container runtime's NRI is
 	// connected, unless the runtime tells no addresses of pods.
-	GuardAuto PodStartGuard = "Auto"
+	GuardAuto Mode = "Auto"
 
 	// GuardAlways guards from the start, with NRI or without.
-	GuardAlways PodStartGuard = "Always"
+	GuardAlways Mode = "Always"
 
 	// GuardOff neither guards nor holds.
-	GuardOff PodStartGuard = "Off"
+	GuardOff Mode = "Off"
 )
 
 // Bounds of a held start, within those of the runtime.
@@ -56,10 +56,10 @@ const (
 
 var errNotAsked = errors.New("the container runtime's NRI was not asked yet")
 
-// starts holds the starts of pods until a sync has programmed them. It implements
+// Keeper holds the starts of pods until a sync has programmed them. It implements
 // podstart.Keeper and is safe for concurrent use.
-type starts struct {
-	mode   PodStartGuard
+type Keeper struct {
+	mode   Mode
 	model  *node.Model
 	log    logr.Logger
 	events events.EventRecorder
@@ -76,8 +76,8 @@ type starts struct {
 	advanced  chan struct{} // closed with the next good sync
 }
 
-func newStarts(mode PodStartGuard, m *node.Model, recorder events.EventRecorder, log logr.Logger) *starts {
-	return &starts{
+func New(mode Mode, m *node.Model, recorder events.EventRecorder, log logr.Logger) *Keeper {
+	return &Keeper{
 		mode: mode, model: m, log: log, events: recorder,
 		limit:    notify.NewLimit(),
 		settled:  make(chan struct{}),
@@ -85,19 +85,19 @@ func newStarts(mode PodStartGuard, m *node.Model, recorder events.EventRecorder,
 	}
 }
 
-// run keeps the runtime connected until the context ends.
-func (s *starts) run(ctx context.Context, socket string) {
-	if s.guards() {
+// Run keeps the runtime connected until the context ends.
+func (s *Keeper) Run(ctx context.Context, socket string) {
+	if s.Guards() {
 		podstart.New(socket, s, s.log).Run(ctx)
 	}
 }
 
-func (s *starts) guards() bool { return s.mode == GuardAuto || s.mode == GuardAlways }
+func (s *Keeper) Guards() bool { return s.mode == GuardAuto || s.mode == GuardAlways }
 
-// awaitRuntime waits until the runtime has said which pods it has, or can't be
+// AwaitRuntime waits until the runtime has said which pods it has, or can't be
 // asked, before the guard comes.
-func (s *starts) awaitRuntime(ctx context.Context) {
-	if !s.guards() {
+func (s *Keeper) AwaitRuntime(ctx context.Context) {
+	if !s.Guards() {
 		return
 	}
 	select {
@@ -108,10 +108,10 @@ func (s *starts) awaitRuntime(ctx context.Context) {
 }
 
 // Replace implements podstart.Keeper.
-func (s *starts) Replace(running []podstart.Sandbox) { s.model.ReplaceSandboxes(running) }
+func (s *Keeper) Replace(running []podstart.Sandbox) { s.model.ReplaceSandboxes(running) }
 
 // Connection implements podstart.Keeper.
-func (s *starts) Connection(err error) {
+func (s *Keeper) Connection(err error) {
 	s.mu.Lock()
 	changed := s.connected != (err == nil) || s.reason == nil && err != nil || isSilent(s.reason) != isSilent(err)
 	s.connected, s.reason = err == nil, err
@@ -119,7 +119,7 @@ func (s *starts) Connection(err error) {
 		s.model.RuntimeLost()
 	}
 	switch {
-	case err == nil && s.guards():
+	case err == nil && s.Guards():
 		s.model.GuardFromNowOn()
 	case s.mode == GuardAuto && isSilent(err):
 		s.model.GuardNoMore()
@@ -144,10 +144,10 @@ func isSilent(err error) bool {
 	return errors.As(err, &silent)
 }
 
-// keepGuard keeps a guard that an agent before this one has left, whether or not the
+// KeepGuard keeps a guard that an agent before this one has left, whether or not the
 // runtime answers. Where it answers without addresses, Auto guards no more: each new
 // pod would be closed for seconds.
-func (s *starts) keepGuard() {
+func (s *Keeper) KeepGuard() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !isSilent(s.reason) {
@@ -157,7 +157,7 @@ func (s *starts) keepGuard() {
 
 // Start implements podstart.Keeper. A pod that the API doesn't show in time is
 // programmed by what the runtime says of it.
-func (s *starts) Start(ctx context.Context, sandbox podstart.Sandbox) {
+func (s *Keeper) Start(ctx context.Context, sandbox podstart.Sandbox) {
 	begun := time.Now()
 	s.model.StartSandbox(sandbox)
 	ctx, cancel := s.patience(ctx)
@@ -178,7 +178,7 @@ func (s *starts) Start(ctx context.Context, sandbox podstart.Sandbox) {
 }
 
 // Stop implements podstart.Keeper.
-func (s *starts) Stop(ctx context.Context, sandbox podstart.Sandbox) {
+func (s *Keeper) Stop(ctx context.Context, sandbox podstart.Sandbox) {
 	s.model.StopSandbox(sandbox)
 	revision, _ := s.model.SandboxState(&sandbox)
 	ctx, cancel := s.patience(ctx)
@@ -187,7 +187,7 @@ func (s *starts) Stop(ctx context.Context, sandbox podstart.Sandbox) {
 }
 
 // patience shortens the wait while nothing moves.
-func (s *starts) patience(ctx context.Context) (context.Context, context.CancelFunc) {
+func (s *Keeper) patience(ctx context.Context) (context.Context, context.CancelFunc) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.stalled {
@@ -198,7 +198,7 @@ func (s *starts) patience(ctx context.Context) (context.Context, context.CancelF
 
 // await waits until the condition holds, and looks again after each good sync and
 // now and then. It reports false if the context ended first.
-func (s *starts) await(ctx context.Context, condition func() bool) bool {
+func (s *Keeper) await(ctx context.Context, condition func() bool) bool {
 	again := time.NewTicker(knownWithin / 10)
 	defer again.Stop()
 	for {
@@ -218,14 +218,14 @@ func (s *starts) await(ctx context.Context, condition func() bool) bool {
 }
 
 // holds reports whether the kernel holds the model's revision.
-func (s *starts) holds(revision uint64) bool {
+func (s *Keeper) holds(revision uint64) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.reached >= revision
 }
 
-// synced notes a good sync of a revision.
-func (s *starts) synced(revision uint64) {
+// Synced notes a good sync of a revision.
+func (s *Keeper) Synced(revision uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.reached, s.stalled = revision, false
@@ -234,7 +234,7 @@ func (s *starts) synced(revision uint64) {
 }
 
 // tell says that a pod was started before it was programmed.
-func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
+func (s *Keeper) tell(sandbox *podstart.Sandbox, held time.Duration) {
 	on, _ := s.model.Guarded()
 	s.log.Info("A pod starts before its rules are in force", "pod", sandbox.Key(), "held", held.String(), "closed", on)
 	if s.events == nil || !s.limit.TryAccept() {
@@ -249,21 +249,21 @@ func (s *starts) tell(sandbox *podstart.Sandbox, held time.Duration) {
 			"its addresses stay closed until they are.", held.Round(time.Millisecond))
 }
 
-// isUnguarded reports whether new pods are open although they shouldn't be, by the condition
+// IsUnguarded reports whether new pods are open although they shouldn't be, by the condition
 // PodStartGuarded.
-func isUnguarded(c *metav1.Condition) bool {
+func IsUnguarded(c *metav1.Condition) bool {
 	return c.Status == metav1.ConditionFalse && c.Reason != v1alpha1.NodeReasonOff
 }
 
-// condition says whether pods' starts are guarded.
-func (s *starts) condition() metav1.Condition {
+// Condition says whether pods' starts are guarded.
+func (s *Keeper) Condition() metav1.Condition {
 	on, cidrs := s.model.Guarded()
 	spares, outside := s.model.SparesForeign(), s.model.OutsideRanges()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c := metav1.Condition{Type: v1alpha1.NodeConditionPodStartGuarded, Status: metav1.ConditionFalse}
 	switch {
-	case !s.guards():
+	case !s.Guards():
 		c.Reason, c.Message = v1alpha1.NodeReasonOff, "A pod is open from its start until its rules are in force: podStartGuard is Off"
 	case on && len(cidrs) == 0:
 		c.Reason, c.Message = v1alpha1.NodeReasonNoPodCIDRs, "The Node has no podCIDRs, so it isn't known which addresses to close"
@@ -293,7 +293,7 @@ func (s *starts) condition() metav1.Condition {
 const sharedCIDRs = "Pods of other nodes have addresses of this Node's podCIDRs and pass the guard until a pod of this node has them. "
 
 // why returns why the runtime isn't connected.
-func (s *starts) why() error {
+func (s *Keeper) why() error {
 	if s.reason == nil {
 		return errNotAsked
 	}
