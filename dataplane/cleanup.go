@@ -231,7 +231,7 @@ func (c *cleanup) destroy(ctx context.Context, left *[]string) error {
 	}
 }
 
-// lookAgain finds what came back meanwhile: an agent may run whose health check is
+// lookAgain finds what came back: an agent may run whose health check is
 // elsewhere.
 func (c *cleanup) lookAgain(ctx context.Context) error {
 	for i := range c.tables {

@@ -19,6 +19,7 @@ func (e *enforcer) followCuts(m *node.Model) (bool, error) {
 		if err != nil {
 			return false, err
 		}
+		e.listed = have // for planSets
 		e.cuts = flows.Adopt(have, e.cutter.ClientPorts(), time.Now())
 	}
 	now := time.Now()

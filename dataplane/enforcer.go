@@ -67,6 +67,7 @@ type enforcer struct {
 	// trusted says that the following is what the kernel holds.
 	trusted  bool
 	known    ipset.State // names and types
+	listed   ipset.State // all sets, where the present sync has read them; nil where it hasn't
 	isolated ipset.State // with members
 	tables   map[ruleset.Family]iptables.Table
 	sizes    sizes
@@ -176,9 +177,9 @@ func (e *enforcer) pass(ctx context.Context, m *node.Model) error {
 }
 
 // bring makes the kernel hold what was last seen of the model. Where outputs is nil
-// they are made anew.
+// they are compiled again.
 func (e *enforcer) bring(ctx context.Context, m *node.Model) error {
-	e.broken, e.overtaken = kernel.FamilyErrors{}, false
+	e.broken, e.overtaken, e.listed = kernel.FamilyErrors{}, false, nil
 	if !e.trusted {
 		e.inspection.begin()
 		e.lookAround()
@@ -212,7 +213,7 @@ func (e *enforcer) bring(ctx context.Context, m *node.Model) error {
 	if err != nil {
 		return err
 	}
-	// A set that could not go yet keeps members that nobody takes out any more.
+	// A set that could not go yet keeps members that no later plan takes out.
 	e.trusted, e.settled = !busy && linksErr == nil && !e.overtaken, !e.overtaken
 	return linksErr
 }
@@ -288,7 +289,7 @@ func (e *enforcer) followLinks() (bool, error) {
 }
 
 // followBroadcasts looks up the broadcast addresses of links, where these changed or all is
-// looked up anew, and reports whether they differ. With an error they stay as they were.
+// read again, and reports whether they differ. With an error they stay as they were.
 func (e *enforcer) followBroadcasts(links compile.Links) (bool, error) {
 	if e.trusted && slices.EqualFunc(links[:], e.links[:], slices.Equal) {
 		return false, nil
@@ -333,9 +334,12 @@ func (e *enforcer) planSets(m *node.Model) (ipset.Plan, error) {
 		})
 		return plan, nil
 	}
-	have, err := e.sets.Read()
-	if err != nil {
-		return ipset.Plan{}, err
+	have := e.listed
+	if have == nil {
+		var err error
+		if have, err = e.sets.Read(); err != nil {
+			return ipset.Plan{}, err
+		}
 	}
 	isolated := takeIsolated(have, e.outputs)
 	var expected ipset.Plan
@@ -472,8 +476,8 @@ func (e *enforcer) apply(ctx context.Context, family ruleset.Family, change ipta
 	return e.runners[family].Apply(ctx, change)
 }
 
-// applyAndReread is for a table that was just read: it reads it once more. Rules
-// that don't read back as they were written would be repaired for ever, and nobody
+// applyAndReread is for a table that was just read: it reads it again. Rules
+// that don't read back as they were written would be repaired without end, and no one
 // could say what they do.
 func (e *enforcer) applyAndReread(ctx context.Context, family ruleset.Family, change iptables.Change) error {
 	if err := e.apply(ctx, family, change); err != nil {

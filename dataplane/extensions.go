@@ -60,7 +60,7 @@ func (x *extensions) uses(family ruleset.Family) map[compile.Extension][]ruleset
 }
 
 // probe asks what the kernel and the programs lack, where the kernel is read anyway or rules
-// come to use more, and has the rules made anew for another answer. Where there is none, as
+// come to use more, and has the rules compiled again if the answer differs. Where there is none, as
 // while another program holds the lock, the family's rules stay as they are: rules without a
 // match would open what those of an agent before this one close.
 func (e *enforcer) probe(ctx context.Context) {

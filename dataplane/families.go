@@ -61,7 +61,7 @@ func (e *enforcer) unreadTable(family ruleset.Family) (iptables.Table, error) {
 	return iptables.Unread(e.runners[family].Own(chains), now, i.left, e.backend, family, e.tables[family]), nil
 }
 
-// proveUnread writes all rules of a table that can't be read once more, and compares what
+// proveUnread writes all rules of a table that can't be read again, and compares what
 // stands for them before and after. What such a table holds can't be read back, and what
 // another program changed beside the first writing would be taken for Moat's own for good.
 func (e *enforcer) proveUnread(ctx context.Context, family ruleset.Family) error {

@@ -89,13 +89,13 @@ func TestPodsOfOtherNodesPassTheGuard(t *testing.T) {
 		s.requirePings(false, fresh, foreign)
 
 		s.unrouteTo(foreign)
-		heir := s.node.AddRemote(t, "10.244.1.77", "fd00:10:244:1::77")
+		newOwner := s.node.AddRemote(t, "10.244.1.77", "fd00:10:244:1::77")
 		closed := func(why string) {
 			t.Helper()
 			t.Log(why)
-			s.requirePings(false, remote, heir)
-			s.requirePings(false, heir, remote)
-			s.requirePings(false, heir, s.node.Host)
+			s.requirePings(false, remote, newOwner)
+			s.requirePings(false, newOwner, remote)
+			s.requirePings(false, newOwner, s.node.Host)
 			s.requirePings(true, remote, old)
 		}
 		closed("nobody has told the agent")
@@ -103,11 +103,11 @@ func TestPodsOfOtherNodesPassTheGuard(t *testing.T) {
 		s.sync()
 		closed("the agent has seen the new route, and the API shows the address elsewhere")
 
-		sandbox := podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "heir", Labels: map[string]string{"role": "db"}, Addrs: heir.Addrs}
+		sandbox := podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "next", Labels: map[string]string{"role": "db"}, Addrs: newOwner.Addrs}
 		s.model.StartSandbox(sandbox)
 		s.sync()
-		s.requirePings(false, remote, heir)
-		s.requirePings(true, project, heir)
+		s.requirePings(false, remote, newOwner)
+		s.requirePings(true, project, newOwner)
 
 		s.model.StopSandbox(sandbox)
 		s.sync()
@@ -129,15 +129,15 @@ func TestAFailedRestoreClosesAnAddressThatComesHere(t *testing.T) {
 	s.requirePings(true, s.hosts["project"], foreign)
 
 	s.unrouteTo(foreign)
-	heir := s.node.AddRemote(t, "10.244.1.77", "fd00:10:244:1::77")
+	newOwner := s.node.AddRemote(t, "10.244.1.77", "fd00:10:244:1::77")
 	s.breakRestore(true)
-	s.model.StartSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "heir", Labels: map[string]string{"role": "db"}, Addrs: heir.Addrs})
+	s.model.StartSandbox(podstart.Sandbox{ID: "1", UID: "u", Namespace: "default", Name: "next", Labels: map[string]string{"role": "db"}, Addrs: newOwner.Addrs})
 	require.Error(t, s.trySync())
-	s.requirePings(false, s.hosts["project"], heir)
+	s.requirePings(false, s.hosts["project"], newOwner)
 	require.NotContains(t, s.run("ipset", "list", "moat-4-foreign"), "10.244.1.77", "what was spared is closed before the rules change")
 	s.breakRestore(false)
 	s.sync()
-	s.requirePings(true, s.hosts["project"], heir)
+	s.requirePings(true, s.hosts["project"], newOwner)
 }
 
 // Uplinks lead to other machines: by a gateway, a tunnel or the way to the rest of the

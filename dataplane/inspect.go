@@ -13,7 +13,7 @@ import (
 )
 
 // readEvery is how often the kernel is read in full although nothing seems to have
-// changed: a set of which somebody exchanged elements has as many as before.
+// changed: a set in which another program exchanged elements has as many as before.
 const readEvery = 2 * time.Minute
 
 // inspection tells whether the kernel is as it was left without reading all of it.
@@ -22,7 +22,7 @@ type inspection struct {
 	observer *iptables.Observer
 
 	// found is the fingerprint of the tables that were last read in full and found
-	// right. It was taken before they were read: what somebody changed in the
+	// right. It was taken before they were read: what other programs changed in the
 	// meantime has another one. Rules that Moat writes leave it without a value,
 	// and the next inspection asks for a full read.
 	found iptables.Fingerprint
@@ -65,7 +65,7 @@ func (i *inspection) look() (iptables.Fingerprint, error) {
 func (i *inspection) wrote() { i.found, i.stale = iptables.Fingerprint{}, true }
 
 // wroteBeforeReading notes that Moat wrote rules of a family, which are read next: what
-// somebody changes in between shows at once.
+// other programs change in between shows at once.
 func (i *inspection) wroteBeforeReading(backend iptables.Backend, family ruleset.Family) {
 	if i.observer == nil || !i.left.Taken() {
 		return
@@ -85,7 +85,7 @@ func (i *inspection) proved(now iptables.Rules, backend iptables.Backend, family
 	i.stale = false
 }
 
-// settle notes that a sync left the rules as they are to be. What somebody changes
+// settle notes that a sync left the rules as they are to be. What other programs change
 // between their last write and this shows when they are next read.
 func (i *inspection) settle() {
 	switch {
@@ -101,7 +101,7 @@ func (i *inspection) settle() {
 	}
 }
 
-// disturbed reports whether somebody wrote other rules than were left. It reads the rules
+// disturbed reports whether another program wrote other rules than were left. It reads the rules
 // of the mangle tables alone, and only if some nft table changed.
 func (i *inspection) disturbed() (bool, error) {
 	if i.observer == nil || !i.left.Taken() {
@@ -145,7 +145,7 @@ func (e *enforcer) glance(told time.Time) bool {
 		return false
 	}
 	e.distrust()
-	if told.After(e.right) && e.backend == iptables.NFT { // until then nobody had written
+	if told.After(e.right) && e.backend == iptables.NFT { // no program had written until then
 		e.right = told
 	}
 	return true

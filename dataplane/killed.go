@@ -16,7 +16,7 @@ import (
 // the node to count as calm.
 const calmPart = 3
 
-// attempts is what the enforcer knows of syncs and of policies that were tried in vain.
+// attempts is what the enforcer knows of syncs and of policies that failed.
 type attempts struct {
 	begun    time.Time // the present sync
 	last     inForce
@@ -33,7 +33,7 @@ func newAttempts() attempts {
 
 // findKillers is findFaults for a pass in which iptables-restore was killed, by its time
 // limit or for lack of memory. That is no word about the rules: perhaps the node is busy.
-// So nobody is closed before the node has shown that it is calm, and a policy is at fault
+// So no pod is closed before the node has shown that it is calm, and a policy is at fault
 // only if the same pass without it succeeds twice within a third of the limit.
 func (e *enforcer) findKillers(ctx context.Context, m *node.Model, err error) error {
 	before, suspects := e.quarantine, e.byWeight()
@@ -113,7 +113,7 @@ func (e *enforcer) weights() map[policyID]int {
 	return weights
 }
 
-// calm reports whether iptables-restore writes once more what the kernel has, within a third
+// calm reports whether iptables-restore rewrites what the kernel has within a third
 // of its limit. That changes nothing.
 func (e *enforcer) calm(ctx context.Context, m *node.Model) bool {
 	e.progress()
@@ -130,7 +130,7 @@ func (e *enforcer) calm(ctx context.Context, m *node.Model) bool {
 	return calm
 }
 
-// succeedsTwice makes a pass with the given quarantine, and writes its rules once more. It
+// succeedsTwice makes a pass with the given quarantine, and writes its rules again. It
 // reports whether both succeeded within a third of the limit.
 func (e *enforcer) succeedsTwice(ctx context.Context, m *node.Model, q quarantine) bool {
 	e.slowest = 0
@@ -140,7 +140,7 @@ func (e *enforcer) succeedsTwice(ctx context.Context, m *node.Model, q quarantin
 	return e.calm(ctx, m)
 }
 
-// refuse notes that a policy, which the quarantine holds, was tried in vain for so long.
+// refuse notes that a policy, which the quarantine holds, was tried for so long and failed.
 func (e *enforcer) refuse(q quarantine, id policyID, err error, took time.Duration) {
 	now := time.Now()
 	e.debts.Charge(e.view.namespaceOf(id), took, now)
@@ -205,7 +205,7 @@ func (q quarantine) including(p *policy.Policy, r *refusal) quarantine {
 
 // due returns the policies in quarantine to try again. Those of a namespace whose tries took
 // too much time wait, and those of one that has a debt are tried one by one: a try of several
-// could be as long, and nobody would be charged for it.
+// could be as long, and no namespace would be charged for it.
 func (e *enforcer) due(now time.Time) []policyID {
 	due := e.quarantine.due(now)
 	if len(due) == 0 {

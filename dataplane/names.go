@@ -8,7 +8,7 @@ import (
 )
 
 // errNameTaken is why something of a policy isn't in force. It takes two contents whose
-// digests begin with the same 80 bits: nobody comes upon them who doesn't look for them.
+// digests begin with the same 80 bits: they come about only on purpose.
 var errNameTaken = errors.New("a set or chain of the policy would have the name of another one, since the digests of both begin alike, " +
 	"so that what needs it allows nothing: change a selector, a block or a port of the policy")
 

@@ -54,10 +54,10 @@ func TestAPodDeletedByForceIsClosedWhileItRuns(t *testing.T) {
 		modeltest.Lose(s.model, s.pods["neighbour"]) // nothing isolated it
 		closed(neighbour)
 
-		heir := s.node.AddPod(t, "10.244.1.40", "fd00:10:244:1::40")
-		s.model.SetPod(&policy.Pod{Namespace: "default", Name: "neighbour", Node: thisNode, UID: "b", Subject: true, Addrs: heir.Addrs})
+		newOwner := s.node.AddPod(t, "10.244.1.40", "fd00:10:244:1::40")
+		s.model.SetPod(&policy.Pod{Namespace: "default", Name: "neighbour", Node: thisNode, UID: "b", Subject: true, Addrs: newOwner.Addrs})
 		s.sync()
-		s.requirePings(true, project, heir)
+		s.requirePings(true, project, newOwner)
 		s.requirePings(false, project, neighbour)
 
 		s.model.ReplaceSandboxes([]podstart.Sandbox{sandbox, other}) // the runtime is connected again
@@ -92,18 +92,18 @@ func TestTheNetworkSaysThatAPodStillRuns(t *testing.T) {
 		for _, addr := range old.Addrs {
 			s.run("ip", "route", "del", netip.PrefixFrom(addr, addr.BitLen()).String())
 		}
-		heir := s.node.AddRemote(t, "10.244.1.20", "fd00:10:244:1::20")
+		newOwner := s.node.AddRemote(t, "10.244.1.20", "fd00:10:244:1::20")
 		s.sync()
-		s.requirePings(true, remote, heir)
+		s.requirePings(true, remote, newOwner)
 		require.Zero(t, s.model.Routed())
 
 		// Where the address is another pod's by the time that the API loses the first.
-		s.show("first", thisNode, nil, heir)
-		s.show("second", thisNode, nil, heir)
+		s.show("first", thisNode, nil, newOwner)
+		s.show("second", thisNode, nil, newOwner)
 		s.sync()
 		modeltest.Lose(s.model, s.pods["first"])
 		s.sync()
-		s.requirePings(true, remote, heir)
+		s.requirePings(true, remote, newOwner)
 	})
 }
 

@@ -113,9 +113,9 @@ func showAddressReused(s *scene) {
 		ended := s.pods["frontend"].DeepCopy()
 		ended.Status.Phase = phase
 		s.update(ended)
-		heir := ended.DeepCopy()
-		heir.Name, heir.Labels, heir.Status.Phase = "heir", map[string]string{"role": "heir"}, corev1.PodRunning
-		s.update(heir)
+		newOwner := ended.DeepCopy()
+		newOwner.Name, newOwner.Labels, newOwner.Status.Phase = "next", map[string]string{"role": "next"}, corev1.PodRunning
+		s.update(newOwner)
 		s.sync()
 		s.requireFates([]string{"worker -> db tcp/80"}, []string{"frontend -> db tcp/80", "db -> frontend ping"})
 	}
@@ -124,18 +124,18 @@ func showAddressReused(s *scene) {
 	ended := s.pods["db"].DeepCopy()
 	ended.Status.Phase = corev1.PodSucceeded
 	s.update(ended)
-	heir := ended.DeepCopy()
-	heir.Name, heir.Labels, heir.Status.Phase = "heir-of-db", nil, corev1.PodRunning
-	s.update(heir)
+	newOwner := ended.DeepCopy()
+	newOwner.Name, newOwner.Labels, newOwner.Status.Phase = "newOwner-of-db", nil, corev1.PodRunning
+	s.update(newOwner)
 	s.sync()
-	s.hosts["heir-of-db"] = s.hosts["db"]
-	s.requireFates([]string{"batch -> heir-of-db tcp/80", "heir-of-db -> office ping"}, []string{"batch -> replica tcp/80"})
+	s.hosts["newOwner-of-db"] = s.hosts["db"]
+	s.requireFates([]string{"batch -> newOwner-of-db tcp/80", "newOwner-of-db -> office ping"}, []string{"batch -> replica tcp/80"})
 
 	// The ended pod's object goes at last: its successor keeps the address.
 	modeltest.Lose(s.model, s.pods["db"])
 	delete(s.pods, "db")
 	s.enforce(`{podSelector: {}, policyTypes: [Ingress]}`)
-	s.requireFates(nil, []string{"batch -> heir-of-db tcp/80", "office -> heir-of-db ping"})
+	s.requireFates(nil, []string{"batch -> newOwner-of-db tcp/80", "office -> newOwner-of-db ping"})
 }
 
 func showTerminating(s *scene) {

@@ -49,7 +49,7 @@ func (q quarantine) holds(p *policy.Policy) bool {
 }
 
 // faulty leaves out the suspects that are still to be tried: theirs may be no fault,
-// and their connections are left alone meanwhile.
+// and their connections are left alone until then.
 func (q quarantine) faulty() quarantine {
 	faulty := quarantine{}
 	for id, refusal := range q {
@@ -111,7 +111,7 @@ func (q quarantine) with(suspects []policyID, err error, now time.Time) quaranti
 	return held
 }
 
-// refused notes that a policy was tried in vain.
+// refused notes that a policy was tried and failed.
 func (q quarantine) refused(id policyID, err error, now time.Time) {
 	r := *q[id]
 	r.err, r.wait = err, min(max(quarantineFirst, 2*r.wait), quarantineMost)

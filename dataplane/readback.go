@@ -17,7 +17,7 @@ type size struct {
 	members int
 }
 
-// sizes holds the size of each set, kept up with every plan so that nobody has
+// sizes holds the size of each set, kept up with every plan so that no caller has
 // to walk over the members. Those of isolated pods count as empty: they have a
 // plan of their own.
 type sizes map[string]size

@@ -43,7 +43,7 @@ type sources struct {
 	written  map[string]compile.PodLink // by the ids of sandboxes
 	changed  time.Time                  // when written changed last
 	behind   bool                       // written isn't what it should be
-	unjudged int                        // pods whose packets nobody looks at
+	unjudged int                        // pods whose packets no rule looks at
 	spoofing spoofing
 }
 
@@ -133,7 +133,7 @@ func (s *sources) judge() compile.Sources {
 }
 
 // changesPolicies reports whether a change is about more than sources. Otherwise what policies
-// allow is what it was, and nobody need look for connections that they forbid now.
+// allow is what it was, so no connection has become forbidden.
 func changesPolicies(change *iptables.Change) bool {
 	touched := slices.Concat(change.Write, change.Delete)
 	return len(change.Rehook) > 0 || slices.ContainsFunc(touched, func(chain string) bool { return !compile.IsSourceChain(chain) })
@@ -144,6 +144,9 @@ func (e *enforcer) followSources(m *node.Model) error {
 	now := time.Now()
 	if e.outputs != nil && e.trusted && !e.sources.due(now) {
 		return nil
+	}
+	if !e.trusted {
+		e.sources.links.Forget()
 	}
 	changed, err := e.sources.follow(e.view, now)
 	if changed {

@@ -10,7 +10,7 @@ import (
 
 // spoofing names the pods that were seen to send forged packets, by the counters of their
 // links. No pod is named for another one's packets: what was counted before it was known
-// whose link it was is nobody's.
+// whose link it was is no pod's.
 type spoofing struct {
 	last map[ruleset.Family]map[string]linkCount // by the names of links, as of the last read
 	pods map[string]types.NamespacedName         // by the ids of their sandboxes
@@ -47,7 +47,7 @@ func (s *spoofing) read(family ruleset.Family, counters map[string]uint64, links
 	for id, link := range links {
 		before, known := s.last[family][link.Name]
 		packets := counters[link.Name]
-		// Fewer than before: the chain was rewritten meanwhile.
+		// Fewer than before: the chain was rewritten since.
 		more := packets > before.packets || packets < before.packets && packets > 0
 		if known && before.sandbox == id && more {
 			s.seen[id] = true

@@ -18,18 +18,18 @@ const (
 	wakeFactor = 150
 
 	// sizeEvery is how often the sizes of legacy tables are asked for, of which the
-	// kernel tells nobody: four system calls.
+	// kernel tells no listener: four system calls.
 	sizeEvery = 100 * time.Millisecond
 )
 
-// waker tells the sync loop that somebody may have changed rules, so that it need not
+// waker tells the sync loop that another program may have changed rules, so that it need not
 // wait for the next inspection. It proves nothing: what it misses, the inspection sees.
 type waker struct {
 	woken chan time.Time // holds one: when the kernel told
 
 	mu       sync.Mutex
 	listener *nfnetlink.Listener
-	end      chan struct{} // of asking for sizes; nil where nobody asks
+	end      chan struct{} // of asking for sizes; nil where they are not asked for
 
 	rest atomic.Int64 // nanoseconds until the next wake-up
 }

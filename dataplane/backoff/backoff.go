@@ -12,6 +12,7 @@ type Backoff struct {
 	timer       *time.Timer
 }
 
+// New returns a backoff that waits for first after the first failure, and for most at most.
 func New(first, most time.Duration) *Backoff {
 	timer := time.NewTimer(time.Hour)
 	timer.Stop()
@@ -25,11 +26,13 @@ func (b *Backoff) Next() time.Duration {
 	return b.wait
 }
 
+// Reset ends the wait. The next one is the shortest.
 func (b *Backoff) Reset() {
 	b.wait = 0
 	b.timer.Stop()
 }
 
+// Waiting reports whether the last try failed.
 func (b *Backoff) Waiting() bool { return b.wait > 0 }
 
 // Due receives when the wait is over.

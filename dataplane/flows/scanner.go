@@ -96,6 +96,7 @@ type findings struct {
 	own       nodeAddresses           // none where there was nothing to judge
 }
 
+// NewScanner returns one that Open and Start bring to work.
 func NewScanner(m *metrics.Metrics) *Scanner {
 	return &Scanner{metrics: m, wake: make(chan struct{}, 1)}
 }
@@ -358,6 +359,7 @@ func judge(m *node.Model, l *lookup, classes map[conntrack.Class]int) map[conntr
 	return forbidden
 }
 
+// IsolatedAddresses returns the addresses of the isolated pods of each direction.
 func IsolatedAddresses(v *Enforced) [policy.Directions]conntrack.Addresses {
 	var isolated [policy.Directions]conntrack.Addresses
 	for d := range isolated {

@@ -49,6 +49,7 @@ func (h *Checks) Waiting(err error) {
 	h.unreachable = err
 }
 
+// Begin notes that a pass begins.
 func (h *Checks) Begin() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -83,6 +84,7 @@ func (h *Checks) Handler(holder Holder) http.Handler {
 	})
 }
 
+// Answer serves 200 and "ok", or 503 and the error of the check.
 func Answer(check func() error) http.HandlerFunc {
 	return func(w http.ResponseWriter, _ *http.Request) {
 		if err := check(); err != nil {

@@ -95,6 +95,7 @@ func Claim(ctx context.Context, address string, holder Holder, log logr.Logger) 
 // Serve answers the health checks until Close.
 func (p *Port) Serve(checks *Checks) { p.ServeHandler(checks.Handler(p.holder)) }
 
+// ServeHandler answers by the handler until Close.
 func (p *Port) ServeHandler(handler http.Handler) {
 	p.server = &http.Server{Handler: handler, ReadHeaderTimeout: headerWithin}
 	go func() { _ = p.server.Serve(p.listener) }() // ends with Close

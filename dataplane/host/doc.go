@@ -3,7 +3,7 @@
 // iptables, and whether kube-proxy balances with IPVS.
 //
 // It only looks, but for FilterBridged, which sets two switches. Every question goes to the
-// kernel anew and ends after nfnetlink.AnswerWithin where the program has set that as its
+// kernel again and ends after nfnetlink.AnswerWithin where the program has set that as its
 // netlink timeout. What can't be told is an error: callers keep what they knew.
 //
 // Ways and PodLinks remember what they found and belong to one goroutine. The rest are

@@ -15,7 +15,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 )
 
-// outside are addresses that nobody has (RFC 5737, RFC 3849): the route to them
+// outside are addresses that no host has (RFC 5737, RFC 3849): the route to them
 // is the one to the rest of the world.
 var outside = []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")}
 
@@ -73,7 +73,7 @@ func JoinLinks(a, b compile.Links) compile.Links {
 }
 
 // OpenRoutes makes a socket for questions about links, addresses and routes, in the network
-// namespace of the calling thread. Without a limit of its own it would wait for ever for an
+// namespace of the calling thread. Without a limit of its own it would wait without end for an
 // answer that doesn't come.
 func OpenRoutes() (*netlink.Handle, error) {
 	handle, err := netlink.NewHandle(unix.NETLINK_ROUTE)

@@ -3,6 +3,7 @@ package host
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -31,7 +32,7 @@ func OpenNetNS(path string) (*os.File, error) {
 	return os.Open(filepath.Join(netNSDir, filepath.Base(path)))
 }
 
-// listMost is how often the interfaces are listed while they change meanwhile.
+// listMost is how often the interfaces are listed again while they change.
 const listMost = 3
 
 // PodLinks says by which link the node reaches each sandbox.
@@ -40,13 +41,26 @@ type PodLinks struct {
 
 	// indexes are those of the links that were found, by the ids of sandboxes.
 	indexes map[string]int
+
+	// asked are the sandboxes of the last answer, in which each has its link; nil where not
+	// all had one. found is that answer.
+	asked []podstart.Sandbox
+	found map[string]compile.PodLink
 }
+
+// Forget has the next Follow ask the kernel, also about sandboxes that had their links.
+func (p *PodLinks) Forget() { p.asked = nil }
 
 // Follow returns the link of each sandbox that has exactly one, by the ids of sandboxes. The
 // runtime says which network namespace is a sandbox's, and the kernel to which one a link
 // leads: nothing that a pod sends has a say. Of two links it isn't known which addresses are
-// whose. With an error it returns what it can.
+// whose. With an error it returns what it can. While the sandboxes stay the same, and each had
+// its link, it asks nothing: a policy's change isn't slower for it.
 func (p *PodLinks) Follow(sandboxes []podstart.Sandbox) (map[string]compile.PodLink, error) {
+	if p.asked != nil && slices.EqualFunc(p.asked, sandboxes, sameSandbox) {
+		return maps.Clone(p.found), nil
+	}
+	p.asked = nil
 	handle, err := OpenRoutes()
 	if err != nil {
 		return nil, err
@@ -73,7 +87,14 @@ func (p *PodLinks) Follow(sandboxes []podstart.Sandbox) (map[string]compile.PodL
 		indexes[s.ID], found[s.ID] = index, link
 	}
 	p.indexes = indexes
+	if err == nil && len(found) == len(sandboxes) {
+		p.asked, p.found = append([]podstart.Sandbox{}, sandboxes...), maps.Clone(found)
+	}
 	return found, err
+}
+
+func sameSandbox(a, b podstart.Sandbox) bool {
+	return a.ID == b.ID && a.NetNS == b.NetNS && slices.Equal(a.Addrs, b.Addrs)
 }
 
 // namespace returns the number that the node's network namespace has for another, negative

@@ -73,6 +73,7 @@ func sortedAddrs(addrs []netip.Addr) []netip.Addr {
 	return slices.Compact(addrs)
 }
 
+// SameTunnels reports whether both lead to the same places by the same ports.
 func SameTunnels(a, b compile.Tunnels) bool {
 	return slices.Equal(a.Ports, b.Ports) && slices.Equal(a.Ends, b.Ends)
 }

@@ -16,7 +16,7 @@ type Ways struct {
 func (w *Ways) Forget() { w.Known = nil }
 
 // Follow looks up the addresses that are new and drops those that have gone. An address
-// that can't be looked up is left out. The map is made anew with each change.
+// that can't be looked up is left out. Each change makes a new map.
 func (w *Ways) Follow(local []netip.Addr) error {
 	known := make(map[netip.Addr]string, len(local))
 	var fresh []netip.Addr

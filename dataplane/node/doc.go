@@ -3,7 +3,7 @@
 // them, and the addresses that pods left behind.
 //
 // The Model is written by informers and by the runtime, and read by the sync loop; it is safe
-// for concurrent use. It owns its lock: nobody else takes it. View hands out immutable values,
+// for concurrent use. It owns its lock: no other package takes it. View hands out immutable values,
 // while Members and Peers lend what would be too large to copy to a function, which must not
 // ask the model for anything. The model calls nothing else while it is locked, so its lock is
 // the last in every order: a caller may hold a lock of its own, such as that of pods' starts.

@@ -40,8 +40,8 @@ func (m *Model) findForeign() {
 }
 
 // setForeign notes whether an address of the podCIDRs is one of other nodes' pods alone.
-// A pod of this node has it until the API or the runtime says that it is gone, whoever
-// else shows it.
+// A pod of this node has it until the API or the runtime says that it is gone,
+// whatever other pod shows it.
 func (m *Model) setForeign(addr netip.Addr) {
 	pods := m.addresses.Showing(addr)
 	is := len(pods) > 0 && !slices.ContainsFunc(pods, func(pod *policy.Pod) bool { return pod.Node == m.node || pod.Node == "" })

@@ -43,8 +43,8 @@ func (m *Model) GuardRanges(cidrs []netip.Prefix) {
 	})
 }
 
-// NodeHandler follows the agent's Node. The pods of a Node that somebody deletes run
-// on, and so the guard stays. saw gets each state of the Node.
+// NodeHandler follows the agent's Node. When a Node is deleted its pods
+// run on, so the guard stays. saw gets each state of the Node.
 func (m *Model) NodeHandler(saw func(*corev1.Node)) toolscache.ResourceEventHandler {
 	see := func(object any) {
 		if node, ok := object.(*corev1.Node); ok {
@@ -75,6 +75,7 @@ func (m *Model) GuardFromNowOn() {
 	})
 }
 
+// GuardNoMore switches the guard off.
 func (m *Model) GuardNoMore() {
 	m.change(func() {
 		if m.guard.on {

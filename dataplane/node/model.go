@@ -49,6 +49,7 @@ type Model struct {
 	event time.Time // when the first event came that takeEvent has not returned
 }
 
+// New returns the model of a node of which nothing is known yet.
 func New(node string) *Model {
 	return &Model{
 		node:      node,
@@ -153,6 +154,7 @@ func (p Peers) Owners(addr netip.Addr) policy.Owners { return p.model.addresses.
 // Namespaces returns the namespaces with their labels.
 func (p Peers) Namespaces() policy.Namespaces { return p.model.index.Namespaces() }
 
+// SetPod takes a pod as the API shows it.
 func (m *Model) SetPod(pod *policy.Pod) {
 	m.change(func() { m.enter(m.sandboxes.see(pod)) })
 }
@@ -169,6 +171,7 @@ func (m *Model) enter(pod *policy.Pod) {
 	m.followForeign(before, pod)
 }
 
+// DeletePod notes that the API shows a pod no more. The pod may still run.
 func (m *Model) DeletePod(key types.NamespacedName) {
 	m.change(func() {
 		m.sandboxes.unsee(key)
@@ -228,6 +231,7 @@ func sameRules(a, b *policy.Pod) bool {
 	return as.Equal(b)
 }
 
+// SetNamespace takes a namespace as the API shows it.
 func (m *Model) SetNamespace(n *policy.Namespace) {
 	m.change(func() {
 		m.index.SetNamespace(n.Name, n.Labels)
@@ -237,6 +241,7 @@ func (m *Model) SetNamespace(n *policy.Namespace) {
 	})
 }
 
+// DeleteNamespace forgets a namespace.
 func (m *Model) DeleteNamespace(key types.NamespacedName) {
 	m.change(func() {
 		m.index.DeleteNamespace(key.Name)
@@ -244,6 +249,7 @@ func (m *Model) DeleteNamespace(key types.NamespacedName) {
 	})
 }
 
+// SetPolicy takes a policy as the API shows it.
 func (m *Model) SetPolicy(p *policy.Policy) { m.Hold(policystore.Hold(p)) }
 
 // Hold enters a policy as it is held, or replaces the one of its name.
@@ -275,6 +281,7 @@ func (m *Model) enterPolicy(p *policy.Policy) {
 	}
 }
 
+// DeletePolicy forgets a policy.
 func (m *Model) DeletePolicy(key types.NamespacedName) {
 	m.change(func() {
 		inNamespace := m.policies[key.Namespace]
@@ -367,7 +374,7 @@ func (v *View) enforce(policies []*policy.Policy, gone []policy.Endpoint) {
 	v.Selecting = policy.Selecting(v.Local, policies)
 }
 
-// Renew has the rules made anew although nothing has changed that they depend on.
+// Renew makes the next view differ, so that the rules are compiled again.
 func (m *Model) Renew() { m.change(func() { m.revision++ }) }
 
 // localPods returns the pods of this node and the policies of their namespaces.

@@ -185,13 +185,13 @@ func TestTheHeirOfAnAddressIsNoPeerForIt(t *testing.T) {
 	require.Len(t, m.View(0).Endpoints, 1, "it stays enforced")
 	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"), "and stays a peer")
 
-	heir := policytest.PodObject("heir", "node-1", "10.0.0.1")
-	heir.Namespace = "other"
-	m.see(heir)
+	newOwner := policytest.PodObject("next", "node-1", "10.0.0.1")
+	newOwner.Namespace = "other"
+	m.see(newOwner)
 	require.Len(t, m.View(0).Endpoints, 1, "no other pod's status ends it")
 	require.Empty(t, addresses(m.index, "leaving"))
 
-	m.lose(heir)
+	m.lose(newOwner)
 	require.Len(t, m.View(0).Endpoints, 1)
 	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"))
 	m.lose(old)

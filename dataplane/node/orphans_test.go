@@ -60,13 +60,13 @@ func TestOrphansFollowTheRuntime(t *testing.T) {
 // the API shows, in whatever order the runtime lists them and whenever the API shows it.
 func TestTheOrphanIsTheOneThatTheAPILost(t *testing.T) {
 	key := types.NamespacedName{Namespace: "default", Name: "web"}
-	old, heir := sandboxOf("s1", "a", "10.0.0.1"), sandboxOf("s2", "b", "10.0.0.2")
+	old, newOwner := sandboxOf("s1", "a", "10.0.0.1"), sandboxOf("s2", "b", "10.0.0.2")
 	requireHeir := func(m *Model) {
 		t.Helper()
 		require.Equal(t, []string{"10.0.0.1"}, closedIn(m.View(0)))
-		require.Equal(t, heir.Addrs, m.local[key].Addrs)
+		require.Equal(t, newOwner.Addrs, m.local[key].Addrs)
 	}
-	for _, running := range [][]podstart.Sandbox{{old, heir}, {heir, old}} {
+	for _, running := range [][]podstart.Sandbox{{old, newOwner}, {newOwner, old}} {
 		m := New("node-1")
 		m.SetPod(policytest.APIPod("b", "node-1"))
 		m.ReplaceSandboxes(running)

@@ -18,8 +18,8 @@ import (
 	"github.com/moat-dev/moat/dataplane/backoff"
 )
 
-// rangeReader reads the ranges of nodes that are contested.
-type rangeReader struct {
+// RangeReader reads the ranges of nodes that are contested.
+type RangeReader struct {
 	model *Model
 	live  client.Reader
 	log   logr.Logger
@@ -27,12 +27,13 @@ type rangeReader struct {
 	read  map[string]time.Time // when each node was read
 }
 
-func NewRangeReader(m *Model, live client.Reader, log logr.Logger) *rangeReader {
-	return &rangeReader{model: m, live: live, log: log, limit: rate.NewLimiter(rangesPerSecond, rangesBurst), read: map[string]time.Time{}}
+// NewRangeReader returns what asks the API server for the ranges of contested nodes.
+func NewRangeReader(m *Model, live client.Reader, log logr.Logger) *RangeReader {
+	return &RangeReader{model: m, live: live, log: log, limit: rate.NewLimiter(rangesPerSecond, rangesBurst), read: map[string]time.Time{}}
 }
 
 // Run reads ranges until the context ends.
-func (r *rangeReader) Run(ctx context.Context) {
+func (r *RangeReader) Run(ctx context.Context) {
 	var again <-chan time.Time
 	for {
 		select {
@@ -56,7 +57,7 @@ func (r *rangeReader) Run(ctx context.Context) {
 }
 
 // readDue reads the Nodes that were not read for some time.
-func (r *rangeReader) readDue(ctx context.Context) error {
+func (r *RangeReader) readDue(ctx context.Context) error {
 	contested := r.model.contestedNodes()
 	maps.DeleteFunc(r.read, func(node string, _ time.Time) bool { _, is := contested[node]; return !is })
 	var errs []error
@@ -70,7 +71,7 @@ func (r *rangeReader) readDue(ctx context.Context) error {
 }
 
 // readOne reads a Node. One that isn't there has no ranges.
-func (r *rangeReader) readOne(ctx context.Context, name string) error {
+func (r *RangeReader) readOne(ctx context.Context, name string) error {
 	if err := r.limit.Wait(ctx); err != nil {
 		return fmt.Errorf("waiting to read Node %s: %w", name, err)
 	}

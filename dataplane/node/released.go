@@ -7,7 +7,7 @@ import (
 )
 
 // releasing remembers the addresses that a pod of this node has. The function that
-// it returns notes those that nobody has any more.
+// it returns notes those that no pod owns afterwards.
 func (m *Model) releasing(key types.NamespacedName) func() {
 	pod := m.local[key]
 	if pod == nil {

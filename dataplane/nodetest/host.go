@@ -203,7 +203,7 @@ func (h *Host) TCP(to netip.Addr, port uint16, within time.Duration) bool {
 	}) == nil
 }
 
-// ServeBytes sends a number of bytes to whoever connects to a port of any address,
+// ServeBytes sends a number of bytes to each program that connects to a port of any address,
 // until the host is closed.
 func (h *Host) ServeBytes(t testing.TB, port uint16, size int) {
 	t.Helper()

@@ -7,7 +7,7 @@ import (
 )
 
 // Road is a way over which connections go and that can be cut, as by a network that loses
-// all packets: nobody is told, and what was sent arrives when the road is whole again. It
+// all packets: no program is told, and what was sent arrives when the road is whole again. It
 // is safe for concurrent use.
 type Road struct {
 	mu    sync.Mutex

@@ -12,13 +12,13 @@ const (
 	// took 30 seconds is followed by 16 minutes without one.
 	DebtShare = 32
 
-	// DebtFree is how much time a namespace may take before its next try waits: whoever
-	// corrects a policy that was refused at once waits for nothing.
+	// DebtFree is how much time a namespace may take before its next try waits: a user
+	// who corrects a policy that was refused at once waits for nothing.
 	DebtFree = 10 * time.Second
 )
 
 // Debts knows of each namespace how much time the node spent on its policies. A debt
-// shrinks by one second in as many as share says, and as much as free says delays nobody. It is a
+// shrinks by one second in as many as share says, and a debt up to free delays no policy. It is a
 // namespace's and not a policy's, since a policy can be edited each minute, or deleted and
 // made again.
 type Debts struct {
@@ -27,6 +27,7 @@ type Debts struct {
 	Of    map[string]debt
 }
 
+// NewDebts returns debts that shrink by one second in share, and of which free are no reason to wait.
 func NewDebts(share time.Duration, free time.Duration) Debts {
 	return Debts{share, free, map[string]debt{}}
 }
@@ -47,6 +48,7 @@ func (d Debts) Charge(namespace string, took time.Duration, now time.Time) {
 	d.Of[namespace] = debt{owed, now}
 }
 
+// Owed returns how much of a namespace's debt is left.
 func (d Debts) Owed(namespace string, now time.Time) time.Duration {
 	return max(0, d.Of[namespace].owed-now.Sub(d.Of[namespace].at)/d.share)
 }

@@ -48,6 +48,7 @@ type waiter struct {
 	closed *policy.Policy // isolates as the policy does, and allows nothing
 }
 
+// New returns a pace for which nothing is in force yet.
 func New() Pace {
 	return Pace{debts: NewDebts(Share, Free), waiting: map[*policy.Policy]*waiter{}}
 }
@@ -130,7 +131,7 @@ func (c *Pace) choose(policies []*policy.Policy, work func(*policy.Policy) time.
 	return waiting
 }
 
-// since is when a policy began to wait: one that is changed meanwhile keeps its place.
+// since is when a policy began to wait. A change keeps its place.
 func (c *Pace) since(p *policy.Policy, now time.Time) time.Time {
 	for earlier, w := range c.waiting {
 		if earlier.UID == p.UID {
@@ -179,6 +180,7 @@ func (c *Pace) Reasons() map[types.UID]error {
 	return reasons
 }
 
+// Close stops the timer of GoOn.
 func (c *Pace) Close() {
 	if c.timer != nil {
 		c.timer.Stop()

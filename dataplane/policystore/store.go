@@ -2,7 +2,7 @@
 // those of one namespace take.
 //
 // Every agent holds the policies of the whole cluster, and the API server stores up to 1.5 MB
-// for each. Without a bound, whoever may write policies in one namespace could have every
+// for each. Without a bound, a user of one namespace could have every
 // agent killed for its memory, and with it the enforcement of all policies. So a namespace
 // has a limit. Beyond it the youngest policies are held without their rules: such a policy is
 // over budget, and the pods that it selects are closed.
@@ -60,7 +60,7 @@ type namespace struct {
 }
 
 // entry refers to a policy weakly: a list that breaks off leaves policies that no informer
-// holds, and that nobody removes.
+// holds, and that no event removes.
 type entry struct {
 	held    weak.Pointer[Held]
 	created int64
@@ -94,7 +94,7 @@ func (s *Store) Add(p *policy.Policy) *Held {
 	return h
 }
 
-// Remove forgets a policy, unless another one of its name came meanwhile.
+// Remove forgets a policy, unless another one of its name has come.
 func (s *Store) Remove(h *Held) {
 	key := h.Key()
 	s.mu.Lock()

@@ -299,7 +299,7 @@ func ReasonOf(err error) string {
 }
 
 // Message is cut between characters: the API server replaces what is no UTF-8, and
-// the stored report would differ from the wanted one for ever.
+// the stored report would always differ from the wanted one.
 func Message(err error) string {
 	text := strings.ToValidUTF8(fmt.Sprint(err), "?")
 	if len(text) > MaxMessage {

@@ -35,14 +35,15 @@ func resourceOf(object runtime.Object) string {
 	return "others"
 }
 
-// wordAges tells Prometheus the age of each watch's last word, as it is when it asks.
-type wordAges struct {
+// Ages tells Prometheus the age of each watch's last word, as it is when it asks.
+type Ages struct {
 	words *lastword.Words
 	desc  *prometheus.Desc
 }
 
-func NewAges(words *lastword.Words) *wordAges {
-	return &wordAges{words: words, desc: prometheus.NewDesc(
+// NewAges returns the collector of the ages of what the watches heard last.
+func NewAges(words *lastword.Words) *Ages {
+	return &Ages{words: words, desc: prometheus.NewDesc(
 		prometheus.BuildFQName(metrics.Namespace, "", "watch_age_seconds"),
 		"How long ago the API server said something to the agent's watch of a resource: an event, or a bookmark, which comes each minute. From 180 on the agent isn't Ready.",
 		[]string{"resource"}, nil,
@@ -50,10 +51,10 @@ func NewAges(words *lastword.Words) *wordAges {
 }
 
 // Describe implements prometheus.Collector.
-func (w *wordAges) Describe(out chan<- *prometheus.Desc) { out <- w.desc }
+func (w *Ages) Describe(out chan<- *prometheus.Desc) { out <- w.desc }
 
 // Collect implements prometheus.Collector.
-func (w *wordAges) Collect(out chan<- prometheus.Metric) {
+func (w *Ages) Collect(out chan<- prometheus.Metric) {
 	for _, age := range w.words.Ages() {
 		out <- prometheus.MustNewConstMetric(w.desc, prometheus.GaugeValue, age.Age.Seconds(), age.Resource)
 	}

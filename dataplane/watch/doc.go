@@ -3,7 +3,7 @@
 // bursts of events together, and finds out when the API server can't read what it stores.
 //
 // What an informer keeps of an object is a Kept value, which shares its memory with the model.
-// It is no API object: nobody may read it with a client. Values are immutable but for
+// It is no API object, and no client may read it. Values are immutable but for
 // policystore.Held. The package knows no rule of the kernel and takes no lock of its own but
 // that of StorageCheck.
 package watch

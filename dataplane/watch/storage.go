@@ -24,7 +24,7 @@ import (
 const storageEvery = 10 * time.Minute
 
 // StorageCheck finds out when the API server can't read an object that it stores,
-// such as a NetworkPolicy with a list where a map belongs. It then tells nobody of
+// such as a NetworkPolicy with a list where a map belongs. It then reports no
 // any change of any object of that kind, while all watches stay open and look
 // healthy; only a list that must be current fails.
 type StorageCheck struct {
@@ -36,6 +36,7 @@ type StorageCheck struct {
 	err error
 }
 
+// NewStorageCheck returns the check of the agent of a node.
 func NewStorageCheck(live client.Reader, node string) *StorageCheck {
 	return &StorageCheck{live: live, node: node, Every: storageEvery}
 }

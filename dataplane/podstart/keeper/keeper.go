@@ -45,7 +45,7 @@ const (
 	// runtime's word goes.
 	knownWithin = time.Second
 
-	// stalledWait is how long a start is held after one that was held in vain,
+	// stalledWait is how long a start is held after one that was held too long,
 	// until a sync succeeds: a runtime holds all pods' starts one after the other.
 	stalledWait = 100 * time.Millisecond
 
@@ -72,10 +72,11 @@ type Keeper struct {
 	connected bool
 	reason    error         // why not connected
 	reached   uint64        // the model's revision that the kernel holds
-	stalled   bool          // a start was held in vain since the last good sync
+	stalled   bool          // a start was held too long since the last good sync
 	advanced  chan struct{} // closed with the next good sync
 }
 
+// New returns the keeper of a node. Without a recorder it writes no events.
 func New(mode Mode, m *node.Model, recorder events.EventRecorder, log logr.Logger) *Keeper {
 	return &Keeper{
 		mode: mode, model: m, log: log, events: recorder,
@@ -92,6 +93,7 @@ func (s *Keeper) Run(ctx context.Context, socket string) {
 	}
 }
 
+// Guards reports whether the mode guards at all.
 func (s *Keeper) Guards() bool { return s.mode == GuardAuto || s.mode == GuardAlways }
 
 // AwaitRuntime waits until the runtime has said which pods it has, or can't be
