@@ -16,9 +16,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
-	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/controllers/appisolation/isolation"
 	"github.com/moat-dev/moat/controllers/appisolation/isolation/isolationtest"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // fixture is one AppIsolation in a namespace of its own.

@@ -19,8 +19,8 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/agents"
-	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/controllers/appisolation"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 var server apiservertest.Server

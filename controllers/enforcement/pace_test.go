@@ -14,8 +14,8 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
-	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/controllers/pace"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // writes keeps when the states of objects were seen first.

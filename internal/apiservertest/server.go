@@ -1,6 +1,7 @@
 // Package apiservertest gives tests a real kube-apiserver and etcd with Moat's
 // CRDs and roles, so that they meet the real validation, server-side apply and
-// RBAC, and not a fake's idea of them.
+// RBAC, and not a fake's idea of them. Tests of any folder and of the module in test/
+// use it. The product never imports it.
 package apiservertest
 
 import (
