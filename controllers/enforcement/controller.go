@@ -6,8 +6,8 @@
 // writes. Each writes its one NodeEnforcement, only the operator watches these,
 // and one write per policy and change goes out.
 //
-// judge.go decides where a policy is enforced, widen.go which policies allow more
-// than another; both are pure.
+// The package judge decides where a policy is enforced, and which policies allow more than
+// another.
 package enforcement
 
 import (
@@ -29,6 +29,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/enforcement/judge"
 	"github.com/moat-dev/moat/controllers/fairqueue"
 	"github.com/moat-dev/moat/controllers/pace"
 )
@@ -121,51 +122,49 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	if app.DeletionTimestamp != nil || programmed == nil {
 		return reconcile.Result{}, nil
 	}
-	subjects, err := r.subjects(ctx, app.Namespace, selectorOf(app.Spec.Selector.ToMeta()))
+	subjects, err := r.subjects(ctx, app.Namespace, judge.SelectorOf(app.Spec.Selector.ToMeta()))
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	result, err := r.judge(ctx, app, *programmed, subjects)
+	result, others, err := r.judge(ctx, app, *programmed, subjects)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if wait > 0 && !result.falls() {
+	if wait > 0 && !result.Falls() {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
-	return r.report(ctx, app, result, len(subjects))
+	return r.report(ctx, app, result, others, len(subjects))
 }
 
 // judge says where the policy is enforced, and which others select its pods.
-func (r *Reconciler) judge(ctx context.Context, app *v1alpha1.AppIsolation, programmed metav1.Condition, subjects []*corev1.Pod) (verdict, error) {
+func (r *Reconciler) judge(ctx context.Context, app *v1alpha1.AppIsolation, programmed metav1.Condition, subjects []*corev1.Pod) (result judge.Verdict, others []metav1.Condition, err error) {
 	if programmed.Status != metav1.ConditionTrue || app.Status.Policy == nil {
-		result := notProgrammed(programmed)
-		result.others = withoutPolicy()
-		return result, nil
+		return notProgrammed(programmed), judge.WithoutPolicy(), nil
 	}
-	result, err := r.enforcement(ctx, r.reporting, *app.Status.Policy, subjects)
+	result, err = r.enforcement(ctx, r.reporting, *app.Status.Policy, subjects)
 	if err != nil {
-		return verdict{}, err
+		return judge.Verdict{}, nil, err
 	}
 	// Where the cache doesn't have the policy yet, the conditions stay until it
 	// does: its event brings this back here.
 	n, found, err := r.neighbours(ctx, app.Namespace, app.Status.Policy.UID, subjects)
 	if err == nil && found {
-		result.others = n.conditions()
+		others = n.Conditions()
 	}
-	return result, err
+	return result, others, err
 }
 
 // report patches the status where the verdict changes it, and only if it is
 // still the status that was read: see the note on writers in
 // controllers/appisolation.
-func (r *Reconciler) report(ctx context.Context, app *v1alpha1.AppIsolation, result verdict, selectedPods int) (reconcile.Result, error) {
+func (r *Reconciler) report(ctx context.Context, app *v1alpha1.AppIsolation, result judge.Verdict, others []metav1.Condition, selectedPods int) (reconcile.Result, error) {
 	updated := app.DeepCopy()
-	result.report(app.Generation, selectedPods, &updated.Status)
+	fill(&updated.Status, app.Generation, selectedPods, result, others)
 	if equality.Semantic.DeepEqual(app.Status, updated.Status) {
 		return reconcile.Result{}, nil
 	}
 	key := client.ObjectKeyFromObject(app)
-	if result.progressing() && !speaksOf(app.Status.Conditions, app.Generation) {
+	if result.Progressing() && !speaksOf(app.Status.Conditions, app.Generation) {
 		if wait := r.patience.wait(key, app.Generation, time.Now()); wait > 0 {
 			return reconcile.Result{RequeueAfter: wait}, nil
 		}

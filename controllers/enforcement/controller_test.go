@@ -10,6 +10,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/enforcement/judge/judgetest"
 	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
@@ -53,7 +54,7 @@ func TestFailuresAndImpairment(t *testing.T) {
 	node := c.node("one")
 	c.agent(node)
 	c.pod("a", node)
-	c.report(node, failing(string(policy.UID), "RestoreFailed", "line 7"))
+	c.report(node, judgetest.Failing(string(policy.UID), "RestoreFailed", "line 7"))
 	app := c.expect("Enforced", "False", "NodeFailed", "0/1")
 	require.Equal(t, []v1alpha1.NodeFailure{{NodeName: node, Reason: "RestoreFailed", Message: "line 7"}}, app.Status.Failures)
 	require.EqualValues(t, 1, app.Status.Enforcement.FailedNodes)
@@ -62,7 +63,7 @@ func TestFailuresAndImpairment(t *testing.T) {
 	require.Empty(t, app.Status.Failures)
 
 	// A condition of the node names no policy, and concerns all of its pods'.
-	c.report(node, listing(string(policy.UID), policy.Generation), condition("Degraded", "True", "BridgeNetfilterOff", "traffic between pods of this node isn't filtered"))
+	c.report(node, judgetest.Listing(string(policy.UID), policy.Generation), judgetest.Condition("Degraded", "True", "BridgeNetfilterOff", "traffic between pods of this node isn't filtered"))
 	app = c.expect("Enforced", "False", "NodeFailed", "0/1")
 	require.Equal(t, "BridgeNetfilterOff", app.Status.Failures[0].Reason)
 	c.holds(node, policy)

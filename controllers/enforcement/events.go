@@ -17,6 +17,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/agents"
+	"github.com/moat-dev/moat/controllers/enforcement/judge"
 )
 
 // coalesce is how long a target waits in the queue after the first event
@@ -128,14 +129,14 @@ func (a affected) bySubjectsOf(ctx context.Context, q queue, nodeName string, co
 }
 
 func (a affected) byReportChange(ctx context.Context, q queue, before, after *v1alpha1.NodeEnforcement) {
-	if concernsWholeNode(&before.Status, &after.Status) {
+	if judge.ConcernsWholeNode(&before.Status, &after.Status) {
 		a.byNode(ctx, q, after.Name)
 		return
 	}
-	for uid := range changedPolicies(&before.Status, &after.Status) {
+	for uid := range judge.ChangedPolicies(&before.Status, &after.Status) {
 		enqueue(q, a.targets.withPolicy(ctx, uid))
 	}
-	if changed := changedPods(&before.Status, &after.Status); len(changed) > 0 {
+	if changed := judge.ChangedPods(&before.Status, &after.Status); len(changed) > 0 {
 		a.bySubjectsOf(ctx, q, after.Name, func(pod *corev1.Pod) bool { return changed[digestOf(pod)] })
 	}
 }
@@ -186,7 +187,7 @@ func (a affected) policyHandler() handler.EventHandler {
 func (a affected) byPolicy(ctx context.Context, q queue, policy *networkingv1.NetworkPolicy) {
 	var pods corev1.PodList
 	listCached(ctx, a.reader, &pods, client.InNamespace(policy.Namespace),
-		client.MatchingLabelsSelector{Selector: selectorOf(&policy.Spec.PodSelector)})
+		client.MatchingLabelsSelector{Selector: judge.SelectorOf(&policy.Spec.PodSelector)})
 	seen := map[string]bool{}
 	for i := range pods.Items {
 		pod := &pods.Items[i]

@@ -2,7 +2,6 @@ package enforcement
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -19,42 +18,9 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/agents"
+	"github.com/moat-dev/moat/controllers/enforcement/judge/judgetest"
 	"github.com/moat-dev/moat/internal/apiservertest"
 )
-
-func TestChangedPolicies(t *testing.T) {
-	before := report(listing("same", 1), listing("newer", 1), listing("gone", 1), listing("fails", 1), listing("recovers", 1),
-		failing("recovers", "RestoreFailed", "why"), failing("still", "RestoreFailed", "why"), failing("says-more", "RestoreFailed", "why"))
-	after := report(listing("same", 1), listing("newer", 2), listing("new", 1), listing("fails", 1), listing("recovers", 1),
-		failing("fails", "RestoreFailed", "why"), failing("still", "RestoreFailed", "why"), failing("says-more", "RestoreFailed", "why else"))
-	want := []types.UID{"fails", "gone", "new", "newer", "recovers", "says-more"}
-	require.Equal(t, want, slices.Sorted(maps.Keys(changedPolicies(before, after))))
-	require.Equal(t, want, slices.Sorted(maps.Keys(changedPolicies(after, before))))
-	require.Empty(t, changedPolicies(after, after))
-}
-
-func TestConcernsWholeNode(t *testing.T) {
-	healthy := report(listing("a", 1))
-	broken := report(listing("a", 1), condition("DataplaneSynced", "False", "RestoreFailed", "why"))
-	for name, test := range map[string]struct {
-		before, after *v1alpha1.NodeEnforcementStatus
-		want          bool
-	}{
-		"same":              {healthy, healthy, false},
-		"other policy":      {healthy, report(listing("b", 1)), false},
-		"breaks":            {healthy, broken, true},
-		"recovers":          {broken, healthy, true},
-		"still broken":      {broken, broken, false},
-		"other reason":      {broken, report(condition("DataplaneSynced", "False", "PermissionDenied", "why")), true},
-		"other message":     {broken, report(condition("DataplaneSynced", "False", "RestoreFailed", "why else")), true},
-		"truncated":         {healthy, report(listing("a", 1), truncated), true},
-		"unreadable policy": {healthy, report(condition("Degraded", "True", "PolicyUnreadable", "why")), false},
-	} {
-		t.Run(name, func(t *testing.T) {
-			require.Equal(t, test.want, concernsWholeNode(test.before, test.after))
-		})
-	}
-}
 
 // recordingQueue keeps what is enqueued, and when it is due.
 type recordingQueue struct {
@@ -126,15 +92,15 @@ func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
 		}
 		a.reportHandler().Update(ctx, event.UpdateEvent{ObjectOld: named(before), ObjectNew: named(after)}, q)
 	}
-	update(report(), report(listing("uid-web", 1), listing("nobody's", 4)))
+	update(judgetest.Report(), judgetest.Report(judgetest.Listing("uid-web", 1), judgetest.Listing("nobody's", 4)))
 	require.Equal(t, []string{"web"}, q.drain(), "a policy, wherever its pods are")
-	update(report(listing("uid-web", 1)), report(listing("uid-web", 1)))
+	update(judgetest.Report(judgetest.Listing("uid-web", 1)), judgetest.Report(judgetest.Listing("uid-web", 1)))
 	require.Empty(t, q.drain(), "the same report")
-	update(report(), report(condition("DataplaneSynced", "False", "RestoreFailed", "why")))
+	update(judgetest.Report(), judgetest.Report(judgetest.Condition("DataplaneSynced", "False", "RestoreFailed", "why")))
 	require.Equal(t, []string{"db"}, q.drain(), "a broken node: who has pods there")
-	update(report(seeing("uid", db)), report(seeing("uid")))
+	update(judgetest.Report(judgetest.Seeing("uid", db)), judgetest.Report(judgetest.Seeing("uid")))
 	require.Equal(t, []string{"db"}, q.drain(), "a pod of the node")
-	update(report(seeing("uid", db)), report(seeing("another", db)))
+	update(judgetest.Report(judgetest.Seeing("uid", db)), judgetest.Report(judgetest.Seeing("another", db)))
 	require.Equal(t, []string{"db"}, q.drain(), "another Node")
 
 	nodes, node := a.nodeHandler(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: there, UID: "uid"}}

@@ -20,6 +20,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/agents"
 	"github.com/moat-dev/moat/controllers/appisolation"
+	"github.com/moat-dev/moat/controllers/enforcement/judge/judgetest"
 	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
@@ -191,7 +192,7 @@ func (c *cluster) report(node string, changes ...func(*v1alpha1.NodeEnforcementS
 		err = c.admin.Create(c.t.Context(), stored)
 	}
 	require.NoError(c.t, err)
-	stored.Status = *report(changes...)
+	stored.Status = *judgetest.Report(changes...)
 	for i := range stored.Status.Conditions {
 		stored.Status.Conditions[i].LastTransitionTime = metav1.Now()
 	}
@@ -203,7 +204,7 @@ func (c *cluster) holds(node string, policies ...v1alpha1.PolicyReference) {
 	c.t.Helper()
 	c.report(node, func(status *v1alpha1.NodeEnforcementStatus) {
 		for _, policy := range policies {
-			status.Policies = append(status.Policies, enforcedPolicy(string(policy.UID), policy.Generation))
+			status.Policies = append(status.Policies, judgetest.EnforcedPolicy(string(policy.UID), policy.Generation))
 		}
 	})
 }

@@ -14,6 +14,7 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/enforcement/judge"
 	"github.com/moat-dev/moat/controllers/pace"
 	"github.com/moat-dev/moat/internal/apiservertest"
 )
@@ -159,7 +160,7 @@ func TestAgentsAreAskedByNode(t *testing.T) {
 	c.agent(here)
 	c.ready(c.agent(elsewhere), corev1.ConditionFalse)
 	s := survey{client: c.cacheClient(apiservertest.OperatorNamespace), agentNamespace: apiservertest.OperatorNamespace}
-	for node, want := range map[string]agentState{here: agentReady, elsewhere: agentNotReady, c.node("none"): agentMissing} {
+	for node, want := range map[string]judge.AgentState{here: judge.AgentReady, elsewhere: judge.AgentNotReady, c.node("none"): judge.AgentMissing} {
 		state, err := s.agent(t.Context(), node)
 		require.NoError(t, err)
 		require.Equal(t, want, state, node)
@@ -169,5 +170,5 @@ func TestAgentsAreAskedByNode(t *testing.T) {
 	}
 	nodes, err := s.nodes(t.Context(), []*corev1.Pod{pod("a"), pod("b")})
 	require.NoError(t, err)
-	require.Equal(t, []node{{name: here, agent: agentReady, pods: []string{"a", "b"}}}, nodes)
+	require.Equal(t, []judge.Node{{Name: here, Agent: judge.AgentReady, Pods: []string{"a", "b"}}}, nodes)
 }

@@ -4,8 +4,10 @@ import (
 	"maps"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/controllers/agents"
+	"github.com/moat-dev/moat/controllers/enforcement/judge"
 )
 
 // isSubject says whether a policy can apply to the pod: it has a place on a
@@ -25,9 +27,20 @@ func sameSubject(before, after *corev1.Pod) bool {
 		maps.Equal(before.Labels, after.Labels)
 }
 
-func agentStateOf(pod *corev1.Pod) agentState {
+func agentStateOf(pod *corev1.Pod) judge.AgentState {
 	if agents.Ready(pod) {
-		return agentReady
+		return judge.AgentReady
 	}
-	return agentNotReady
+	return judge.AgentNotReady
 }
+
+// uidOf is that by which the node's kubelet knows a pod.
+func uidOf(pod *corev1.Pod) types.UID {
+	if uid, static := pod.Annotations[corev1.MirrorPodAnnotationKey]; static {
+		return types.UID(uid)
+	}
+	return pod.UID
+}
+
+// digestOf returns the digest that trimPod has left in a pod.
+func digestOf(pod *corev1.Pod) string { return pod.GenerateName }

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/enforcement/judge"
 	"github.com/moat-dev/moat/controllers/fairqueue"
 	"github.com/moat-dev/moat/controllers/pace"
 )
@@ -80,7 +81,7 @@ func (r *PolicyReconciler) Reconcile(ctx context.Context, request reconcile.Requ
 		r.patience.forget(request.NamespacedName)
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
-	_, generated := appOf(policy)
+	_, generated := judge.AppOf(policy)
 	if policy.DeletionTimestamp != nil || generated {
 		return reconcile.Result{}, nil
 	}
@@ -104,7 +105,7 @@ func (r *PolicyReconciler) Reconcile(ctx context.Context, request reconcile.Requ
 // judge says where the policy is enforced, and reports it, but not before the wait is over
 // unless it isn't enforced any more.
 func (r *PolicyReconciler) judge(ctx context.Context, policy *networkingv1.NetworkPolicy, stored *v1alpha1.PolicyEnforcement, wait time.Duration) (reconcile.Result, error) {
-	subjects, err := r.subjects(ctx, policy.Namespace, selectorOf(&policy.Spec.PodSelector))
+	subjects, err := r.subjects(ctx, policy.Namespace, judge.SelectorOf(&policy.Spec.PodSelector))
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -113,15 +114,15 @@ func (r *PolicyReconciler) judge(ctx context.Context, policy *networkingv1.Netwo
 	if err != nil {
 		return reconcile.Result{}, err
 	}
-	if wait > 0 && !result.falls() {
+	if wait > 0 && !result.Falls() {
 		return reconcile.Result{RequeueAfter: wait}, nil
 	}
-	if result.progressing() && (stored.Status.PolicyUID != policy.UID || !speaksOf(stored.Status.Conditions, policy.Generation)) {
+	if result.Progressing() && (stored.Status.PolicyUID != policy.UID || !speaksOf(stored.Status.Conditions, policy.Generation)) {
 		if wait := r.patience.wait(client.ObjectKeyFromObject(policy), policy.Generation, time.Now()); wait > 0 {
 			return reconcile.Result{RequeueAfter: wait}, nil
 		}
 	}
-	return r.report(ctx, stored, result.policyStatus(reference, len(subjects), stored.Status))
+	return r.report(ctx, stored, policyStatus(result, reference, len(subjects), stored.Status))
 }
 
 // ensure returns the policy's PolicyEnforcement. It returns nil after it deleted

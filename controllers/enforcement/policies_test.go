@@ -12,13 +12,14 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/enforcement/judge/judgetest"
 	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // handWritten stores a policy that closes role=db.
 func (c *cluster) handWritten(name string) *networkingv1.NetworkPolicy {
 	c.t.Helper()
-	policy := namedPolicy(c.t, name, "{policyTypes: [Ingress]}")
+	policy := judgetest.Policy(c.t, name, "{policyTypes: [Ingress]}")
 	policy.Namespace = c.namespace
 	require.NoError(c.t, c.admin.Create(c.t.Context(), &policy))
 	return &policy
@@ -79,7 +80,7 @@ func TestHandWrittenPolicy(t *testing.T) {
 	policy.Spec.Ingress = []networkingv1.NetworkPolicyIngressRule{{}}
 	require.NoError(t, c.admin.Update(t.Context(), policy))
 	c.expectPolicy(policy, "False", "Progressing", "0/2")
-	c.report(one, failing(string(policy.UID), "RestoreFailed", "line 7"))
+	c.report(one, judgetest.Failing(string(policy.UID), "RestoreFailed", "line 7"))
 	c.holds(two, referenceTo(policy))
 	stored = c.expectPolicy(policy, "False", "NodeFailed", "1/2")
 	require.Equal(t, []v1alpha1.NodeFailure{{NodeName: one, Reason: "RestoreFailed", Message: "line 7"}}, stored.Status.Failures)

@@ -7,6 +7,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/enforcement/judge"
 )
 
 // programmedNow returns the Programmed condition of the spec's present
@@ -21,8 +22,8 @@ func programmedNow(app *v1alpha1.AppIsolation) *metav1.Condition {
 
 // notProgrammed is the verdict where the policy of this generation isn't stored,
 // so that there is nothing to enforce.
-func notProgrammed(programmed metav1.Condition) verdict {
-	return verdict{enforced: metav1.Condition{
+func notProgrammed(programmed metav1.Condition) judge.Verdict {
+	return judge.Verdict{Enforced: metav1.Condition{
 		Type:    v1alpha1.ConditionEnforced,
 		Status:  metav1.ConditionFalse,
 		Reason:  v1alpha1.ReasonNotProgrammed,
@@ -30,23 +31,13 @@ func notProgrammed(programmed metav1.Condition) verdict {
 	}}
 }
 
-// notReported is the verdict where the operator doesn't ask the nodes.
-func notReported() verdict {
-	return verdict{enforced: metav1.Condition{
-		Type:    v1alpha1.ConditionEnforced,
-		Status:  metav1.ConditionUnknown,
-		Reason:  v1alpha1.ReasonReportingOff,
-		Message: "policies are enforced, but the operator runs with --report-network-policies=None and so doesn't say where",
-	}}
-}
-
-// report writes the verdict into status, and Ready, which sums it up with what
+// fill writes the verdict and the other conditions into status, and Ready, which sums it up with what
 // controllers/appisolation wrote. It leaves alone what that writes.
-func (v verdict) report(generation int64, selectedPods int, status *v1alpha1.AppIsolationStatus) {
+func fill(status *v1alpha1.AppIsolationStatus, generation int64, selectedPods int, v judge.Verdict, others []metav1.Condition) {
 	status.SelectedPods = int32(selectedPods)
-	status.Enforcement = v.summary
-	status.Failures = v.failures
-	for _, condition := range append(v.others, v.enforced, ready(status.Conditions, v.enforced)) {
+	status.Enforcement = v.Summary
+	status.Failures = v.Failures
+	for _, condition := range append(others, v.Enforced, ready(status.Conditions, v.Enforced)) {
 		condition.ObservedGeneration = generation
 		meta.SetStatusCondition(&status.Conditions, condition)
 	}
@@ -71,12 +62,6 @@ func ready(conditions []metav1.Condition, enforced metav1.Condition) metav1.Cond
 	}
 }
 
-// progressing says whether nothing is wrong and some node hasn't confirmed yet.
-func (v verdict) progressing() bool { return v.enforced.Reason == v1alpha1.ReasonProgressing }
-
-// falls says whether an Enforced that is True becomes untrue.
-func (v verdict) falls() bool { return v.enforced.Status != metav1.ConditionTrue }
-
 // isEnforced says whether Enforced is True, and of that generation.
 func isEnforced(conditions []metav1.Condition, generation int64) bool {
 	return speaksOf(conditions, generation) && meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionEnforced)
@@ -91,16 +76,16 @@ func speaksOf(conditions []metav1.Condition, generation int64) bool {
 // policyStatus is the verdict as the status of a PolicyEnforcement. The conditions
 // speak of the policy's generation, and keep the time of before where they say the
 // same.
-func (v verdict) policyStatus(policy v1alpha1.PolicyReference, selectedPods int, before v1alpha1.PolicyEnforcementStatus) v1alpha1.PolicyEnforcementStatus {
+func policyStatus(v judge.Verdict, policy v1alpha1.PolicyReference, selectedPods int, before v1alpha1.PolicyEnforcementStatus) v1alpha1.PolicyEnforcementStatus {
 	conditions := slices.Clone(before.Conditions)
-	v.enforced.ObservedGeneration = policy.Generation
-	meta.SetStatusCondition(&conditions, v.enforced)
+	v.Enforced.ObservedGeneration = policy.Generation
+	meta.SetStatusCondition(&conditions, v.Enforced)
 	return v1alpha1.PolicyEnforcementStatus{
 		ObservedGeneration: policy.Generation,
 		PolicyUID:          policy.UID,
 		SelectedPods:       int32(selectedPods),
-		Enforcement:        v.summary,
-		Failures:           v.failures,
+		Enforcement:        v.Summary,
+		Failures:           v.Failures,
 		Conditions:         conditions,
 	}
 }

@@ -3,15 +3,18 @@ package enforcement
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/agents"
+	"github.com/moat-dev/moat/controllers/enforcement/judge"
 )
 
 // survey finds out, from the cache, what there is to judge about a policy.
@@ -38,21 +41,21 @@ func (s survey) subjects(ctx context.Context, namespace string, selector labels.
 }
 
 // enforcement says on which nodes of its subjects a policy is enforced.
-func (s survey) enforcement(ctx context.Context, reporting Reporting, policy v1alpha1.PolicyReference, subjects []*corev1.Pod) (verdict, error) {
+func (s survey) enforcement(ctx context.Context, reporting Reporting, policy v1alpha1.PolicyReference, subjects []*corev1.Pod) (judge.Verdict, error) {
 	if reporting == ReportNone {
-		return notReported(), nil
+		return judge.NotReported(), nil
 	}
 	nodes, err := s.nodes(ctx, subjects)
 	if err != nil {
-		return verdict{}, err
+		return judge.Verdict{}, err
 	}
-	return judge(policy, nodes), nil
+	return judge.Policy(policy, nodes), nil
 }
 
 // nodes returns what is known of each node that runs one of the pods.
-func (s survey) nodes(ctx context.Context, pods []*corev1.Pod) ([]node, error) {
+func (s survey) nodes(ctx context.Context, pods []*corev1.Pod) ([]judge.Node, error) {
 	places := map[string]int{} // of each node in nodes
-	var nodes []node
+	var nodes []judge.Node
 	for _, pod := range pods {
 		name := pod.Spec.NodeName
 		place, found := places[name]
@@ -64,31 +67,31 @@ func (s survey) nodes(ctx context.Context, pods []*corev1.Pod) ([]node, error) {
 			place = len(nodes)
 			places[name], nodes = place, append(nodes, n)
 		}
-		nodes[place].pods = append(nodes[place].pods, digestOf(pod))
+		nodes[place].Pods = append(nodes[place].Pods, digestOf(pod))
 	}
 	return nodes, nil
 }
 
 // node returns what is known of a node but its pods.
-func (s survey) node(ctx context.Context, name string) (node, error) {
+func (s survey) node(ctx context.Context, name string) (judge.Node, error) {
 	agent, err := s.agent(ctx, name)
 	if err != nil {
-		return node{}, err
+		return judge.Node{}, err
 	}
 	report, doubt, err := s.nodeReport(ctx, name)
-	return node{name: name, agent: agent, report: report, doubt: doubt}, err
+	return judge.Node{Name: name, Agent: agent, Report: report, Doubt: doubt}, err
 }
 
 // agent returns the state of a node's agent. While one agent pod replaces another,
 // the better of the two counts. A policy asks for its own nodes alone: a list of
 // all agents would cost each policy as much as the cluster is large.
-func (s survey) agent(ctx context.Context, nodeName string) (agentState, error) {
+func (s survey) agent(ctx context.Context, nodeName string) (judge.AgentState, error) {
 	var pods corev1.PodList
 	err := s.client.List(ctx, &pods, client.InNamespace(s.agentNamespace), client.MatchingFields{podNodeIndex: nodeName}, client.UnsafeDisableDeepCopy)
 	if err != nil {
-		return agentMissing, fmt.Errorf("listing the agents of node %s: %w", nodeName, err)
+		return judge.AgentMissing, fmt.Errorf("listing the agents of node %s: %w", nodeName, err)
 	}
-	state := agentMissing
+	state := judge.AgentMissing
 	for i := range pods.Items {
 		if agents.Is(&pods.Items[i], s.agentNamespace) {
 			state = max(state, agentStateOf(&pods.Items[i]))
@@ -116,16 +119,22 @@ func (s survey) nodeReport(ctx context.Context, name string) (said *v1alpha1.Nod
 	case err != nil:
 		return nil, "", fmt.Errorf("reading Node %s: %w", name, err)
 	}
-	return &report.Status, doubtOf(object, report), nil
+	return &report.Status, judge.DoubtOf(object, report), nil
 }
 
-// selectorOf selects nothing where the selector can't be read: an AppIsolation
-// with such a selector passed no validation and has no policy, and a policy with
-// one is reported by the agents.
-func selectorOf(selector *metav1.LabelSelector) labels.Selector {
-	parsed, err := metav1.LabelSelectorAsSelector(selector)
-	if err != nil {
-		return labels.Nothing()
+// neighbours compares the policy of a uid with the others that select one of its
+// subjects. found is false where the cache doesn't have the policy yet.
+func (s survey) neighbours(ctx context.Context, namespace string, uid types.UID, subjects []*corev1.Pod) (n judge.Neighbours, found bool, err error) {
+	if len(subjects) == 0 {
+		return judge.Neighbours{}, true, nil
 	}
-	return parsed
+	var policies networkingv1.NetworkPolicyList
+	if err := s.client.List(ctx, &policies, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
+		return judge.Neighbours{}, false, fmt.Errorf("listing the namespace's policies: %w", err)
+	}
+	own := slices.IndexFunc(policies.Items, func(p networkingv1.NetworkPolicy) bool { return p.UID == uid })
+	if own < 0 {
+		return judge.Neighbours{}, false, nil
+	}
+	return judge.NeighboursOf(policies.Items, own, judge.LabelSets(subjects)), true, nil
 }

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/enforcement/judge"
 )
 
 // appTargets are the AppIsolations.
@@ -58,7 +59,7 @@ func (t policyTargets) requests(ctx context.Context, wanted func(*networkingv1.N
 	var requests []reconcile.Request
 	for i := range policies.Items {
 		policy := &policies.Items[i]
-		if _, generated := appOf(policy); !generated && wanted(policy) {
+		if _, generated := judge.AppOf(policy); !generated && wanted(policy) {
 			requests = append(requests, requestFor(policy))
 		}
 	}
@@ -70,5 +71,5 @@ func requestFor(object client.Object) reconcile.Request {
 }
 
 func selects(selector *metav1.LabelSelector, pod *corev1.Pod) bool {
-	return selectorOf(selector).Matches(labels.Set(pod.Labels))
+	return judge.SelectorOf(selector).Matches(labels.Set(pod.Labels))
 }

@@ -9,6 +9,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/enforcement/judge/judgetest"
 	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
@@ -35,7 +36,7 @@ func TestEventsOfReady(t *testing.T) {
 	c.pod("a", node)
 	c.createApp()
 	policy := c.programmed()
-	failed := failing(string(policy.UID), v1alpha1.NodeReasonRestoreFailed, "line 7")
+	failed := judgetest.Failing(string(policy.UID), v1alpha1.NodeReasonRestoreFailed, "line 7")
 	for range 3 {
 		c.report(node, failed)
 		c.expect("Ready", "False", "NodeFailed", "0/1")

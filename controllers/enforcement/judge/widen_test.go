@@ -1,19 +1,12 @@
-package enforcement
+package judge
 
 import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-	networkingv1 "k8s.io/api/networking/v1"
-	"sigs.k8s.io/yaml"
-)
 
-func policySpec(t *testing.T, text string) *networkingv1.NetworkPolicySpec {
-	t.Helper()
-	spec := &networkingv1.NetworkPolicySpec{}
-	require.NoError(t, yaml.UnmarshalStrict([]byte(text), spec))
-	return spec
-}
+	"github.com/moat-dev/moat/controllers/enforcement/judge/judgetest"
+)
 
 // TestWidensByPeer compares the one peer of two rules.
 func TestWidensByPeer(t *testing.T) {
@@ -48,11 +41,11 @@ func TestWidensByPeer(t *testing.T) {
 		"addresses, where ours are pods": {"namespaceSelector: {}", "ipBlock: {cidr: 10.0.0.0/8}", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ours := policySpec(t, "{policyTypes: [Ingress], ingress: [{from: [{"+test.ours+"}]}]}")
-			other := policySpec(t, "{policyTypes: [Ingress], ingress: [{from: [{"+test.other+"}]}]}")
+			ours := judgetest.PolicySpec(t, "{policyTypes: [Ingress], ingress: [{from: [{"+test.ours+"}]}]}")
+			other := judgetest.PolicySpec(t, "{policyTypes: [Ingress], ingress: [{from: [{"+test.other+"}]}]}")
 			require.Equal(t, test.want, widens(ours, other))
-			require.False(t, widens(policySpec(t, "{policyTypes: [Ingress], ingress: [{}]}"), other), "nothing is more than anyone")
-			require.True(t, widens(policySpec(t, "{policyTypes: [Ingress]}"), other), "anything is more than nobody")
+			require.False(t, widens(judgetest.PolicySpec(t, "{policyTypes: [Ingress], ingress: [{}]}"), other), "nothing is more than anyone")
+			require.True(t, widens(judgetest.PolicySpec(t, "{policyTypes: [Ingress]}"), other), "anything is more than nobody")
 		})
 	}
 }
@@ -78,8 +71,8 @@ func TestWidensByPort(t *testing.T) {
 		"number of a name": {"port: http", "port: 80", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			ours := policySpec(t, "{policyTypes: [Egress], egress: [{ports: [{"+test.ours+"}]}]}")
-			other := policySpec(t, "{policyTypes: [Egress], egress: [{ports: [{"+test.other+"}]}]}")
+			ours := judgetest.PolicySpec(t, "{policyTypes: [Egress], egress: [{ports: [{"+test.ours+"}]}]}")
+			other := judgetest.PolicySpec(t, "{policyTypes: [Egress], egress: [{ports: [{"+test.other+"}]}]}")
 			require.Equal(t, test.want, widens(ours, other))
 		})
 	}
@@ -103,7 +96,7 @@ func TestWidensByRule(t *testing.T) {
 			"{policyTypes: [Ingress], ingress: [{" + peers + ", " + ports + "}, {}]}", true},
 	} {
 		t.Run(name, func(t *testing.T) {
-			require.Equal(t, test.want, widens(policySpec(t, test.ours), policySpec(t, test.other)))
+			require.Equal(t, test.want, widens(judgetest.PolicySpec(t, test.ours), judgetest.PolicySpec(t, test.other)))
 		})
 	}
 }

@@ -1,7 +1,6 @@
-package enforcement
+package judge
 
 import (
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -10,9 +9,6 @@ import (
 	networkingv1 "k8s.io/api/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
-	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
@@ -24,42 +20,27 @@ const maxNames = 10
 // 10,000 large ones each AppIsolation would take a worker for half a second.
 const maxCompared = 200
 
-// neighbours are the other policies that select some of an AppIsolation's pods.
-type neighbours struct {
+// Neighbours are the other policies that select some of an AppIsolation's pods. The zero value
+// has none.
+type Neighbours struct {
 	// widening allow more than the AppIsolation's own policy, by name.
 	widening []string
 	// apps are the AppIsolations whose policies are among the neighbours.
 	apps []string
 }
 
-// neighbours compares the policy of a uid with the others that select one of its
-// subjects. found is false where the cache doesn't have the policy yet.
-func (s survey) neighbours(ctx context.Context, namespace string, uid types.UID, subjects []*corev1.Pod) (n neighbours, found bool, err error) {
-	if len(subjects) == 0 {
-		return neighbours{}, true, nil
-	}
-	var policies networkingv1.NetworkPolicyList
-	if err := s.client.List(ctx, &policies, client.InNamespace(namespace), client.UnsafeDisableDeepCopy); err != nil {
-		return neighbours{}, false, fmt.Errorf("listing the namespace's policies: %w", err)
-	}
-	own := slices.IndexFunc(policies.Items, func(p networkingv1.NetworkPolicy) bool { return p.UID == uid })
-	if own < 0 {
-		return neighbours{}, false, nil
-	}
-	return neighboursOf(policies.Items, own, labelSets(subjects)), true, nil
-}
-
-// neighboursOf is pure. Its lists are in order. Policies beyond maxCompared count as
-// allowing more: like widens, it never says no where one of them does.
-func neighboursOf(policies []networkingv1.NetworkPolicy, own int, pods []labels.Set) neighbours {
-	var n neighbours
+// NeighboursOf compares the policy at index own with the other policies of its namespace. pods
+// are the labels of the pods that it selects: see LabelSets. Policies beyond maxCompared count
+// as allowing more, so that none is left out that does.
+func NeighboursOf(policies []networkingv1.NetworkPolicy, own int, pods []labels.Set) Neighbours {
+	var n Neighbours
 	compared := 0
 	for i := range policies {
 		other := &policies[i]
 		if i == own || !selectsAny(&other.Spec.PodSelector, pods) {
 			continue
 		}
-		if app, generated := appOf(other); generated {
+		if app, generated := AppOf(other); generated {
 			n.apps = append(n.apps, app)
 		}
 		compared++
@@ -72,9 +53,9 @@ func neighboursOf(policies []networkingv1.NetworkPolicy, own int, pods []labels.
 	return n
 }
 
-// labelSets returns each set of labels once: the replicas of a workload differ
+// LabelSets returns each set of labels once: the replicas of a workload differ
 // in little or nothing.
-func labelSets(pods []*corev1.Pod) []labels.Set {
+func LabelSets(pods []*corev1.Pod) []labels.Set {
 	var sets []labels.Set
 	seen := map[string]bool{}
 	for _, pod := range pods {
@@ -88,22 +69,12 @@ func labelSets(pods []*corev1.Pod) []labels.Set {
 }
 
 func selectsAny(selector *metav1.LabelSelector, pods []labels.Set) bool {
-	parsed := selectorOf(selector)
+	parsed := SelectorOf(selector)
 	return slices.ContainsFunc(pods, func(set labels.Set) bool { return parsed.Matches(set) })
 }
 
-// appOf returns the AppIsolation that a policy was generated for.
-func appOf(policy *networkingv1.NetworkPolicy) (name string, generated bool) {
-	owner := metav1.GetControllerOf(policy)
-	if owner == nil || owner.Kind != "AppIsolation" {
-		return "", false
-	}
-	version, err := schema.ParseGroupVersion(owner.APIVersion)
-	return owner.Name, err == nil && version.Group == v1alpha1.GroupVersion.Group
-}
-
-// conditions are Exclusive and Overlapping.
-func (n neighbours) conditions() []metav1.Condition {
+// Conditions returns Exclusive and Overlapping, without observedGeneration and time.
+func (n Neighbours) Conditions() []metav1.Condition {
 	exclusive := metav1.Condition{
 		Type: v1alpha1.ConditionExclusive, Status: metav1.ConditionTrue, Reason: v1alpha1.ReasonOnlyPolicy,
 		Message: "no other policy allows more to the selected pods",
@@ -123,8 +94,8 @@ func (n neighbours) conditions() []metav1.Condition {
 	return []metav1.Condition{exclusive, overlapping}
 }
 
-// withoutPolicy are Exclusive and Overlapping where there is no policy to compare.
-func withoutPolicy() []metav1.Condition {
+// WithoutPolicy returns Exclusive and Overlapping where there is no policy to compare.
+func WithoutPolicy() []metav1.Condition {
 	var conditions []metav1.Condition
 	for _, name := range []string{v1alpha1.ConditionExclusive, v1alpha1.ConditionOverlapping} {
 		conditions = append(conditions, metav1.Condition{

@@ -10,82 +10,12 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
+	"github.com/moat-dev/moat/controllers/enforcement/judge/judgetest"
 	"github.com/moat-dev/moat/internal/apiservertest"
 )
-
-func TestJudgeNodeComparesPods(t *testing.T) {
-	held := listing("uid-db", 2)
-	pods := func(digests ...string) func(*v1alpha1.NodeEnforcementStatus) {
-		return func(status *v1alpha1.NodeEnforcementStatus) { status.NodeUID, status.Pods = "node", digests }
-	}
-	for name, test := range map[string]struct {
-		report *v1alpha1.NodeEnforcementStatus
-		doubt  string
-		state  nodeState
-		reason string
-	}{
-		"all are listed":                {report(held, pods("a", "b")), "", nodeCurrent, ""},
-		"pods of others and of before":  {report(held, pods("0", "a", "aa", "b", "c")), "", nodeCurrent, ""},
-		"one isn't listed":              {report(held, pods("a", "c")), "", nodeProgressing, "Progressing"},
-		"none is listed":                {report(held, pods()), "", nodeProgressing, "Progressing"},
-		"an agent of an older release":  {report(held), "", nodeCurrent, ""},
-		"no room for one":               {report(held, pods("a"), truncated), "", nodeFailed, "ReportTruncated"},
-		"listed, with no room for more": {report(held, pods("a", "b"), truncated), "", nodeCurrent, ""},
-		"an older generation":           {report(listing("uid-db", 1), pods("a", "b")), "", nodeProgressing, "Progressing"},
-		"about another Node":            {report(held, pods("a", "b")), "why", nodeAgentStale, "AgentStale"},
-		"a failure of another Node":     {report(failing("uid-db", "RestoreFailed", "x"), pods("a", "b")), "why", nodeAgentStale, "AgentStale"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			found := judgeNode(policy, node{name: "node-1", agent: agentReady, report: test.report, doubt: test.doubt, pods: []string{"b", "a"}})
-			require.Equal(t, test.state, found.state)
-			require.Equal(t, test.reason, found.reason)
-		})
-	}
-	waiting := judge(policy, []node{{name: "node-1", agent: agentReady, report: report(held, pods("a")), pods: []string{"a", "b"}}})
-	require.Equal(t, "0/1 nodes hold generation 2 of NetworkPolicy appiso-db; waiting for node node-1: "+
-		"new or relabelled pods there that its agent hasn't confirmed yet: 1", waiting.enforced.Message)
-}
-
-func TestDoubtOf(t *testing.T) {
-	node := func(uid types.UID, boot string) *corev1.Node {
-		n := &corev1.Node{ObjectMeta: metav1.ObjectMeta{UID: uid}}
-		n.Status.NodeInfo.BootID = boot
-		return n
-	}
-	said := func(uid types.UID, boot string, owners ...types.UID) *v1alpha1.NodeEnforcement {
-		r := &v1alpha1.NodeEnforcement{Status: v1alpha1.NodeEnforcementStatus{NodeUID: uid, BootID: boot}}
-		for _, owner := range owners {
-			r.OwnerReferences = append(r.OwnerReferences, metav1.OwnerReference{UID: owner})
-		}
-		return r
-	}
-	for name, test := range map[string]struct {
-		node   *corev1.Node
-		report *v1alpha1.NodeEnforcement
-		want   string
-	}{
-		"of this Node and boot":                           {node("n", "1"), said("n", "1", "n"), ""},
-		"before the last boot":                            {node("n", "2"), said("n", "1", "n"), "last boot"},
-		"of an earlier Node":                              {node("new", "1"), said("n", "1", "n"), "earlier Node"},
-		"of an earlier Node, and owned by the new one":    {node("new", "1"), said("n", "1", "new"), "earlier Node"},
-		"of an older release":                             {node("n", "1"), said("", "", "n"), ""},
-		"of an older release, and an earlier Node":        {node("new", "1"), said("", "", "n"), "earlier Node"},
-		"a kubelet that tells no boot":                    {node("n", ""), said("n", "", "n"), ""},
-		"a boot that the kubelet told since":              {node("n", "1"), said("n", "", "n"), ""},
-		"of a Node that is gone":                          {nil, said("n", "1", "n"), "no Node"},
-		"of an older release, and no Node in the cluster": {nil, said("", ""), ""},
-	} {
-		t.Run(name, func(t *testing.T) {
-			doubt := doubtOf(test.node, test.report)
-			require.Equal(t, test.want == "", doubt == "", doubt)
-			require.Contains(t, doubt, test.want)
-		})
-	}
-}
 
 // member makes the Node, which has booted, and its agent.
 func (c *cluster) member(name string) *corev1.Node {
@@ -119,7 +49,7 @@ func TestAPodThatTheAgentHasNotSeenIsNotEnforced(t *testing.T) {
 	policy := c.programmed()
 	first := c.pod("first", node.Name)
 	say := func(pods ...*corev1.Pod) {
-		c.report(node.Name, listing(string(policy.UID), policy.Generation), listing(string(byHand.UID), byHand.Generation), seeing(node.UID, pods...))
+		c.report(node.Name, judgetest.Listing(string(policy.UID), policy.Generation), judgetest.Listing(string(byHand.UID), byHand.Generation), judgetest.Seeing(node.UID, pods...))
 	}
 	say(first)
 	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
@@ -163,7 +93,7 @@ func TestAReportOfBeforeABootProvesNothing(t *testing.T) {
 	policy := c.programmed()
 	pod := c.pod("a", node.Name)
 	say := func(boot string) {
-		c.report(node.Name, listing(string(policy.UID), policy.Generation), seeing(node.UID, pod), booted(boot))
+		c.report(node.Name, judgetest.Listing(string(policy.UID), policy.Generation), judgetest.Seeing(node.UID, pod), booted(boot))
 	}
 	say("first")
 	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
@@ -216,9 +146,9 @@ func TestEnforcedFallsAtOnce(t *testing.T) {
 		}
 	}
 	say := func() {
-		changes := []func(*v1alpha1.NodeEnforcementStatus){seeing(node.UID, pods...)}
+		changes := []func(*v1alpha1.NodeEnforcementStatus){judgetest.Seeing(node.UID, pods...)}
 		for _, app := range list() {
-			changes = append(changes, listing(string(app.Status.Policy.UID), app.Status.Policy.Generation))
+			changes = append(changes, judgetest.Listing(string(app.Status.Policy.UID), app.Status.Policy.Generation))
 		}
 		c.report(node.Name, changes...)
 	}

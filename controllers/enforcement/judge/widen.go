@@ -1,4 +1,4 @@
-package enforcement
+package judge
 
 import (
 	"net/netip"

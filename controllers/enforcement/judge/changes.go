@@ -1,14 +1,16 @@
-package enforcement
+package judge
 
 import (
+	"slices"
+
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// concernsWholeNode says whether the report changed in what bears on policies
-// that it doesn't name.
-func concernsWholeNode(before, after *v1alpha1.NodeEnforcementStatus) bool {
+// ConcernsWholeNode says whether the two reports of a node differ in what bears on every
+// policy there.
+func ConcernsWholeNode(before, after *v1alpha1.NodeEnforcementStatus) bool {
 	was, is := impairment(before.Conditions), impairment(after.Conditions)
 	if (was == nil) != (is == nil) || before.Truncated != after.Truncated || before.NodeUID != after.NodeUID || before.BootID != after.BootID {
 		return true
@@ -16,9 +18,8 @@ func concernsWholeNode(before, after *v1alpha1.NodeEnforcementStatus) bool {
 	return was != nil && (was.Reason != is.Reason || was.Message != is.Message)
 }
 
-// changedPolicies returns the uids of the policies of which the two reports
-// don't say the same.
-func changedPolicies(before, after *v1alpha1.NodeEnforcementStatus) map[types.UID]struct{} {
+// ChangedPolicies returns the uids of the policies about which the two reports differ.
+func ChangedPolicies(before, after *v1alpha1.NodeEnforcementStatus) map[types.UID]struct{} {
 	was, is := statements(before), statements(after)
 	changed := map[types.UID]struct{}{}
 	for uid, statement := range was {
@@ -49,4 +50,17 @@ func statements(report *v1alpha1.NodeEnforcementStatus) map[types.UID]statement 
 		all[failure.UID] = statement{generation: all[failure.UID].generation, failure: failure}
 	}
 	return all
+}
+
+// ChangedPods returns the digests that one of two reports lists and the other doesn't.
+func ChangedPods(before, after *v1alpha1.NodeEnforcementStatus) map[string]bool {
+	changed := map[string]bool{}
+	for _, lists := range [][2][]string{{before.Pods, after.Pods}, {after.Pods, before.Pods}} {
+		for _, digest := range lists[0] {
+			if _, listed := slices.BinarySearch(lists[1], digest); !listed {
+				changed[digest] = true
+			}
+		}
+	}
+	return changed
 }

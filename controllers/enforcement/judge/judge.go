@@ -1,4 +1,4 @@
-package enforcement
+package judge
 
 import (
 	"cmp"
@@ -23,25 +23,29 @@ const (
 	reasonReportTruncated = "ReportTruncated"
 )
 
-// agentState is what is known of the agent pod of a node.
-type agentState int
+// AgentState is the state of the agent pod of a node. A larger one is better.
+type AgentState int
 
 const (
-	agentMissing agentState = iota
-	agentNotReady
-	agentReady
+	// AgentMissing is the state of a node without an agent pod.
+	AgentMissing AgentState = iota
+	// AgentNotReady is the state of an agent pod that isn't Ready.
+	AgentNotReady
+	// AgentReady is the state of an agent pod that is Ready.
+	AgentReady
 )
 
-// node is what is known of one node that runs a selected pod.
-type node struct {
-	name  string
-	agent agentState
-	// report is the status that the node's agent wrote last; nil: none.
-	report *v1alpha1.NodeEnforcementStatus
-	// doubt says why the report proves nothing; empty: it may.
-	doubt string
-	// pods are the digests of the node's selected pods.
-	pods []string
+// Node is what the operator has read about one node that runs a selected pod.
+type Node struct {
+	Name  string
+	Agent AgentState
+	// Report is the status that the node's agent wrote last. It is nil where the agent never
+	// reported. It is read only.
+	Report *v1alpha1.NodeEnforcementStatus
+	// Doubt says why the report proves nothing: see DoubtOf. It is empty where it may.
+	Doubt string
+	// Pods are the digests of the node's selected pods, in any order: see v1alpha1.PodDigest.
+	Pods []string
 }
 
 // nodeState orders the findings: the smallest one of any node decides the
@@ -64,22 +68,13 @@ type finding struct {
 	message string
 }
 
-// verdict says on which nodes one policy is enforced. Its condition has no
-// observedGeneration: that is the caller's.
-type verdict struct {
-	summary  v1alpha1.EnforcementSummary
-	failures []v1alpha1.NodeFailure
-	enforced metav1.Condition
-	// others are further conditions, of an AppIsolation.
-	others []metav1.Condition
-}
-
-// judge says on which of nodes, the nodes that run a selected pod, the policy is
-// in the kernel. It doubts: a node counts as current only where its own report
-// names exactly this uid and generation and each selected pod, nothing in the report
-// speaks against it, it is about this boot of this Node, and its agent is there to correct
-// it. The order of nodes doesn't matter.
-func judge(policy v1alpha1.PolicyReference, nodes []node) verdict {
+// Policy says on which nodes the policy is in the kernel. nodes are those that run a selected
+// pod, each once and in any order. A node counts as current only where all of this holds:
+//   - its report names exactly this uid and generation, and each selected pod;
+//   - the report names no failure of the policy or of the node;
+//   - the report is about this boot of this Node;
+//   - the node's agent is Ready, so that it would correct the report.
+func Policy(policy v1alpha1.PolicyReference, nodes []Node) Verdict {
 	findings := make([]finding, 0, len(nodes))
 	for _, n := range nodes {
 		findings = append(findings, judgeNode(policy, n))
@@ -88,44 +83,44 @@ func judge(policy v1alpha1.PolicyReference, nodes []node) verdict {
 		return cmp.Or(cmp.Compare(a.state, b.state), cmp.Compare(a.node, b.node))
 	})
 	summary := summarize(findings)
-	return verdict{
-		summary:  summary,
-		failures: failures(findings),
-		enforced: enforced(policy, summary, findings),
+	return Verdict{
+		Summary:  summary,
+		Failures: failures(findings),
+		Enforced: enforced(policy, summary, findings),
 	}
 }
 
-func judgeNode(policy v1alpha1.PolicyReference, n node) finding {
+func judgeNode(policy v1alpha1.PolicyReference, n Node) finding {
 	found := func(state nodeState, reason, message string) finding {
-		return finding{node: n.name, state: state, reason: reason, message: message}
+		return finding{node: n.Name, state: state, reason: reason, message: message}
 	}
-	if n.agent == agentMissing {
+	if n.Agent == AgentMissing {
 		return found(nodeAgentMissing, v1alpha1.ReasonAgentMissing, "no Moat agent pod runs on the node")
 	}
-	if n.report == nil {
+	if n.Report == nil {
 		return found(nodeAgentStale, v1alpha1.ReasonAgentStale, "the node's agent has not reported yet")
 	}
-	if n.doubt != "" {
-		return found(nodeAgentStale, v1alpha1.ReasonAgentStale, n.doubt)
+	if n.Doubt != "" {
+		return found(nodeAgentStale, v1alpha1.ReasonAgentStale, n.Doubt)
 	}
-	if failure, ok := failureOf(n.report, policy.UID); ok {
+	if failure, ok := failureOf(n.Report, policy.UID); ok {
 		return found(nodeFailed, failure.Reason, failure.Message)
 	}
-	if condition := impairment(n.report.Conditions); condition != nil {
+	if condition := impairment(n.Report.Conditions); condition != nil {
 		return found(nodeFailed, condition.Reason, condition.Message)
 	}
-	if n.agent == agentNotReady {
+	if n.Agent == AgentNotReady {
 		return found(nodeAgentStale, v1alpha1.ReasonAgentStale, "the node's agent pod is not ready, so its report may be out of date")
 	}
-	generation, listed := listedGeneration(n.report, policy.UID)
-	missing := unseen(n.report, n.pods)
+	generation, listed := listedGeneration(n.Report, policy.UID)
+	missing := unseen(n.Report, n.Pods)
 	switch {
-	case !listed && n.report.Truncated:
+	case !listed && n.Report.Truncated:
 		return found(nodeFailed, reasonReportTruncated, fmt.Sprintf(
 			"the node enforces more than %d policies and its report has no room for this one, so nothing proves that it is enforced", v1alpha1.MaxReportedPolicies))
 	case !listed || generation != policy.Generation:
 		return found(nodeProgressing, v1alpha1.ReasonProgressing, "")
-	case missing > 0 && n.report.Truncated:
+	case missing > 0 && n.Report.Truncated:
 		return found(nodeFailed, reasonReportTruncated, fmt.Sprintf(
 			"the node's report has no room for more than %d pods, so nothing proves that the policy is enforced for all", v1alpha1.MaxReportedPods))
 	case missing > 0:
