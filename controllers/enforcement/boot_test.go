@@ -1,201 +1,59 @@
 package enforcement
 
 import (
-	"fmt"
-	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/enforcement/judge/judgetest"
 	"github.com/moat-dev/moat/internal/apiservertest"
 )
-
-// member makes the Node, which has booted, and its agent.
-func (c *cluster) member(name string) *corev1.Node {
-	c.t.Helper()
-	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: c.node(name)}}
-	require.NoError(c.t, c.admin.Create(c.t.Context(), node))
-	c.boot(node, "first")
-	return node
-}
-
-func (c *cluster) boot(node *corev1.Node, id string) {
-	c.t.Helper()
-	node.Status.NodeInfo.BootID = id
-	require.NoError(c.t, c.admin.Status().Update(c.t.Context(), node))
-}
-
-// booted makes a report name its boot.
-func booted(id string) func(*v1alpha1.NodeEnforcementStatus) {
-	return func(status *v1alpha1.NodeEnforcementStatus) { status.BootID = id }
-}
 
 // A pod that is new, or that is selected by other labels than the agent saw, takes the True
 // away until the agent has seen it, though the policy is in force on the node already. One
 // that goes doesn't.
 func TestAPodThatTheAgentHasNotSeenIsNotEnforced(t *testing.T) {
 	c := newCluster(t)
-	node := c.member("one")
-	c.agent(node.Name)
-	c.createApp()
-	byHand := c.handWritten("by-hand")
-	policy := c.programmed()
-	first := c.pod("first", node.Name)
+	node := c.Member("one")
+	c.Agent(node.Name)
+	c.CreateApp()
+	byHand := c.HandWritten("by-hand")
+	policy := c.Programmed()
+	first := c.Pod("first", node.Name)
 	say := func(pods ...*corev1.Pod) {
-		c.report(node.Name, judgetest.Listing(string(policy.UID), policy.Generation), judgetest.Listing(string(byHand.UID), byHand.Generation), judgetest.Seeing(node.UID, pods...))
+		c.Report(node.Name, judgetest.Listing(string(policy.UID), policy.Generation), judgetest.Listing(string(byHand.UID), byHand.Generation), judgetest.Seeing(node.UID, pods...))
 	}
 	say(first)
-	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
-	c.expectPolicy(byHand, "True", "AllNodesEnforced", "1/1")
+	c.Expect("Enforced", "True", "AllNodesEnforced", "1/1")
+	c.ExpectPolicy(byHand, "True", "AllNodesEnforced", "1/1")
 
-	second := c.pod("second", node.Name)
-	app := c.expect("Enforced", "False", "Progressing", "0/1")
+	second := c.Pod("second", node.Name)
+	app := c.Expect("Enforced", "False", "Progressing", "0/1")
 	require.Contains(t, meta.FindStatusCondition(app.Status.Conditions, "Enforced").Message, "hasn't confirmed yet: 1")
-	c.expectPolicy(byHand, "False", "Progressing", "0/1")
+	c.ExpectPolicy(byHand, "False", "Progressing", "0/1")
 	say(first, second)
-	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
-	c.expectPolicy(byHand, "True", "AllNodesEnforced", "1/1")
+	c.Expect("Enforced", "True", "AllNodesEnforced", "1/1")
+	c.ExpectPolicy(byHand, "True", "AllNodesEnforced", "1/1")
 
 	first.Labels["version"] = "2"
-	require.NoError(t, c.admin.Update(t.Context(), first))
-	c.expect("Enforced", "False", "Progressing", "0/1")
+	require.NoError(t, c.Admin.Update(t.Context(), first))
+	c.Expect("Enforced", "False", "Progressing", "0/1")
 	say(first, second)
-	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+	c.Expect("Enforced", "True", "AllNodesEnforced", "1/1")
 
-	stranger := c.pod("stranger", node.Name, func(pod *corev1.Pod) { pod.Labels["role"] = "web" })
+	stranger := c.Pod("stranger", node.Name, func(pod *corev1.Pod) { pod.Labels["role"] = "web" })
 	time.Sleep(apiservertest.Never)
-	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+	c.Expect("Enforced", "True", "AllNodesEnforced", "1/1")
 	stranger.Labels["role"] = "db"
-	require.NoError(t, c.admin.Update(t.Context(), stranger))
-	c.expect("Enforced", "False", "Progressing", "0/1")
+	require.NoError(t, c.Admin.Update(t.Context(), stranger))
+	c.Expect("Enforced", "False", "Progressing", "0/1")
 	say(first, second, stranger)
-	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
+	c.Expect("Enforced", "True", "AllNodesEnforced", "1/1")
 
-	require.NoError(t, c.admin.Delete(t.Context(), second))
-	require.Eventually(t, func() bool { return c.app().Status.SelectedPods == 2 }, apiservertest.Eventually, apiservertest.Tick, "a pod is gone")
-	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
-}
-
-// A report from before a boot, or of an earlier Node of that name, proves nothing, from when
-// the Node says so until the agent has reported anew.
-func TestAReportOfBeforeABootProvesNothing(t *testing.T) {
-	c := newCluster(t)
-	node := c.member("one")
-	c.agent(node.Name)
-	c.createApp()
-	policy := c.programmed()
-	pod := c.pod("a", node.Name)
-	say := func(boot string) {
-		c.report(node.Name, judgetest.Listing(string(policy.UID), policy.Generation), judgetest.Seeing(node.UID, pod), booted(boot))
-	}
-	say("first")
-	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
-
-	c.boot(node, "second")
-	app := c.expect("Enforced", "Unknown", "AgentStale", "0/1")
-	require.Contains(t, app.Status.Failures[0].Message, "before its last boot")
-	say("second")
-	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
-
-	require.NoError(t, c.admin.Delete(t.Context(), node))
-	c.expect("Enforced", "Unknown", "AgentStale", "0/1")
-	node = &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node.Name}}
-	require.NoError(t, c.admin.Create(t.Context(), node))
-	c.boot(node, "second")
-	require.Eventually(t, func() bool {
-		failures := c.app().Status.Failures
-		return len(failures) == 1 && failures[0].Message == "the node's report is about an earlier Node of this name"
-	}, apiservertest.Eventually, apiservertest.Tick, "the machine may be another one")
-	say("second")
-	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
-}
-
-// fallsWithin is the promise for a pod event that changes who is selected, on a quiet
-// cluster.
-const fallsWithin = 100 * time.Millisecond
-
-// With the controllers as they are shipped, neither what gathers events nor what keeps writes
-// apart keeps an untrue True in a status.
-func TestEnforcedFallsAtOnce(t *testing.T) {
-	const apps = 12
-	c := newClusterOf(t, ReportAll, 0)
-	node := c.member("one")
-	c.agent(node.Name)
-	var pods []*corev1.Pod
-	for i := range apps {
-		name := fmt.Sprint("app-", i)
-		require.NoError(t, c.admin.Create(t.Context(), c.newApp(name)))
-		pods = append(pods, c.pod(name+"-0", node.Name, func(pod *corev1.Pod) { pod.Labels["role"] = name }))
-	}
-	// One request for all: a client has to wait between many.
-	list := func() []v1alpha1.AppIsolation {
-		var list v1alpha1.AppIsolationList
-		require.NoError(t, c.admin.List(t.Context(), &list, client.InNamespace(c.namespace)))
-		return list.Items
-	}
-	all := func(is func(*v1alpha1.AppIsolation) bool) func() bool {
-		return func() bool {
-			return !slices.ContainsFunc(list(), func(app v1alpha1.AppIsolation) bool { return !is(&app) })
-		}
-	}
-	say := func() {
-		changes := []func(*v1alpha1.NodeEnforcementStatus){judgetest.Seeing(node.UID, pods...)}
-		for _, app := range list() {
-			changes = append(changes, judgetest.Listing(string(app.Status.Policy.UID), app.Status.Policy.Generation))
-		}
-		c.report(node.Name, changes...)
-	}
-	enforced := all(func(app *v1alpha1.AppIsolation) bool {
-		return meta.IsStatusConditionTrue(app.Status.Conditions, v1alpha1.ConditionEnforced)
-	})
-	require.Eventually(t, all(func(app *v1alpha1.AppIsolation) bool { return app.Status.Policy != nil }), apiservertest.Eventually, apiservertest.Tick, "policies")
-	say()
-	require.Eventually(t, enforced, apiservertest.Eventually, apiservertest.Tick, "all are in force")
-
-	var took []time.Duration
-	falls := func(name string, event func()) {
-		watcher, err := client.NewWithWatch(server.AdminConfig(t), client.Options{Scheme: apiservertest.NewScheme()})
-		require.NoError(t, err)
-		stream, err := watcher.Watch(t.Context(), &v1alpha1.AppIsolationList{}, client.InNamespace(c.namespace), client.MatchingFields{"metadata.name": name})
-		require.NoError(t, err)
-		defer stream.Stop()
-		<-stream.ResultChan() // as it is
-		start := time.Now()
-		event()
-		for {
-			app := (<-stream.ResultChan()).Object.(*v1alpha1.AppIsolation)
-			if !meta.IsStatusConditionTrue(app.Status.Conditions, v1alpha1.ConditionEnforced) {
-				took = append(took, time.Since(start))
-				return
-			}
-		}
-	}
-	for i := range apps {
-		name := fmt.Sprint("app-", i)
-		falls(name, func() {
-			pods = append(pods, c.pod(name+"-1", node.Name, func(pod *corev1.Pod) { pod.Labels["role"] = name }))
-		})
-	}
-	byPod := slices.Clone(took)
-	took = nil
-	for range 3 { // right after the write that says True
-		say()
-		require.Eventually(t, enforced, apiservertest.Eventually, apiservertest.Tick, "all are in force again")
-		falls("app-0", func() {
-			pods[0].Labels["version"] += "2"
-			require.NoError(t, c.admin.Update(t.Context(), pods[0]))
-		})
-	}
-	for event, took := range map[string][]time.Duration{"a new pod": byPod, "a label": took} {
-		slices.Sort(took)
-		t.Logf("Enforced fell by %s after %s at the median, and %s at most", event, took[len(took)/2], took[len(took)-1])
-		require.Less(t, took[len(took)/2], fallsWithin, "%v", took)
-	}
+	require.NoError(t, c.Admin.Delete(t.Context(), second))
+	require.Eventually(t, func() bool { return c.App().Status.SelectedPods == 2 }, apiservertest.Eventually, apiservertest.Tick, "a pod is gone")
+	c.Expect("Enforced", "True", "AllNodesEnforced", "1/1")
 }

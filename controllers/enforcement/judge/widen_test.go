@@ -45,7 +45,7 @@ func TestWidensByPeer(t *testing.T) {
 			other := judgetest.PolicySpec(t, "{policyTypes: [Ingress], ingress: [{from: [{"+test.other+"}]}]}")
 			require.Equal(t, test.want, widens(ours, other))
 			require.False(t, widens(judgetest.PolicySpec(t, "{policyTypes: [Ingress], ingress: [{}]}"), other), "nothing is more than anyone")
-			require.True(t, widens(judgetest.PolicySpec(t, "{policyTypes: [Ingress]}"), other), "anything is more than nobody")
+			require.True(t, widens(judgetest.PolicySpec(t, "{policyTypes: [Ingress]}"), other), "anything is more than no peer")
 		})
 	}
 }

@@ -83,3 +83,8 @@ func Policy(t *testing.T, name, spec string) networkingv1.NetworkPolicy {
 	policy.Spec.PodSelector = metav1.LabelSelector{MatchLabels: map[string]string{"role": "db"}}
 	return policy
 }
+
+// Booted makes a report name the boot of its Node.
+func Booted(id string) func(*v1alpha1.NodeEnforcementStatus) {
+	return func(status *v1alpha1.NodeEnforcementStatus) { status.BootID = id }
+}

@@ -1,7 +1,6 @@
-package enforcement
+package appstatus
 
 import (
-	"context"
 	"slices"
 	"testing"
 	"time"
@@ -10,26 +9,27 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"sigs.k8s.io/controller-runtime/pkg/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
+	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/agents"
+	"github.com/moat-dev/moat/controllers/enforcement/enforcementtest"
 	"github.com/moat-dev/moat/controllers/enforcement/judge/judgetest"
+	"github.com/moat-dev/moat/controllers/enforcement/survey"
+	"github.com/moat-dev/moat/controllers/enforcement/triggers"
 	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // recordingQueue keeps what is enqueued, and when it is due.
 type recordingQueue struct {
-	queue
+	workqueue.TypedRateLimitingInterface[reconcile.Request]
 	names []string
 }
 
 func (q *recordingQueue) AddAfter(request reconcile.Request, after time.Duration) {
-	if after == coalesce {
+	if after == triggers.Delay {
 		q.names = append(q.names, request.Name)
 	}
 }
@@ -48,18 +48,18 @@ func (q *recordingQueue) drain() []string {
 // TestOnlyAffectedAppsAreEnqueued reads from a real cache: two AppIsolations,
 // one pod of each, on two nodes.
 func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
-	c := &cluster{t: t, admin: server.Admin(t), namespace: server.Namespace(t)}
-	here, there := c.node("here"), c.node("there")
-	db := c.pod("db-0", here)
-	web := c.pod("web-0", there, func(pod *corev1.Pod) { pod.Labels = map[string]string{"role": "web"} })
-	c.storeApp("db")
-	c.storeApp("web")
-	reader := c.cacheClient(c.namespace)
-	a := affected{reader: reader, agentNamespace: apiservertest.OperatorNamespace, targets: appTargets{reader: reader}}
+	c := enforcementtest.Bare(t, &server)
+	here, there := c.NodeName("here"), c.NodeName("there")
+	db := c.Pod("db-0", here)
+	web := c.Pod("web-0", there, func(pod *corev1.Pod) { pod.Labels = map[string]string{"role": "web"} })
+	storeApp(c, "db")
+	storeApp(c, "web")
+	reader := c.CachedClient(c.Namespace, survey.CacheByObject(), survey.AddIndexes)
+	a := triggers.Triggers{Reader: reader, AgentNamespace: apiservertest.OperatorNamespace, Targets: targets{reader: reader}}
 	ctx, q := t.Context(), &recordingQueue{}
 	agent := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Labels: agents.Labels()}, Spec: corev1.PodSpec{NodeName: there, HostNetwork: true}}
 
-	pods, changed := a.podHandler(), func(pod *corev1.Pod, change func(*corev1.Pod)) event.UpdateEvent {
+	pods, changed := a.PodHandler(), func(pod *corev1.Pod, change func(*corev1.Pod)) event.UpdateEvent {
 		after := pod.DeepCopy()
 		change(after)
 		return event.UpdateEvent{ObjectOld: pod, ObjectNew: after}
@@ -76,7 +76,7 @@ func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
 	}), q)
 	require.Empty(t, q.drain(), "nothing that matters")
 	pods.Update(ctx, changed(db, func(pod *corev1.Pod) { pod.Labels = map[string]string{"role": "web"} }), q)
-	require.Equal(t, []string{"db", "web"}, q.drain(), "a label: who selected it, and who does")
+	require.Equal(t, []string{"db", "web"}, q.drain(), "a label: the one that selected it, and the one that does")
 	pods.Update(ctx, changed(db, func(pod *corev1.Pod) { pod.Status.Phase = corev1.PodSucceeded }), q)
 	require.Equal(t, []string{"db"}, q.drain(), "its end")
 	pods.Update(ctx, changed(agent, func(pod *corev1.Pod) { pod.Annotations = map[string]string{"a": "b"} }), q)
@@ -84,26 +84,26 @@ func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
 	pods.Update(ctx, changed(agent, func(pod *corev1.Pod) {
 		pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 	}), q)
-	require.Equal(t, []string{"web"}, q.drain(), "an agent: who has pods on its node")
+	require.Equal(t, []string{"web"}, q.drain(), "an agent: those with pods on its node")
 
-	reports, update := a.reportHandler(), func(before, after *v1alpha1.NodeEnforcementStatus) {
+	reports, update := a.ReportHandler(), func(before, after *v1alpha1.NodeEnforcementStatus) {
 		named := func(status *v1alpha1.NodeEnforcementStatus) *v1alpha1.NodeEnforcement {
 			return &v1alpha1.NodeEnforcement{ObjectMeta: metav1.ObjectMeta{Name: here}, Status: *status}
 		}
-		a.reportHandler().Update(ctx, event.UpdateEvent{ObjectOld: named(before), ObjectNew: named(after)}, q)
+		a.ReportHandler().Update(ctx, event.UpdateEvent{ObjectOld: named(before), ObjectNew: named(after)}, q)
 	}
-	update(judgetest.Report(), judgetest.Report(judgetest.Listing("uid-web", 1), judgetest.Listing("nobody's", 4)))
+	update(judgetest.Report(), judgetest.Report(judgetest.Listing("uid-web", 1), judgetest.Listing("unknown", 4)))
 	require.Equal(t, []string{"web"}, q.drain(), "a policy, wherever its pods are")
 	update(judgetest.Report(judgetest.Listing("uid-web", 1)), judgetest.Report(judgetest.Listing("uid-web", 1)))
 	require.Empty(t, q.drain(), "the same report")
 	update(judgetest.Report(), judgetest.Report(judgetest.Condition("DataplaneSynced", "False", "RestoreFailed", "why")))
-	require.Equal(t, []string{"db"}, q.drain(), "a broken node: who has pods there")
+	require.Equal(t, []string{"db"}, q.drain(), "a broken node: those with pods there")
 	update(judgetest.Report(judgetest.Seeing("uid", db)), judgetest.Report(judgetest.Seeing("uid")))
 	require.Equal(t, []string{"db"}, q.drain(), "a pod of the node")
 	update(judgetest.Report(judgetest.Seeing("uid", db)), judgetest.Report(judgetest.Seeing("another", db)))
 	require.Equal(t, []string{"db"}, q.drain(), "another Node")
 
-	nodes, node := a.nodeHandler(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: there, UID: "uid"}}
+	nodes, node := a.NodeHandler(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: there, UID: "uid"}}
 	changedNode := func(change func(*corev1.Node)) {
 		after := node.DeepCopy()
 		change(after)
@@ -122,63 +122,10 @@ func TestOnlyAffectedAppsAreEnqueued(t *testing.T) {
 }
 
 // storeApp stores an AppIsolation of role=NAME, whose policy is uid-NAME.
-func (c *cluster) storeApp(name string) {
-	c.t.Helper()
-	app := c.newApp(name)
-	require.NoError(c.t, c.admin.Create(c.t.Context(), app))
+func storeApp(c *enforcementtest.Cluster, name string) {
+	c.T.Helper()
+	app := c.NewApp(name)
+	require.NoError(c.T, c.Admin.Create(c.T.Context(), app))
 	app.Status.Policy = &v1alpha1.PolicyReference{Name: "appiso-" + name, UID: types.UID("uid-" + name), Generation: 1}
-	require.NoError(c.t, c.admin.Status().Update(c.t.Context(), app))
-}
-
-// cacheClient reads from a filled cache of a namespace with the package's indexes.
-func (c *cluster) cacheClient(namespace string) client.Client {
-	c.t.Helper()
-	var reader client.Client
-	options := cache.Options{ByObject: CacheByObject(), DefaultNamespaces: map[string]cache.Config{namespace: {}}}
-	server.StartManager(c.t, options, func(ctx context.Context, mgr manager.Manager) error {
-		reader = mgr.GetClient()
-		return addIndexes(ctx, mgr.GetFieldIndexer())
-	})
-	return reader
-}
-
-func TestTrimPodKeepsWhatIsUsed(t *testing.T) {
-	pod := &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "n", Name: "p", UID: "u", ResourceVersion: "7",
-			Labels:        map[string]string{"a": "b"},
-			Annotations:   map[string]string{"large": "text"},
-			ManagedFields: []metav1.ManagedFieldsEntry{{Manager: "m"}},
-		},
-		Spec: corev1.PodSpec{NodeName: "node", HostNetwork: true, Containers: []corev1.Container{{Name: "c"}}},
-		Status: corev1.PodStatus{
-			Phase:      corev1.PodRunning,
-			PodIP:      "10.0.0.1",
-			Conditions: []corev1.PodCondition{{Type: corev1.PodScheduled, Status: corev1.ConditionTrue}, {Type: corev1.PodReady, Status: corev1.ConditionTrue, Message: "m"}},
-		},
-	}
-	trimmed, err := trimPod(pod)
-	require.NoError(t, err)
-	require.Equal(t, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{
-			Namespace: "n", Name: "p", UID: "u", ResourceVersion: "7", Labels: map[string]string{"a": "b"},
-			GenerateName: v1alpha1.PodDigest("u", pod.Labels),
-		},
-		Spec: corev1.PodSpec{NodeName: "node", HostNetwork: true},
-		Status: corev1.PodStatus{
-			Phase:      corev1.PodRunning,
-			Conditions: []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
-		},
-	}, trimmed)
-
-	// The kubelet knows a static pod by another uid. Informers may trim a pod again.
-	pod.Annotations[corev1.MirrorPodAnnotationKey] = "static"
-	for object := any(pod); ; object = trimmed {
-		trimmed, err = trimPod(object)
-		require.NoError(t, err)
-		require.Equal(t, v1alpha1.PodDigest("static", pod.Labels), digestOf(trimmed.(*corev1.Pod)))
-		if object != any(pod) {
-			break
-		}
-	}
+	require.NoError(c.T, c.Admin.Status().Update(c.T.Context(), app))
 }

@@ -1,4 +1,4 @@
-package enforcement
+package appstatus
 
 import (
 	"testing"
@@ -24,7 +24,7 @@ func TestReady(t *testing.T) {
 		"not accepted":     {not(accepted, "False", "Invalid"), not(programmed, "False", "ApplyFailed"), not(enforced, "False", "NotProgrammed"), "False", "Invalid"},
 		"not programmed":   {accepted, not(programmed, "False", "Disabled"), not(enforced, "False", "NotProgrammed"), "False", "Disabled"},
 		"not enforced":     {accepted, programmed, not(enforced, "False", "Progressing"), "False", "Progressing"},
-		"nobody can tell":  {accepted, programmed, not(enforced, "Unknown", "AgentMissing"), "Unknown", "AgentMissing"},
+		"unknown":          {accepted, programmed, not(enforced, "Unknown", "AgentMissing"), "Unknown", "AgentMissing"},
 		"nothing selected": {accepted, programmed, not(enforced, "True", "NoSelectedPods"), "True", "NoSelectedPods"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -1,8 +1,6 @@
-package enforcement
+package appstatus
 
 import (
-	"slices"
-
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -59,33 +57,5 @@ func ready(conditions []metav1.Condition, enforced metav1.Condition) metav1.Cond
 		Status:  first.Status,
 		Reason:  first.Reason,
 		Message: first.Message,
-	}
-}
-
-// isEnforced says whether Enforced is True, and of that generation.
-func isEnforced(conditions []metav1.Condition, generation int64) bool {
-	return speaksOf(conditions, generation) && meta.IsStatusConditionTrue(conditions, v1alpha1.ConditionEnforced)
-}
-
-// speaksOf says whether Enforced was written for a generation.
-func speaksOf(conditions []metav1.Condition, generation int64) bool {
-	enforced := meta.FindStatusCondition(conditions, v1alpha1.ConditionEnforced)
-	return enforced != nil && enforced.ObservedGeneration == generation
-}
-
-// policyStatus is the verdict as the status of a PolicyEnforcement. The conditions
-// speak of the policy's generation, and keep the time of before where they say the
-// same.
-func policyStatus(v judge.Verdict, policy v1alpha1.PolicyReference, selectedPods int, before v1alpha1.PolicyEnforcementStatus) v1alpha1.PolicyEnforcementStatus {
-	conditions := slices.Clone(before.Conditions)
-	v.Enforced.ObservedGeneration = policy.Generation
-	meta.SetStatusCondition(&conditions, v.Enforced)
-	return v1alpha1.PolicyEnforcementStatus{
-		ObservedGeneration: policy.Generation,
-		PolicyUID:          policy.UID,
-		SelectedPods:       int32(selectedPods),
-		Enforcement:        v.Summary,
-		Failures:           v.Failures,
-		Conditions:         conditions,
 	}
 }

@@ -1,4 +1,4 @@
-package enforcement
+package appstatus
 
 import (
 	"sync/atomic"
@@ -12,20 +12,20 @@ import (
 )
 
 // TestHeldBackAgentIsNeverEnforced holds one of three agents back at each
-// generation, lets it report everything but that generation, and looks at every
+// generation, lets it report everything but that generation, and checks every
 // state of the object that a watcher can see.
 func TestHeldBackAgentIsNeverEnforced(t *testing.T) {
 	c := newCluster(t)
-	late := c.node("late")
-	nodes := []string{c.node("one"), c.node("two"), late}
+	late := c.NodeName("late")
+	nodes := []string{c.NodeName("one"), c.NodeName("two"), late}
 	for _, node := range nodes {
-		c.agent(node)
-		c.pod("on-"+node, node)
+		c.Agent(node)
+		c.Pod("on-"+node, node)
 	}
 	// released is the generation of the AppIsolation up to which the late node has
 	// been let go on.
 	var released atomic.Int64
-	stop := c.watchApps(func(app *v1alpha1.AppIsolation) {
+	stop := c.WatchApps(func(app *v1alpha1.AppIsolation) {
 		for _, name := range []string{"Enforced", "Ready"} {
 			if kubectlWouldStopWaiting(app, name) && app.Generation > released.Load() {
 				t.Errorf("%s is True for generation %d: %+v", name, app.Generation, app.Status.Enforcement)
@@ -33,21 +33,21 @@ func TestHeldBackAgentIsNeverEnforced(t *testing.T) {
 		}
 	})
 	before := v1alpha1.PolicyReference{UID: "none", Generation: 1}
-	c.createApp()
+	c.CreateApp()
 	for port := int32(1); port <= 4; port++ {
-		c.openPort(port)
-		policy := c.programmed()
-		c.holds(late, before, v1alpha1.PolicyReference{UID: "another", Generation: policy.Generation})
+		c.OpenPort(port)
+		policy := c.Programmed()
+		c.Holds(late, before, v1alpha1.PolicyReference{UID: "another", Generation: policy.Generation})
 		for _, node := range nodes[:2] {
-			c.holds(node, policy)
+			c.Holds(node, policy)
 		}
-		c.expect("Enforced", "False", "Progressing", "2/3")
+		c.Expect("Enforced", "False", "Progressing", "2/3")
 		time.Sleep(apiservertest.Never)
-		c.expect("Ready", "False", "Progressing", "2/3")
+		c.Expect("Ready", "False", "Progressing", "2/3")
 
-		released.Store(c.app().Generation)
-		c.holds(late, policy)
-		c.expect("Enforced", "True", "AllNodesEnforced", "3/3")
+		released.Store(c.App().Generation)
+		c.Holds(late, policy)
+		c.Expect("Enforced", "True", "AllNodesEnforced", "3/3")
 		before = policy
 	}
 	require.Positive(t, stop())
@@ -57,19 +57,19 @@ func TestHeldBackAgentIsNeverEnforced(t *testing.T) {
 // pod was scheduled confirms.
 func TestPodOnANewNode(t *testing.T) {
 	c := newCluster(t)
-	here, there := c.node("here"), c.node("there")
-	c.agent(here)
-	c.agent(there)
-	c.pod("a", here)
-	c.report(there)
-	c.createApp()
-	policy := c.programmed()
-	c.holds(here, policy)
-	c.expect("Enforced", "True", "AllNodesEnforced", "1/1")
-	c.pod("b", there)
-	c.expect("Enforced", "False", "Progressing", "1/2")
+	here, there := c.NodeName("here"), c.NodeName("there")
+	c.Agent(here)
+	c.Agent(there)
+	c.Pod("a", here)
+	c.Report(there)
+	c.CreateApp()
+	policy := c.Programmed()
+	c.Holds(here, policy)
+	c.Expect("Enforced", "True", "AllNodesEnforced", "1/1")
+	c.Pod("b", there)
+	c.Expect("Enforced", "False", "Progressing", "1/2")
 	time.Sleep(apiservertest.Never)
-	c.expect("Ready", "False", "Progressing", "1/2")
-	c.holds(there, policy)
-	c.expect("Ready", "True", "AllNodesEnforced", "2/2")
+	c.Expect("Ready", "False", "Progressing", "1/2")
+	c.Holds(there, policy)
+	c.Expect("Ready", "True", "AllNodesEnforced", "2/2")
 }

@@ -1,4 +1,4 @@
-package enforcement
+package survey
 
 import (
 	"context"
@@ -13,19 +13,19 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 )
 
-// Indexes of the manager's cache.
+// Indexes of the manager's cache: see AddIndexes.
 const (
-	// podNodeIndex finds the pods of one node.
-	podNodeIndex = "spec.nodeName"
-	// appPolicyIndex finds the AppIsolation whose policy has a uid.
-	appPolicyIndex = "status.policy.uid"
-	// policyUIDIndex finds the hand-written policy of a uid.
-	policyUIDIndex = "metadata.uid"
+	// PodNodeIndex finds the pods of one node.
+	PodNodeIndex = "spec.nodeName"
+	// AppPolicyIndex finds the AppIsolation whose policy has a uid.
+	AppPolicyIndex = "status.policy.uid"
+	// PolicyUIDIndex finds the policy of a uid.
+	PolicyUIDIndex = "metadata.uid"
 )
 
-// CacheByObject returns how the manager's cache must hold the objects that this
-// package reads by the thousand: pods without what isn't used, and neither pods
-// nor reports copied at each read. This package never writes to them.
+// CacheByObject returns how the manager's cache must hold the objects that the controllers
+// read by the thousand. Of a pod it keeps only what they use. Neither pods nor reports are
+// copied at each read: nothing may write to them.
 func CacheByObject() map[client.Object]cache.ByObject {
 	shared := true
 	return map[client.Object]cache.ByObject{
@@ -36,7 +36,7 @@ func CacheByObject() map[client.Object]cache.ByObject {
 
 // trimPod keeps of a pod what decides whether it is selected, where it runs and
 // whether it is a ready agent: about a twentieth of its size. Its digest is made here, once
-// for each event, and kept in a field that nothing else reads: see digestOf.
+// for each event, and kept in a field that nothing else reads: see DigestOf.
 func trimPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
@@ -55,7 +55,7 @@ func trimPod(object any) (any, error) {
 		Spec:   corev1.PodSpec{NodeName: pod.Spec.NodeName, HostNetwork: pod.Spec.HostNetwork},
 		Status: corev1.PodStatus{Phase: pod.Status.Phase},
 	}
-	if uid, static := pod.Annotations[corev1.MirrorPodAnnotationKey]; static { // for who trims it again
+	if uid, static := pod.Annotations[corev1.MirrorPodAnnotationKey]; static { // informers may trim a pod twice
 		trimmed.Annotations = map[string]string{corev1.MirrorPodAnnotationKey: uid}
 	}
 	for _, condition := range pod.Status.Conditions {
@@ -66,14 +66,15 @@ func trimPod(object any) (any, error) {
 	return trimmed, nil
 }
 
-func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
-	err := indexer.IndexField(ctx, &corev1.Pod{}, podNodeIndex, func(object client.Object) []string {
+// AddIndexes adds the indexes to the manager's cache. Each may be added once.
+func AddIndexes(ctx context.Context, indexer client.FieldIndexer) error {
+	err := indexer.IndexField(ctx, &corev1.Pod{}, PodNodeIndex, func(object client.Object) []string {
 		return []string{object.(*corev1.Pod).Spec.NodeName}
 	})
 	if err != nil {
 		return fmt.Errorf("indexing pods by node: %w", err)
 	}
-	err = indexer.IndexField(ctx, &v1alpha1.AppIsolation{}, appPolicyIndex, func(object client.Object) []string {
+	err = indexer.IndexField(ctx, &v1alpha1.AppIsolation{}, AppPolicyIndex, func(object client.Object) []string {
 		policy := object.(*v1alpha1.AppIsolation).Status.Policy
 		if policy == nil {
 			return nil
@@ -83,7 +84,7 @@ func addIndexes(ctx context.Context, indexer client.FieldIndexer) error {
 	if err != nil {
 		return fmt.Errorf("indexing AppIsolations by policy: %w", err)
 	}
-	err = indexer.IndexField(ctx, &networkingv1.NetworkPolicy{}, policyUIDIndex, func(object client.Object) []string {
+	err = indexer.IndexField(ctx, &networkingv1.NetworkPolicy{}, PolicyUIDIndex, func(object client.Object) []string {
 		return []string{string(object.GetUID())}
 	})
 	if err != nil {

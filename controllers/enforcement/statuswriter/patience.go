@@ -1,4 +1,4 @@
-package enforcement
+package statuswriter
 
 import (
 	"sync"
@@ -7,11 +7,11 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// patienceFor is how long a new generation may be on its way to the nodes before a
-// status says so: most need some tenths of a second, so that one write says what
-// two would, and no pace keeps the second one back. Until then the status speaks of
-// the generation before, and `kubectl wait` goes on waiting.
-const patienceFor = time.Second
+// Patience is how long a new generation may be on its way to the nodes before a status says
+// so. Most need some tenths of a second: one write then says what two would, and no pace keeps
+// the second one back. Until then the status speaks of the generation before, and
+// `kubectl wait` goes on waiting.
+const Patience = time.Second
 
 // patience knows since when each object's generation is on its way. It is safe for
 // concurrent use.
@@ -28,8 +28,8 @@ type sight struct {
 
 func newPatience() *patience { return &patience{since: map[types.NamespacedName]sight{}} }
 
-// wait returns how much longer nothing has to be said; the time begins with the
-// first call for a generation.
+// wait returns how much longer nothing has to be said. The time begins with the first call for
+// a generation.
 func (p *patience) wait(key types.NamespacedName, generation int64, now time.Time) time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -38,10 +38,10 @@ func (p *patience) wait(key types.NamespacedName, generation int64, now time.Tim
 		seen = sight{generation: generation, at: now}
 		p.since[key] = seen
 	}
-	return max(0, patienceFor-now.Sub(seen.at))
+	return max(0, Patience-now.Sub(seen.at))
 }
 
-// forget is for an object of which all is said, or that is gone.
+// forget is for an object whose status is up to date, or that is gone.
 func (p *patience) forget(key types.NamespacedName) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
