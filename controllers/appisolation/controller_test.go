@@ -301,5 +301,5 @@ func TestDeleteLeavesThePolicyToGarbageCollection(t *testing.T) {
 	require.NoError(t, f.admin.Delete(t.Context(), f.app()))
 	time.Sleep(apiservertest.Never)
 	require.True(t, apierrors.IsNotFound(f.admin.Get(t.Context(), f.key, &v1alpha1.AppIsolation{})), "no finalizer holds it")
-	require.Equal(t, policy.ResourceVersion, f.policy().ResourceVersion, "no garbage collector runs here, and nobody else touches it")
+	require.Equal(t, policy.ResourceVersion, f.policy().ResourceVersion, "no garbage collector runs here, and no other program writes it")
 }

@@ -74,7 +74,7 @@ func (s *Server) Admin(t testing.TB) client.Client {
 	return s.admin
 }
 
-// AdminConfig returns how to connect as who may do all.
+// AdminConfig returns how to connect as a user who may do all.
 func (s *Server) AdminConfig(t testing.TB) *rest.Config {
 	t.Helper()
 	s.require(t)
@@ -228,7 +228,7 @@ func NewScheme() *k8sruntime.Scheme {
 	return scheme
 }
 
-// configPath returns a path under config, wherever the test runs.
+// configPath returns a path under config, in any folder that the test runs in.
 func configPath(elements ...string) string {
 	_, file, _, _ := runtime.Caller(0)
 	return filepath.Join(append([]string{filepath.Dir(file), "..", "..", "config"}, elements...)...)

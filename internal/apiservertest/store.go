@@ -10,9 +10,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// Store writes an object into the API server's etcd, past its validation: as one
-// that is older than the validation, or that somebody restored. The key is that
-// of the object below /registry.
+// Store writes an object into the API server's etcd, past its validation: as one that is older
+// than the validation, or that was restored from a backup. The key is that of the object below
+// /registry.
 func (s *Server) Store(t *testing.T, key, object string) {
 	t.Helper()
 	s.etcd(t, "put", map[string][]byte{"key": []byte("/registry/" + key), "value": []byte(object)})
