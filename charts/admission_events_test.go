@@ -12,7 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/moat-dev/moat/controllers/apiservertest"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // eventOf is an event as the agent of a node writes it.

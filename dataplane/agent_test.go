@@ -26,7 +26,6 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
-	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/dataplane/health"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/lastword"
@@ -34,6 +33,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/notify"
 	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/watch"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 var apiServer = apiservertest.Server{Admission: true}

@@ -161,7 +161,7 @@ func TestAnchorsAreThoseOfGitHub(t *testing.T) {
 func TestDocumentsThatAreNamedExist(t *testing.T) {
 	named := regexp.MustCompile(`docs/((?:[a-z]+/)*[a-zA-Z0-9-]+\.md)(#[a-z0-9_-]+)?`)
 	found := 0
-	for _, folder := range []string{"apis", "charts", "cmd", "config", "controllers", "dataplane", "hack", "test"} {
+	for _, folder := range []string{"apis", "charts", "cmd", "config", "controllers", "dataplane", "hack", "internal", "test"} {
 		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, entry os.DirEntry, err error) error {
 			if err != nil || entry.IsDir() {
 				return err

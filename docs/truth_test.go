@@ -101,7 +101,7 @@ func TestDocumentsShowTheirManifests(t *testing.T) {
 func TestNamedTestsExist(t *testing.T) {
 	known := map[string]bool{}
 	function := regexp.MustCompile(`(?m)^func (Test[A-Za-z0-9_]+)\(`)
-	for _, folder := range []string{"apis", "charts", "cmd", "controllers", "dataplane", "docs", "hack", "test"} {
+	for _, folder := range []string{"apis", "charts", "cmd", "controllers", "dataplane", "docs", "hack", "internal", "test"} {
 		err := filepath.WalkDir(filepath.Join(root, folder), func(path string, entry os.DirEntry, err error) error {
 			if err != nil || entry.IsDir() || !strings.HasSuffix(path, "_test.go") {
 				return err

@@ -42,7 +42,7 @@ func TestConfigAccepted(t *testing.T) {
 	}
 }
 
-// TestDNSPortsDefault: DNS alone has ports, which nobody should have to know.
+// TestDNSPortsDefault: DNS alone has ports, which no user should have to know.
 func TestDNSPortsDefault(t *testing.T) {
 	admin := server.Admin(t)
 	config := isolationConfig(t, "{dns: {peers: [{entity: Nodes}]}}")
@@ -90,8 +90,8 @@ func TestConfigIsASingleton(t *testing.T) {
 	require.ErrorContains(t, err, "the one IsolationConfig of a cluster is named default")
 }
 
-// TestCELRulesAreTested is here for the rule that somebody adds: a part of each
-// message has to be in a test of this package.
+// TestCELRulesAreTested is here for new rules: a part of each message has to be in a test of
+// this package.
 func TestCELRulesAreTested(t *testing.T) {
 	const part = 14
 	messages, tests := celMessages(t), testSources(t)

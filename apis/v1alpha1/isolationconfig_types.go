@@ -61,9 +61,9 @@ type IsolationConfigSpec struct {
 	NodeCIDRs []string `json:"nodeCIDRs,omitempty"`
 }
 
-// EntityConfig says who an entity is: all of its peers.
+// EntityConfig says which peers an entity stands for.
 type EntityConfig struct {
-	// peers lists who the entity is, at least one.
+	// peers are what the entity stands for, at least one.
 	// +required
 	// +listType=atomic
 	// +kubebuilder:validation:MinItems=1
@@ -71,7 +71,7 @@ type EntityConfig struct {
 	Peers []ConfigPeer `json:"peers"`
 }
 
-// DNSConfig says who the entity DNS is, and at which ports it is asked.
+// DNSConfig says which peers the entity DNS stands for, and at which ports they are asked.
 type DNSConfig struct {
 	EntityConfig `json:",inline"`
 

@@ -4,7 +4,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/moat-dev/moat/controllers/apiservertest"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 var server apiservertest.Server

@@ -64,7 +64,7 @@ type Peer struct {
 // Service of type ExternalName leads to a name and not to addresses, and so to
 // no peer.
 //
-// Whoever may change that Service decides who the peer is.
+// A user who may change that Service decides which pods the peer is.
 type ServicePeer struct {
 	// name is the Service's name.
 	// +required

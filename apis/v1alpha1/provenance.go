@@ -23,7 +23,7 @@ const (
 
 // Provenance names for each rule of a NetworkPolicy, in their order, the rule of the
 // AppIsolation that it comes from. Several rules may come from one, and a rule that allows
-// nobody becomes none. The zero value is of a policy without rules.
+// no peer becomes none. The zero value is of a policy without rules.
 type Provenance struct {
 	Ingress, Egress []string
 

@@ -96,8 +96,8 @@ func (o *agentOptions) validate() error {
 	return errors.Join(o.budgets.validateMode(), validateAddresses(o.healthAddress, o.metricsAddress), validateLoopback("--pprof-address", o.pprofAddress))
 }
 
-// validateLoopback refuses an address that others than the node can reach: a profile
-// takes CPU from whoever is asked for it, and shows what a program has in its memory.
+// validateLoopback refuses an address that others than the node can reach: a profile costs the
+// program CPU, and shows what it has in its memory.
 func validateLoopback(flag, address string) error {
 	if address == "" {
 		return nil

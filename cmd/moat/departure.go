@@ -79,8 +79,8 @@ func carryOut(decision departure.Decision, log logr.Logger) error {
 	}
 }
 
-// withdraw deletes the report of a node that is clean. Often the API server refuses:
-// whoever removes Moat removes the agents' rights, too, and sooner. Then the report stays.
+// withdraw deletes the report of a node that is clean. Often the API server refuses, since the
+// removal of Moat takes the agents' rights away sooner. Then the report stays.
 func (a *agent) withdraw() {
 	ctx, cancel := context.WithTimeout(context.Background(), withdrawWithin)
 	defer cancel()

@@ -67,7 +67,7 @@ const stopWithin = 5 * time.Second
 
 // startManager runs a manager until the context ends. A manager whose caches are
 // not full yet, since the API server is away, doesn't stop by itself
-// (controller-runtime 0.25.2 waits for its cache runnables for ever), so the wait
+// (controller-runtime 0.25.2 waits for its cache runnables without a limit), so the wait
 // for it has a limit.
 func startManager(ctx context.Context, mgr manager.Manager) error {
 	ended := make(chan error, 1)

@@ -16,8 +16,8 @@ import (
 	ctrlmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 )
 
-// Bounds of what others can make a program do by asking for its metrics: an agent's port is
-// the node's, and who reaches the node reaches it.
+// Bounds of what other programs can make this one do by asking for its metrics. An agent's port
+// is the node's: each program that reaches the node reaches the port.
 const (
 	scrapesAtOnce     = 2
 	scrapeWithin      = 10 * time.Second

@@ -65,7 +65,7 @@ func TestATakenMetricsPortEndsNoAgent(t *testing.T) {
 	require.Contains(t, body, "moat_test 0")
 }
 
-// slowMetrics takes until it is let go, and counts who asks at once.
+// slowMetrics answers only after it is released, and counts the requests at a time.
 type slowMetrics struct {
 	release    chan struct{}
 	asks, most atomic.Int32

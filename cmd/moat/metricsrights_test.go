@@ -41,7 +41,7 @@ func (r *reviewer) create(_ context.Context, _ client.WithWatch, object client.O
 	return nil
 }
 
-// With authentication only those read the metrics who may, over TLS, and the API server is
+// With authentication only users with the right read the metrics, over TLS. The API server is
 // asked once a minute about each.
 func TestMetricsAskWhoReads(t *testing.T) {
 	scheme, err := newScheme()
@@ -79,7 +79,7 @@ func TestMetricsAskWhoReads(t *testing.T) {
 	require.NotEqual(t, http.StatusOK, plain, "without TLS")
 
 	api.away = true
-	require.Equal(t, http.StatusServiceUnavailable, get("Bearer another"), "closed while nobody can be asked")
+	require.Equal(t, http.StatusServiceUnavailable, get("Bearer another"), "closed while the API server can't be asked")
 	require.InDelta(t, reviewsPerSecond, rights.limit.QPS(), 0.1)
 	rights.limit = flowcontrol.NewFakeNeverRateLimiter() // as after a burst, also on a slow machine
 	require.Equal(t, http.StatusTooManyRequests, get("Bearer guess"), "guesses are bounded")

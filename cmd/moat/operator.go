@@ -27,7 +27,7 @@ const (
 	leaderElectionID = "moat-operator"
 
 	// leaseDuration, renewWithin and renewEvery let a leader live through an API
-	// server that doesn't answer for some seconds. To lose the lead is to start anew,
+	// server that doesn't answer for some seconds. To lose the lead is to restart,
 	// and to list all pods again from a server that has too much to do already. A
 	// leader that crashes is followed after leaseDuration; one that stops, at once.
 	leaseDuration = 30 * time.Second

@@ -15,7 +15,7 @@ import (
 	"github.com/moat-dev/moat/cmd/moat/selftest"
 )
 
-// selftestPoll is the wait between two looks at the cluster.
+// selftestPoll is the wait between two tries.
 const selftestPoll = 250 * time.Millisecond
 
 // selftestOptions are the flags of selftest.

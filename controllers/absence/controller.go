@@ -6,9 +6,9 @@
 // What it promises: it changes one taint of a Node and nothing else, and loses no
 // taint of another writer. It taints few nodes at most, and none that an agent
 // returns to or that isn't Ready itself. The taint goes when the agent is back, and
-// when Moat is removed, whichever way: see removal.go.
+// when Moat is removed, in each way to do so: see removal.go.
 //
-// decide.go decides, and is pure. A pass looks at the whole cluster in the cache, so
+// decide.go decides, and is pure. A pass reads the whole cluster from the cache, so
 // that the bound holds; it writes only what differs.
 package absence
 

@@ -15,7 +15,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
-	"github.com/moat-dev/moat/controllers/apiservertest"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 func valueOf(t *testing.T, gauge prometheus.Gauge) float64 {

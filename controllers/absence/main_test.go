@@ -24,7 +24,7 @@ import (
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/controllers/agents"
-	"github.com/moat-dev/moat/controllers/apiservertest"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // apiServer has the admission policies in force: the operator of these tests has the
@@ -243,7 +243,7 @@ func (s *scene) eventually(condition func() bool, message string, args ...any) {
 	require.Eventually(s.t, condition, apiservertest.Eventually, apiservertest.Tick, append([]any{message}, args...)...)
 }
 
-// never looks for longer than the patience of the operator.
+// never watches for longer than the patience of the operator.
 func (s *scene) never(condition func() bool, message string) {
 	s.t.Helper()
 	require.Never(s.t, condition, soon+passEvery+time.Second, apiservertest.Tick, message)

@@ -131,8 +131,8 @@ func (r *remover) takeAll(ctx context.Context, reader client.Reader, reason stri
 	return r.taints.takeAll(ctx, names, reason)
 }
 
-// atTheEnd looks once more when the operator is told to stop, and asks the API server
-// itself: an event may be on its way.
+// atTheEnd checks again when the operator is told to stop. It asks the API server and not the
+// cache: an event may be on its way.
 type atTheEnd struct{ *remover }
 
 // NeedLeaderElection is false: each operator that ends may be the last one.

@@ -64,8 +64,8 @@ func (t *taints) takeAll(ctx context.Context, names []string, why string) error 
 	})
 }
 
-// putAll puts the taint on the Nodes, one after the other, for as long as may says so,
-// and waits until the cache shows each: whoever counts next counts it.
+// putAll puts the taint on the Nodes, one after the other, for as long as may says so. It waits
+// until the cache shows each, so that the next pass counts it.
 func (t *taints) putAll(ctx context.Context, names []string, may func() bool) error {
 	var errs []error
 	for _, name := range names {

@@ -16,9 +16,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
-	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/controllers/appisolation/isolation"
 	"github.com/moat-dev/moat/controllers/appisolation/isolation/isolationtest"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // fixture is one AppIsolation in a namespace of its own.
@@ -301,5 +301,5 @@ func TestDeleteLeavesThePolicyToGarbageCollection(t *testing.T) {
 	require.NoError(t, f.admin.Delete(t.Context(), f.app()))
 	time.Sleep(apiservertest.Never)
 	require.True(t, apierrors.IsNotFound(f.admin.Get(t.Context(), f.key, &v1alpha1.AppIsolation{})), "no finalizer holds it")
-	require.Equal(t, policy.ResourceVersion, f.policy().ResourceVersion, "no garbage collector runs here, and nobody else touches it")
+	require.Equal(t, policy.ResourceVersion, f.policy().ResourceVersion, "no garbage collector runs here, and no other program writes it")
 }

@@ -35,8 +35,8 @@ func DefaultConfig() *v1alpha1.IsolationConfig {
 // The operator's rights to do so: it can't change what is there.
 // +kubebuilder:rbac:groups=isolation.moat.dev,resources=isolationconfigs,verbs=create
 
-// EnsureConfig makes the IsolationConfig when the operator starts and there is none.
-// One that exists belongs to who wrote it and is left alone.
+// EnsureConfig creates the IsolationConfig when the operator starts and there is none. It never
+// changes one that exists.
 func EnsureConfig(c client.Client) manager.RunnableFunc {
 	return func(ctx context.Context) error {
 		logger := log.FromContext(ctx).WithName("isolationconfig")

@@ -9,8 +9,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
-	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/controllers/pace"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // TestABurstOfEditsIsFewStatuses edits an AppIsolation some fifty times: each edit

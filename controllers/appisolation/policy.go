@@ -54,9 +54,8 @@ func repair(ctx context.Context, writer client.Client, live, desired *networking
 	return runtime.DefaultUnstructuredConverter.FromUnstructured(configuration.Object, desired)
 }
 
-// applyConfiguration writes every field of the spec, empty or not: server-side
-// apply leaves a field that it isn't told about to whoever added it, and an
-// egress rule that someone else added would stay.
+// applyConfiguration writes every field of the spec, empty or not. Server-side apply keeps a
+// field that the configuration leaves out, so that an egress rule of another writer would stay.
 func applyConfiguration(live, desired *networkingv1.NetworkPolicy) (*unstructured.Unstructured, error) {
 	object, err := runtime.DefaultUnstructuredConverter.ToUnstructured(desired)
 	if err != nil {
@@ -64,8 +63,8 @@ func applyConfiguration(live, desired *networkingv1.NetworkPolicy) (*unstructure
 	}
 	configuration := &unstructured.Unstructured{Object: object}
 	configuration.SetGroupVersionKind(networkingv1.SchemeGroupVersion.WithKind("NetworkPolicy"))
-	// With these the API server refuses the write where the policy has been
-	// replaced or given away meanwhile.
+	// With these the API server refuses the write where the policy has been replaced or has
+	// another owner since it was read.
 	configuration.SetUID(live.UID)
 	configuration.SetResourceVersion(live.ResourceVersion)
 	spec := object["spec"].(map[string]any)

@@ -102,7 +102,7 @@ func TestWritesRefuseWhatChanged(t *testing.T) {
 	require.NoError(t, create(t.Context(), admin, desired.DeepCopy()))
 
 	err := create(t.Context(), admin, desired.DeepCopy())
-	require.True(t, apierrors.IsAlreadyExists(err), "a policy that appeared meanwhile is not adopted: %v", err)
+	require.True(t, apierrors.IsAlreadyExists(err), "a policy that appeared since the read is not adopted: %v", err)
 
 	read := &networkingv1.NetworkPolicy{}
 	require.NoError(t, admin.Get(t.Context(), client.ObjectKeyFromObject(desired), read))
@@ -113,7 +113,7 @@ func TestWritesRefuseWhatChanged(t *testing.T) {
 	require.True(t, isStale(remove(t.Context(), admin, read)), "nor deleted")
 
 	require.NoError(t, admin.Delete(t.Context(), given))
-	require.True(t, isStale(repair(t.Context(), admin, read, desired.DeepCopy())), "a deleted policy is not recreated without a look")
+	require.True(t, isStale(repair(t.Context(), admin, read, desired.DeepCopy())), "a deleted policy is not recreated without a read")
 	require.NoError(t, create(t.Context(), admin, desired.DeepCopy()))
 	require.True(t, isStale(remove(t.Context(), admin, read)), "the next policy of the name is another one")
 }

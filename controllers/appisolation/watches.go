@@ -110,8 +110,8 @@ func (d dependents) ofSlice(ctx context.Context, slice client.Object) []reconcil
 	return requests
 }
 
-// configHandler looks at what changed: nearly every AppIsolation that closes
-// egress depends on DNS, and few on the rest.
+// configHandler enqueues only the AppIsolations that the change concerns: nearly every one that
+// closes egress depends on DNS, and few on the rest.
 func (d dependents) configHandler() handler.EventHandler {
 	changed := func(ctx context.Context, q queue, name string, before, after *v1alpha1.IsolationConfigSpec) {
 		if name == v1alpha1.IsolationConfigName {

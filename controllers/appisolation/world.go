@@ -91,9 +91,9 @@ func readSlices(ctx context.Context, reader client.Reader, key types.NamespacedN
 	return list.Items, nil
 }
 
-// readAPIServer returns the EndpointSlice that the API servers write, none where there is
-// none. Others of that Service aren't the API server's: anybody who may write EndpointSlices in
-// its namespace can label one.
+// readAPIServer returns the EndpointSlice that the API servers write, if there is one. It leaves
+// out other EndpointSlices of that Service: each user who may write EndpointSlices in its
+// namespace can label one.
 func readAPIServer(ctx context.Context, reader client.Reader) ([]discoveryv1.EndpointSlice, error) {
 	slice := &discoveryv1.EndpointSlice{}
 	err := reader.Get(ctx, isolation.APIServerSlice, slice)

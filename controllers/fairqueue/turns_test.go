@@ -53,9 +53,9 @@ func TestTimeIsSharedAndNotTurns(t *testing.T) {
 	require.InDelta(t, 50, turnsOf['s'], 2)
 }
 
-// Who comes later waits for no more than the present turn, however many came before, and
-// gets no credit for the time in which it had nothing to do.
-func TestWhoComesLaterIsNextAndNotPreferred(t *testing.T) {
+// A namespace that comes later waits for the present turn alone, however many requests came
+// before. It gets no credit for the time in which it had nothing to do.
+func TestALateNamespaceIsNextAndNotPreferred(t *testing.T) {
 	q := newTurns(workers)
 	even := map[string]time.Duration{"flood": 1, "late": 1}
 	pushAll(q, "flood", 0, 10000)

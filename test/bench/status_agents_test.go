@@ -25,8 +25,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
-	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/dataplane/report"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // toKernel is how long a simulated agent takes from its watch to its kernel; see

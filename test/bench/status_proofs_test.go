@@ -16,7 +16,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
-	"github.com/moat-dev/moat/controllers/apiservertest"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // proof is the last generation that a status said to be enforced, and since when.

@@ -29,9 +29,9 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/dataplane/nodetest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // PodCIDRs are the prefixes of all pods' addresses, one per family.

@@ -15,8 +15,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
-	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 // Release is what an agent knows of an install of Moat: a namespace with the DaemonSet,

@@ -52,7 +52,7 @@ type Test struct {
 	Out io.Writer
 	// Dial connects to a server; see DialTCP.
 	Dial func(ctx context.Context, address string) error
-	// Poll is the wait between two looks.
+	// Poll is the wait between two tries.
 	Poll time.Duration
 }
 
@@ -202,7 +202,7 @@ func (t *Test) answers(ctx context.Context, address string) error {
 	return t.poll(ctx, answerWithin, func(ctx context.Context) error { return t.Dial(ctx, address) })
 }
 
-// poll looks until there is no error or the time is over, and returns the last one.
+// poll calls look until there is no error or the time is over, and returns the last error.
 func (t *Test) poll(ctx context.Context, within time.Duration, look func(context.Context) error) error {
 	var last error
 	err := wait.PollUntilContextTimeout(ctx, t.Poll, within, true, func(ctx context.Context) (bool, error) {

@@ -25,7 +25,7 @@ import (
 
 const namespace = "moat-system"
 
-// errSilent is how a connection ends that nobody answers.
+// errSilent is how a connection ends that no program answers.
 var errSilent = &net.OpError{Op: "dial", Err: os.ErrDeadlineExceeded}
 
 // cluster is one that enforces what it is told, but for what a test takes from it.
@@ -331,7 +331,7 @@ func TestServeAndDial(t *testing.T) {
 }
 
 func TestWhoTakesAConnectionIsNotSilent(t *testing.T) {
-	listener := listen(t) // takes connections, and nobody accepts them
+	listener := listen(t) // the kernel takes connections, and no program accepts them
 	err := DialTCP(t.Context(), listener.Addr().String())
 	require.ErrorIs(t, err, errTaken)
 	require.False(t, isSilence(err))

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// greeting is what a server says to who connects.
+// greeting is what a server says to each client.
 const greeting = "moat selftest\n"
 
 // dialTimeout is how long a connection may take. TCP tries again after one second.
@@ -38,7 +38,7 @@ func DialTCP(ctx context.Context, address string) error {
 	return nil
 }
 
-// errTaken marks a connection that was made, whatever went wrong then.
+// errTaken marks a connection that was made, even where it failed afterwards.
 var errTaken = errors.New("the connection was made")
 
 // isSilence says whether a connection got no answer at all. A refusal is one.

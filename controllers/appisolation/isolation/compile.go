@@ -73,7 +73,7 @@ type compiler struct {
 	problems []Problem
 }
 
-// unresolved notes a problem once. It returns no grants: nobody is allowed.
+// unresolved notes a problem once. It returns no grants, so that no peer is allowed.
 func (c *compiler) unresolved(reason, format string, args ...any) []grant {
 	found := Problem{Reason: reason, Message: c.field + ": " + fmt.Sprintf(format, args...)}
 	if !slices.Contains(c.problems, found) {
@@ -86,7 +86,7 @@ func (c *compiler) unresolved(reason, format string, args ...any) []grant {
 // own.
 type grant struct {
 	// anyone is true where there is no restriction. Otherwise a grant without
-	// peers allows nobody.
+	// peers allows no peer.
 	anyone bool
 	peers  []networkingv1.NetworkPolicyPeer
 	// ports are the peer's own, nil for every port. They count only as
@@ -103,7 +103,7 @@ func (c *compiler) ingress(rule v1alpha1.IngressRule) []networkingv1.NetworkPoli
 	for _, peer := range rule.From {
 		sources.add(c.sources(peer)...)
 	}
-	if sources.nobody() {
+	if sources.isEmpty() {
 		return nil
 	}
 	return []networkingv1.NetworkPolicyIngressRule{{From: sources.from(), Ports: compilePorts(rule.Ports)}}
@@ -129,7 +129,7 @@ func (c *compiler) egress(rule v1alpha1.EgressRule) []networkingv1.NetworkPolicy
 func egressRules(grants []grant) []networkingv1.NetworkPolicyEgressRule {
 	var rules []networkingv1.NetworkPolicyEgressRule
 	for _, g := range grants {
-		if !g.nobody() {
+		if !g.isEmpty() {
 			rules = append(rules, networkingv1.NetworkPolicyEgressRule{To: g.from(), Ports: g.ports})
 		}
 	}
@@ -144,10 +144,11 @@ func (g *grant) add(others ...grant) {
 	}
 }
 
-func (g *grant) nobody() bool { return !g.anyone && len(g.peers) == 0 }
+// isEmpty says whether the grant allows no peer.
+func (g *grant) isEmpty() bool { return !g.anyone && len(g.peers) == 0 }
 
 // from returns the peers as NetworkPolicy writes them: none is anyone. It is not
-// for a grant that allows nobody.
+// for an empty grant.
 func (g *grant) from() []networkingv1.NetworkPolicyPeer {
 	if g.anyone {
 		return nil
@@ -155,7 +156,7 @@ func (g *grant) from() []networkingv1.NetworkPolicyPeer {
 	return g.peers
 }
 
-// sources returns who a peer is as the origin of traffic.
+// sources returns what a peer stands for as the origin of traffic.
 func (c *compiler) sources(peer v1alpha1.Peer) []grant {
 	if peer.Entity == v1alpha1.EntityKubeAPIServer {
 		return append(c.destinations(peer), peersOnly(c.apiServerTunnels()...)...)
@@ -163,7 +164,8 @@ func (c *compiler) sources(peer v1alpha1.Peer) []grant {
 	return c.destinations(peer)
 }
 
-// destinations returns who a peer is as the end of traffic, and at which ports.
+// destinations returns what a peer stands for as the destination of traffic, and at which
+// ports.
 func (c *compiler) destinations(peer v1alpha1.Peer) []grant {
 	switch {
 	case peer.App != nil:

@@ -23,8 +23,8 @@ var defaultDNSPorts = []v1alpha1.Port{
 	{Port: new(intstr.FromInt32(53)), Protocol: "TCP"},
 }
 
-// entity compiles a peer by name. One that this version doesn't know allows
-// nobody: a newer CRD may know more.
+// entity compiles a peer by name. A name that this version doesn't know allows no peer: a
+// newer CRD may know more.
 func (c *compiler) entity(entity v1alpha1.Entity) []grant {
 	switch entity {
 	case v1alpha1.EntityAnywhere:

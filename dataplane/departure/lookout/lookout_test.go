@@ -18,8 +18,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
-	"github.com/moat-dev/moat/controllers/apiservertest"
 	"github.com/moat-dev/moat/dataplane/departure"
+	"github.com/moat-dev/moat/internal/apiservertest"
 )
 
 const namespace = "moat-system"

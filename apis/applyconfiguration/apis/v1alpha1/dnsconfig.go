@@ -5,7 +5,7 @@ package v1alpha1
 // DNSConfigApplyConfiguration represents a declarative configuration of the DNSConfig type for use
 // with apply.
 //
-// DNSConfig says who the entity DNS is, and at which ports it is asked.
+// DNSConfig says which peers the entity DNS stands for, and at which ports they are asked.
 type DNSConfigApplyConfiguration struct {
 	EntityConfigApplyConfiguration `json:""`
 	// ports lists the ports of DNS, which are those of its pods and not of the

@@ -5,9 +5,9 @@ package v1alpha1
 // EntityConfigApplyConfiguration represents a declarative configuration of the EntityConfig type for use
 // with apply.
 //
-// EntityConfig says who an entity is: all of its peers.
+// EntityConfig says which peers an entity stands for.
 type EntityConfigApplyConfiguration struct {
-	// peers lists who the entity is, at least one.
+	// peers are what the entity stands for, at least one.
 	Peers []ConfigPeerApplyConfiguration `json:"peers,omitempty"`
 }
 

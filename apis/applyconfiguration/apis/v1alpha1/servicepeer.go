@@ -11,7 +11,7 @@ package v1alpha1
 // Service of type ExternalName leads to a name and not to addresses, and so to
 // no peer.
 //
-// Whoever may change that Service decides who the peer is.
+// A user who may change that Service decides which pods the peer is.
 type ServicePeerApplyConfiguration struct {
 	// name is the Service's name.
 	Name *string `json:"name,omitempty"`
