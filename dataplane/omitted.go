@@ -9,7 +9,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/moat-dev/moat/dataplane/backoff"
 	"github.com/moat-dev/moat/dataplane/policy"
@@ -50,7 +49,7 @@ func (a *Agent) readOmitted(ctx context.Context) {
 			continue
 		}
 		np, key := &networkingv1.NetworkPolicy{}, fitting[i].Key()
-		switch err := a.live.Get(ctx, client.ObjectKey(key), np); {
+		switch err := a.live.Get(ctx, key, np); {
 		case err == nil:
 			a.options.Policies.Refill(fitting[i], policy.ParseNetworkPolicy(np))
 		case !apierrors.IsNotFound(err) && ctx.Err() == nil: // the watch says that it has gone

@@ -85,17 +85,33 @@ func crowdRule(number, peers, except int) v1alpha1.IngressRule {
 
 // gather makes the crowd come, and then write itself again and again, until the context ends.
 func (f *fleet) gather(ctx context.Context, c crowd, written *atomic.Int64) error {
-	if err := f.cluster.Client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: crowdNamespace}}); err != nil {
+	order := c.order()
+	limit := flowcontrol.NewTokenBucketRateLimiter(rewritesPerSecond, 1)
+	return f.writeAll(ctx, written, func(n int) error { return f.writeMember(ctx, c, order, n, limit) })
+}
+
+// rehearse has the API server take the same members, and store none: what that costs others is
+// the API server's and the machine's part of what a crowd costs.
+func (f *fleet) rehearse(ctx context.Context, c crowd, written *atomic.Int64) error {
+	order := c.order()
+	return f.writeAll(ctx, written, func(n int) error {
+		return f.cluster.Client.Create(ctx, c.member(order[n%len(order)]), client.DryRunAll)
+	})
+}
+
+// writeAll has the crowd's writers make one write after the other until the context ends.
+func (f *fleet) writeAll(ctx context.Context, written *atomic.Int64, write func(n int) error) error {
+	err := f.cluster.Client.Create(ctx, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: crowdNamespace}})
+	if err != nil && !apierrors.IsAlreadyExists(err) {
 		return err
 	}
-	order, next := c.order(), atomic.Int64{}
-	limit := flowcontrol.NewTokenBucketRateLimiter(rewritesPerSecond, 1)
+	next := atomic.Int64{}
 	var group sync.WaitGroup
 	var failed atomic.Pointer[error]
 	for range crowdWriters {
 		group.Go(func() {
 			for ctx.Err() == nil && failed.Load() == nil {
-				err := f.writeMember(ctx, c, order, int(next.Add(1))-1, limit)
+				err := write(int(next.Add(1)) - 1)
 				switch {
 				case err == nil:
 					written.Add(1)
@@ -134,30 +150,43 @@ func (f *fleet) writeMember(ctx context.Context, c crowd, order []int, n int, li
 // order returns the crowd's numbers, the largest spread among the others, the same in each run.
 func (c crowd) order() []int { return rand.New(rand.NewPCG(5, 6)).Perm(c.common + c.largest) }
 
-// measureCrowd measures what the same changes as before take while one namespace is crowded.
-// Quiet is what they took without.
+// measureCrowd measures what the same changes as before take while one namespace is crowded,
+// and while the API server is as busy with the same members and stores none. Quiet is what they
+// took without.
 func (f *fleet) measureCrowd(t testing.TB, c crowd, changed []subject, rest time.Duration, quiet results.Figure) []results.Figure {
+	t.Helper()
+	rehearsed, _ := f.changesBeside(t, c, f.rehearse, "a rehearsal of the crowd", changed, rest)
+	took, written := f.changesBeside(t, c, f.gather, "a crowd", changed, rest)
+	alone, figure := results.Milliseconds(results.StatusRehearsal, rehearsed), results.Milliseconds(results.StatusCrowd, took)
+	return []results.Figure{
+		figure,
+		results.Number(results.StatusCrowdTimes, figure.Value/quiet.Value),
+		alone,
+		results.Number(results.StatusRehearsalTimes, alone.Value/quiet.Value),
+		results.Number(results.StatusCrowdWrites, float64(written)),
+		results.Number(results.StatusCrowdPeak, processMemory(t, f.operator.Pid(), "VmHWM")),
+	}
+}
+
+// changesBeside makes changes while others write, and returns how long each took until it was
+// Enforced, and how often the others wrote.
+func (f *fleet) changesBeside(
+	t testing.TB, c crowd, write func(context.Context, crowd, *atomic.Int64) error, what string, changed []subject, rest time.Duration,
+) (took []time.Duration, writes int64) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	var written atomic.Int64
 	ended := make(chan error, 1)
-	go func() { ended <- f.gather(ctx, c, &written) }()
-	var took []time.Duration
+	go func() { ended <- write(ctx, c, &written) }()
 	for i, s := range changed {
 		time.Sleep(rest)
-		say("change %d of %d beside a crowd that wrote %d times: %s", i+1, len(changed), written.Load(), s.proofKey())
+		say("change %d of %d beside %s that wrote %d times: %s", i+1, len(changed), what, written.Load(), s.proofKey())
 		start := time.Now()
 		generation := f.change(t, s)
 		took = append(took, f.await(t, s, generation).Sub(start))
 	}
 	cancel()
 	require.NoError(t, <-ended, "the crowd couldn't write")
-	figure := results.Milliseconds(results.StatusCrowd, took)
-	return []results.Figure{
-		figure,
-		results.Number(results.StatusCrowdTimes, figure.Value/quiet.Value),
-		results.Number(results.StatusCrowdWrites, float64(written.Load())),
-		results.Number(results.StatusCrowdPeak, processMemory(t, f.operator.Pid(), "VmHWM")),
-	}
+	return took, written.Load()
 }

@@ -35,8 +35,12 @@ const (
 	StatusFalls     = "falls"
 
 	// beside a namespace with many AppIsolations that are written all the time
-	StatusCrowd       = "crowd-enforced"
-	StatusCrowdTimes  = "crowd-times"
+	StatusCrowd      = "crowd-enforced"
+	StatusCrowdTimes = "crowd-times"
+
+	StatusRehearsal      = "crowd-rehearsed-enforced"
+	StatusRehearsalTimes = "crowd-rehearsed-times"
+
 	StatusCrowdWrites = "crowd-writes"
 	StatusCrowdPeak   = "crowd-memory-peak"
 )
@@ -83,6 +87,8 @@ var statusKinds = func() []kind {
 		kind{StatusFalls, "a pod comes that is selected → Enforced falls", "ms"},
 		kind{StatusCrowd, "AppIsolation changed beside a crowded namespace → Enforced", "ms"},
 		kind{StatusCrowdTimes, "the same, times the median without", ""},
+		kind{StatusRehearsal, "AppIsolation changed beside the same writes by dry run, which the operator doesn't see → Enforced", "ms"},
+		kind{StatusRehearsalTimes, "the same, times the median without", ""},
 		kind{StatusCrowdWrites, "what the crowded namespace wrote meanwhile", ""},
 		kind{StatusCrowdPeak, "peak of the operator's memory beside it (VmHWM)", "MB"},
 		kind{StatusMemory, "operator's memory (VmRSS) after start", "MB"},
