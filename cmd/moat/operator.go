@@ -32,7 +32,7 @@ const (
 	// leader that crashes is followed after leaseDuration; one that stops, at once.
 	leaseDuration = 30 * time.Second
 	renewWithin   = 20 * time.Second
-	renewEvery    = 2 * time.Second // and how often those that wait look
+	renewEvery    = 2 * time.Second // and how often those that wait check
 
 	// gcPercent lets the heap grow by half until garbage is collected. Most of it are
 	// the caches of pods and reports, which live long: on 5,000 nodes Go's default,

@@ -153,7 +153,7 @@ func TestTheBoundIsOfNodesThatTakePods(t *testing.T) {
 	require.Len(t, decide(nodes, absentAfter, now).taint, 1, "30 % of four")
 }
 
-// A second look sees what the first one wrote, and writes nothing.
+// A second pass sees what the first one wrote, and writes nothing.
 func TestDecisionsAreStable(t *testing.T) {
 	for seed := range uint64(500) {
 		random := rand.New(rand.NewPCG(seed, 1))

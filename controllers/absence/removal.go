@@ -26,7 +26,7 @@ const (
 	// switchedOff is the reason where no removal is seen, and none is looked for.
 	switchedOff = "the operator doesn't taint nodes any more"
 
-	// lastWithin bounds the last look of an operator that stops. It is shorter than
+	// lastWithin bounds the last check of an operator that stops. It is shorter than
 	// the time that cmd/moat gives a manager to stop.
 	lastWithin = 3 * time.Second
 )

@@ -35,7 +35,7 @@ func upToDate(live, desired *networkingv1.NetworkPolicy) bool {
 
 // create stores desired, and fails with AlreadyExists where an object of that
 // name exists. Server-side apply can't promise that: it would take over a
-// foreign policy that appeared since the last look.
+// foreign policy that appeared since the last read.
 func create(ctx context.Context, writer client.Client, desired *networkingv1.NetworkPolicy) error {
 	return writer.Create(ctx, desired, fieldManager)
 }
