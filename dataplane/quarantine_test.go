@@ -50,7 +50,7 @@ func TestQuarantineEnds(t *testing.T) {
 	again := q.with([]policyID{a}, errors.New("other"), now)
 	require.Equal(t, q[a], again[a], "who is in stays as he is")
 
-	q.keep([]*policy.Policy{&policy.Policy{UID: "a", Generation: 2}, &policy.Policy{UID: "b", Generation: 1}})
+	q.keep([]*policy.Policy{{UID: "a", Generation: 2}, {UID: "b", Generation: 1}})
 	require.NotContains(t, q, a, "another generation is not in quarantine")
 	require.Contains(t, q, b)
 	q.keep(nil)
