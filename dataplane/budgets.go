@@ -32,7 +32,7 @@ const (
 
 // memoryOfNamespace is the resource that policystore bounds: the agent's memory that the
 // policies of one namespace take.
-const memoryOfNamespace = "memory of a namespace"
+const memoryOfNamespace = "namespace_memory"
 
 // nearlyUsed is the part of a budget of the node from which the node warns.
 const nearlyUsed = 0.8
@@ -141,7 +141,7 @@ func (b *budgets) condition() metav1.Condition {
 		}
 	}
 	if b.memory() >= nearlyUsed {
-		nearly = append(nearly, memoryOfNamespace)
+		nearly = append(nearly, "memory of a namespace")
 	}
 	switch {
 	case len(b.closed) > 0:

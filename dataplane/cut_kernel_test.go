@@ -179,7 +179,7 @@ func (e *enforcer) syncing() time.Duration {
 	families, _ := registry.Gather()
 	var sum float64
 	for _, family := range families {
-		if name := family.GetName(); name == "moat_sync_duration_seconds" || name == "moat_conntrack_look_duration_seconds" {
+		if name := family.GetName(); name == "moat_sync_duration_seconds" || name == "moat_conntrack_scan_duration_seconds" {
 			sum += family.Metric[0].GetHistogram().GetSampleSum()
 		}
 	}
@@ -482,7 +482,7 @@ func TestWhatComesLateIsCutToo(t *testing.T) {
 		all.requireCut(s, func() {
 			s.apply("metadata: {name: guard}\nspec: {podSelector: {matchLabels: {role: db}}, policyTypes: [Ingress]}")
 		})
-		require.InDelta(t, len(all), metricstest.Scrape(t, s.enforcer.metrics)["cut_flows_total"], 0)
+		require.InDelta(t, len(all), metricstest.Scrape(t, s.enforcer.metrics)["cut_connections_total"], 0)
 		before := all.came()
 		require.NoError(t, s.node.Do(func() error { return netlink.ConntrackTableFlush(netlink.ConntrackTable) }))
 		time.Sleep(4 * cutWithin) // the server sends again, in ever longer distances

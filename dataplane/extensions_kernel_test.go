@@ -26,7 +26,7 @@ func TestRulesDoWithoutAMissingMatch(t *testing.T) {
 			s := closedScene(t, backend)
 			metric := func() float64 {
 				s.enforcer.metrics.Show(s.enforcer.snapshot(0))
-				return metricstest.Scrape(t, s.enforcer.metrics)["missing_matches IPv6"]
+				return metricstest.Scrape(t, s.enforcer.metrics)["iptables_missing_matches IPv6"]
 			}
 			t.Run("missing", func(t *testing.T) {
 				withoutExtension(t, "hl", "pkttype")

@@ -66,8 +66,8 @@ type Metrics struct {
 	unjudged     prometheus.Gauge
 	spoofing     podGauge
 	cutFlows     prometheus.Counter
-	looks        *prometheus.CounterVec
-	lookDuration prometheus.Histogram
+	scans        *prometheus.CounterVec
+	scanDuration prometheus.Histogram
 	quarantined  prometheus.Gauge
 	lockFailures prometheus.Counter
 	conflict     prometheus.Gauge
@@ -102,7 +102,7 @@ func New(labels Labels) *Metrics {
 			Namespace: Namespace, Name: "ipset_requests_total",
 			Help: "Netlink requests about ipsets. One may carry many elements.",
 		}),
-		reads: counters("kernel_reads_total", "Looks at the kernel's rules and sets: at all of them, for signs of a change, or at the mangle tables' rules alone after another program wrote some.", "kind"),
+		reads: counters("kernel_reads_total", "Reads of the kernel's rules and sets: of all of them, for signs of a change, or of the mangle tables' rules alone after another program wrote some.", "kind"),
 		repairs: counters("repairs_total",
 			"Chains, hooks and sets that a read-back found other than the sync before had left them.", "kind"),
 		chains:   gauges("iptables_chains", "Moat's chains in the mangle table.", "family"),
@@ -144,23 +144,23 @@ func New(labels Labels) *Metrics {
 // addConnections makes the metrics of established connections.
 func (m *Metrics) addConnections() {
 	m.cutFlows = prometheus.NewCounter(prometheus.CounterOpts{
-		Namespace: Namespace, Name: "cut_flows_total",
+		Namespace: Namespace, Name: "cut_connections_total",
 		Help: "Established connections that were cut since a policy forbids them now.",
 	})
-	m.looks = counters("conntrack_looks_total", "Looks for forbidden connections in the kernel's table, by result.", "result")
-	m.lookDuration = durations("conntrack_look_duration_seconds", "How long a look at the kernel's table of connections took.")
+	m.scans = counters("conntrack_scans_total", "Scans of the kernel's table for forbidden connections, by result.", "result")
+	m.scanDuration = durations("conntrack_scan_duration_seconds", "How long a scan of the kernel's table of connections took.")
 }
 
 // addBounds makes the metrics of refused elements, and of budgets.
 func (m *Metrics) addBounds() {
 	m.budgetUsed = gauges("policy_budget_used_ratio", "How much of the node's budget is used of a resource, and of its share of the agent's memory by the namespace that takes most: from 0.8 on the node warns, and a policy that would bring it over 1 is closed.", "resource")
-	m.missing = gauges("missing_matches", "Matches that the kernel or iptables lacks, so that rules do without them and let more pass.", "family")
+	m.missing = gauges("iptables_missing_matches", "Matches that the kernel or iptables lacks, so that rules do without them and let more pass.", "family")
 	m.unjudged = prometheus.NewGauge(prometheus.GaugeOpts{
 		Namespace: Namespace, Name: "unjudged_source_pods",
 		Help: "Pods of this node whose packets are not compared with their addresses, although antiSpoofing isn't Off and their namespace isn't exempt.",
 	})
 	m.refused = prometheus.NewGauge(prometheus.GaugeOpts{
-		Namespace: Namespace, Name: "refused_elements",
+		Namespace: Namespace, Name: "ipset_refused_elements",
 		Help: "Elements of sets that the kernel refuses and that are left out.",
 	})
 	m.unusable = prometheus.NewGauge(prometheus.GaugeOpts{
@@ -181,7 +181,7 @@ func (m *Metrics) beginAtZero() {
 	for _, result := range []string{resultSuccess, resultError} {
 		m.syncs.WithLabelValues(result)
 		m.restores.WithLabelValues(result)
-		m.looks.WithLabelValues(result)
+		m.scans.WithLabelValues(result)
 	}
 	for _, kind := range []string{ReadFull, ReadInspection, ReadGlance} {
 		m.reads.WithLabelValues(kind)
@@ -222,7 +222,7 @@ func (m *Metrics) collectors() []prometheus.Collector {
 	return []prometheus.Collector{
 		m.syncs, m.syncDuration, m.toKernel, m.lastSuccess, m.firstSync, m.restores, m.requests, m.reads, m.repairs,
 		m.chains, m.rules, m.sets, m.members, m.isolated, m.failed, m.guardDrops,
-		m.cutFlows, m.looks, m.lookDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded, m.gap,
+		m.cutFlows, m.scans, m.scanDuration, m.quarantined, m.lockFailures, m.conflict, m.degraded, m.unguarded, m.gap,
 		m.refused, m.unusable, m.budgetUsed, m.missing, m.rawSockets, m.spoofed, m.unjudged, m.spoofing,
 	}
 }
@@ -262,8 +262,8 @@ func (m *Metrics) Read(kind string) { m.reads.WithLabelValues(kind).Inc() }
 
 // Scanned counts a scan of the table of connections.
 func (m *Metrics) Scanned(start time.Time, err error) {
-	m.looks.WithLabelValues(resultOf(err)).Inc()
-	m.lookDuration.Observe(time.Since(start).Seconds())
+	m.scans.WithLabelValues(resultOf(err)).Inc()
+	m.scanDuration.Observe(time.Since(start).Seconds())
 }
 
 // Cut counts connections that were cut.
