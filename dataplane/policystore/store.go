@@ -50,45 +50,57 @@ type Store struct {
 	limit      int
 	mu         sync.Mutex
 	namespaces map[string]*namespace
+	omitting   map[string]struct{} // the namespaces of which policies may have no rules
+
+	// most is the size of the largest namespace; negative: unknown.
+	most int
 }
 
-// namespace holds the policies of one by name.
+// namespace holds the policies of one.
 type namespace struct {
-	size     int // of all, whole
-	omits    bool
-	policies map[string]entry
+	size   int // of all, whole
+	byName map[string]*entry
+	byAge  []*entry // the oldest first
 }
 
 // entry refers to a policy weakly: a list that breaks off leaves policies that no informer
 // holds, and that no event removes.
 type entry struct {
 	held    weak.Pointer[Held]
+	name    string
 	created int64
 	size    int
+}
+
+func older(a, b *entry) int {
+	return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.name, b.name))
 }
 
 // New returns a store in which the policies of a namespace take about so many bytes at most.
 // Zero: there is no limit.
 func New(limit int) *Store {
-	return &Store{limit: limit, namespaces: map[string]*namespace{}}
+	return &Store{limit: limit, namespaces: map[string]*namespace{}, omitting: map[string]struct{}{}}
 }
-
-// Limit is how many bytes the policies of one namespace may take; zero: no limit.
-func (s *Store) Limit() int { return s.limit }
 
 // Add returns the policy to hold in place of the one of its name.
 func (s *Store) Add(p *policy.Policy) *Held {
 	h := Hold(p)
+	if s.limit == 0 {
+		return h
+	}
 	s.mu.Lock()
 	n := s.namespaces[p.Namespace]
 	if n == nil {
-		n = &namespace{policies: map[string]entry{}}
+		n = &namespace{byName: map[string]*entry{}}
 		s.namespaces[p.Namespace] = n
 	}
-	n.remove(p.Name)
-	n.policies[p.Name] = entry{held: weak.Make(h), created: p.Created, size: p.Size}
-	n.size += p.Size
-	changed := s.omit(n)
+	n.remove(n.byName[p.Name])
+	n.insert(&entry{held: weak.Make(h), name: p.Name, created: p.Created, size: p.Size})
+	s.most = -1
+	var changed []*Held
+	if n.size > s.limit {
+		changed = s.omit(p.Namespace)
+	}
 	s.mu.Unlock()
 	s.tell(changed)
 	return h
@@ -100,12 +112,18 @@ func (s *Store) Remove(h *Held) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	n := s.namespaces[key.Namespace]
-	if n == nil || n.policies[key.Name].held.Value() != h {
+	if n == nil {
 		return
 	}
-	n.remove(key.Name)
-	if len(n.policies) == 0 {
+	e := n.byName[key.Name]
+	if e == nil || e.held.Value() != h {
+		return
+	}
+	n.remove(e)
+	s.most = -1
+	if len(n.byName) == 0 {
 		delete(s.namespaces, key.Namespace)
+		delete(s.omitting, key.Namespace)
 	}
 }
 
@@ -130,7 +148,7 @@ func (s *Store) Fitting() []*Held {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var fitting []*Held
-	for _, name := range slices.Sorted(maps.Keys(s.namespaces)) {
+	for _, name := range slices.Sorted(maps.Keys(s.omitting)) {
 		fitting = append(fitting, s.fitting(name)...)
 	}
 	return fitting
@@ -144,11 +162,13 @@ func (s *Store) Used() float64 {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	most := 0
-	for _, n := range s.namespaces {
-		most = max(most, n.size)
+	if s.most < 0 {
+		s.most = 0
+		for _, n := range s.namespaces {
+			s.most = max(s.most, n.size)
+		}
 	}
-	return float64(most) / float64(s.limit)
+	return float64(s.most) / float64(s.limit)
 }
 
 func (s *Store) tell(changed []*Held) {
@@ -160,76 +180,81 @@ func (s *Store) tell(changed []*Held) {
 	}
 }
 
-// omit takes the rules out of policies for which there is no room, and returns these.
-func (s *Store) omit(n *namespace) []*Held {
-	if s.limit == 0 || n.size <= s.limit {
-		return nil
-	}
+// omit takes the rules out of policies of a namespace for which there is no room, and returns
+// these.
+func (s *Store) omit(name string) []*Held {
 	var changed []*Held
-	for _, one := range n.byAge(s.limit) {
-		h := one.held.Value()
-		if h == nil {
-			continue
-		}
-		if p := h.Policy(); !one.fits(s.limit) && !p.Omitted {
+	s.namespaces[name].each(s.limit, func(h *Held, fits bool) {
+		if p := h.Policy(); !fits && !p.Omitted {
 			h.policy.Store(p.WithoutRules())
-			n.omits = true
 			changed = append(changed, h)
 		}
+	})
+	if len(changed) > 0 {
+		s.omitting[name] = struct{}{}
 	}
 	return changed
 }
 
 func (s *Store) fitting(name string) []*Held {
-	n := s.namespaces[name]
-	if n == nil || !n.omits {
+	if _, may := s.omitting[name]; !may {
 		return nil
 	}
 	var fitting []*Held
 	omits := false
-	for _, one := range n.byAge(s.limit) {
-		if h := one.held.Value(); h != nil && h.Policy().Omitted {
-			omits = true
-			if one.fits(s.limit) {
-				fitting = append(fitting, h)
-			}
+	s.most = -1 // each may forget policies
+	s.namespaces[name].each(s.limit, func(h *Held, fits bool) {
+		if !h.Policy().Omitted {
+			return
 		}
+		omits = true
+		if fits {
+			fitting = append(fitting, h)
+		}
+	})
+	if !omits {
+		delete(s.omitting, name)
 	}
-	n.omits = omits
 	return fitting
 }
 
-func (n *namespace) remove(name string) {
-	n.size -= n.policies[name].size
-	delete(n.policies, name)
+func (n *namespace) insert(e *entry) {
+	at, _ := slices.BinarySearchFunc(n.byAge, e, older)
+	n.byAge = slices.Insert(n.byAge, at, e)
+	n.byName[e.name] = e
+	n.size += e.size
 }
 
-// aged is a policy with what those take that are older and fit.
-type aged struct {
-	entry
-	name  string
-	older int
+// remove forgets an entry, which may be nil.
+func (n *namespace) remove(e *entry) {
+	if e == nil {
+		return
+	}
+	if at, found := slices.BinarySearchFunc(n.byAge, e, older); found {
+		n.byAge = slices.Delete(n.byAge, at, at+1)
+	}
+	delete(n.byName, e.name)
+	n.size -= e.size
 }
 
-func (a *aged) fits(limit int) bool { return a.older+a.size <= limit }
-
-// byAge returns the policies, the oldest first. Those that nothing holds are forgotten.
-func (n *namespace) byAge(limit int) []aged {
-	var all []aged
-	for name, e := range n.policies {
-		if e.held.Value() == nil {
-			n.remove(name)
+// each calls do with the policies, the oldest first, and whether each fits beside the older
+// ones that do. Those that nothing holds are forgotten.
+func (n *namespace) each(limit int, do func(h *Held, fits bool)) {
+	var gone []*entry
+	sum := 0
+	for _, e := range n.byAge {
+		h := e.held.Value()
+		if h == nil {
+			gone = append(gone, e)
 			continue
 		}
-		all = append(all, aged{entry: e, name: name})
-	}
-	slices.SortFunc(all, func(a, b aged) int { return cmp.Or(cmp.Compare(a.created, b.created), cmp.Compare(a.name, b.name)) })
-	sum := 0
-	for i := range all {
-		all[i].older = sum
-		if all[i].fits(limit) {
-			sum += all[i].size
+		fits := sum+e.size <= limit
+		if fits {
+			sum += e.size
 		}
+		do(h, fits)
 	}
-	return all
+	for _, e := range gone {
+		n.remove(e)
+	}
 }
