@@ -10,10 +10,12 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/budget"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/policystore"
 	"github.com/moat-dev/moat/dataplane/report"
 )
 
@@ -64,13 +66,18 @@ func (b *budgets) closeExpensive(v *view, pods budget.Pods) {
 	}
 	decision := b.ledger.Decide(limits, v.Endpoints, pods)
 	b.used, b.closed, b.over = decision.Used, namesOf(decision.Closed), nil
-	b.closed = append(b.closed, omittedNames(v.Selecting)...)
 	if b.mode == BudgetReport {
 		would := b.ledger.Decide(b.limits, v.Endpoints, pods)
 		maps.DeleteFunc(would.Closed, func(p *policy.Policy, _ *budget.Excess) bool { return decision.Closed[p] != nil })
 		b.over = namesOf(would.Closed)
 	}
-	v.expensive = omitted(v.Policies)
+	v.expensive = make(map[types.UID]error, len(decision.Closed))
+	for _, p := range v.Selecting {
+		if p.Omitted {
+			v.expensive[p.UID] = policystore.ErrOmitted
+			b.closed = append(b.closed, p.Key().String())
+		}
+	}
 	for p, excess := range decision.Closed {
 		v.expensive[p.UID] = excess
 	}

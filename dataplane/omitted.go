@@ -7,7 +7,6 @@ import (
 
 	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/types"
 	toolscache "k8s.io/client-go/tools/cache"
 
 	"github.com/moat-dev/moat/dataplane/backoff"
@@ -56,25 +55,4 @@ func (a *Agent) readOmitted(ctx context.Context) {
 			a.log.Error(err, "A policy can't be read again, and the pods that it selects stay closed", "policy", key)
 		}
 	}
-}
-
-// omitted says of the policies that have no rules why.
-func omitted(policies []*policy.Policy) map[types.UID]error {
-	reasons := map[types.UID]error{}
-	for _, p := range policies {
-		if p.Omitted {
-			reasons[p.UID] = policystore.ErrOmitted
-		}
-	}
-	return reasons
-}
-
-func omittedNames(policies []*policy.Policy) []string {
-	var names []string
-	for _, p := range policies {
-		if p.Omitted {
-			names = append(names, p.Key().String())
-		}
-	}
-	return names
 }

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	toolscache "k8s.io/client-go/tools/cache"
 
+	"github.com/moat-dev/moat/dataplane/node/modeltest"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/selector"
@@ -25,28 +26,28 @@ func TestRevisionGrowsWithWhatRulesDependOn(t *testing.T) {
 		do    func()
 		grows bool
 	}{
-		{"a local pod comes", func() { m.see(policytest.PodObject("a", "node-1", "10.0.0.1")) }, true},
-		{"a remote pod comes", func() { m.see(policytest.PodObject("b", "node-2", "10.0.0.2")) }, false},
-		{"a pod isn't scheduled yet", func() { m.see(policytest.PodObject("c", "")) }, false},
-		{"the pod is scheduled here", func() { m.see(policytest.PodObject("c", "node-1")) }, true},
-		{"a remote pod goes", func() { m.lose(policytest.PodObject("b", "node-2")) }, false},
-		{"an unknown pod goes", func() { m.lose(policytest.PodObject("z", "node-1")) }, false},
-		{"a local pod goes", func() { m.lose(policytest.PodObject("a", "node-1")) }, true},
-		{"a namespace comes", func() { m.see(&corev1.Namespace{}) }, false},
-		{"a namespace goes", func() { m.lose(&corev1.Namespace{}) }, false},
-		{"a policy comes", func() { m.see(policytest.DenyAll("p", 1)) }, true},
-		{"it has a new generation", func() { m.see(policytest.DenyAll("p", 2)) }, true},
-		{"it selects nothing here any more", func() { m.see(selecting(policytest.DenyAll("p", 3), "role", "db")) }, true},
-		{"it still selects nothing here", func() { m.see(selecting(policytest.DenyAll("p", 4), "role", "web")) }, false},
-		{"it goes", func() { m.lose(policytest.DenyAll("p", 4)) }, false},
-		{"a policy comes again", func() { m.see(policytest.DenyAll("p", 1)) }, true},
-		{"a policy of another namespace comes", func() { m.see(elsewhere(policytest.DenyAll("p", 1))) }, false},
-		{"the policy of another namespace goes", func() { m.lose(elsewhere(policytest.DenyAll("p", 1))) }, false},
-		{"the status of a local pod changes", func() { m.see(policytest.PodObject("c", "node-1")) }, false},
-		{"the local pod gets its address", func() { m.see(policytest.PodObject("c", "node-1", "10.0.0.3")) }, true},
-		{"a policy goes", func() { m.lose(policytest.DenyAll("p", 1)) }, true},
-		{"a pod of the node's own network comes", func() { m.see(hostNetwork(policytest.PodObject("h", "node-1", "192.0.2.1"))) }, false},
-		{"it goes", func() { m.lose(policytest.PodObject("h", "node-1")) }, false},
+		{"a local pod comes", func() { modeltest.See(m, policytest.PodObject("a", "node-1", "10.0.0.1")) }, true},
+		{"a remote pod comes", func() { modeltest.See(m, policytest.PodObject("b", "node-2", "10.0.0.2")) }, false},
+		{"a pod isn't scheduled yet", func() { modeltest.See(m, policytest.PodObject("c", "")) }, false},
+		{"the pod is scheduled here", func() { modeltest.See(m, policytest.PodObject("c", "node-1")) }, true},
+		{"a remote pod goes", func() { modeltest.Lose(m, policytest.PodObject("b", "node-2")) }, false},
+		{"an unknown pod goes", func() { modeltest.Lose(m, policytest.PodObject("z", "node-1")) }, false},
+		{"a local pod goes", func() { modeltest.Lose(m, policytest.PodObject("a", "node-1")) }, true},
+		{"a namespace comes", func() { modeltest.See(m, &corev1.Namespace{}) }, false},
+		{"a namespace goes", func() { modeltest.Lose(m, &corev1.Namespace{}) }, false},
+		{"a policy comes", func() { modeltest.See(m, policytest.DenyAll("p", 1)) }, true},
+		{"it has a new generation", func() { modeltest.See(m, policytest.DenyAll("p", 2)) }, true},
+		{"it selects nothing here any more", func() { modeltest.See(m, selecting(policytest.DenyAll("p", 3), "role", "db")) }, true},
+		{"it still selects nothing here", func() { modeltest.See(m, selecting(policytest.DenyAll("p", 4), "role", "web")) }, false},
+		{"it goes", func() { modeltest.Lose(m, policytest.DenyAll("p", 4)) }, false},
+		{"a policy comes again", func() { modeltest.See(m, policytest.DenyAll("p", 1)) }, true},
+		{"a policy of another namespace comes", func() { modeltest.See(m, elsewhere(policytest.DenyAll("p", 1))) }, false},
+		{"the policy of another namespace goes", func() { modeltest.Lose(m, elsewhere(policytest.DenyAll("p", 1))) }, false},
+		{"the status of a local pod changes", func() { modeltest.See(m, policytest.PodObject("c", "node-1")) }, false},
+		{"the local pod gets its address", func() { modeltest.See(m, policytest.PodObject("c", "node-1", "10.0.0.3")) }, true},
+		{"a policy goes", func() { modeltest.Lose(m, policytest.DenyAll("p", 1)) }, true},
+		{"a pod of the node's own network comes", func() { modeltest.See(m, hostNetwork(policytest.PodObject("h", "node-1", "192.0.2.1"))) }, false},
+		{"it goes", func() { modeltest.Lose(m, policytest.PodObject("h", "node-1")) }, false},
 	} {
 		before := m.revision
 		step.do()
@@ -74,7 +75,7 @@ func hostNetwork(pod *corev1.Pod) *corev1.Pod {
 // What changes neither the rules nor a set of this node doesn't wake the agent.
 func TestWhatConcernsTheNodeSignals(t *testing.T) {
 	m := New("node-1")
-	m.see(policytest.PodObject("a", "node-1", "10.0.0.1"))
+	modeltest.See(m, policytest.PodObject("a", "node-1", "10.0.0.1"))
 	m.index.Want(map[string]policy.PeerSet{"default": {Pods: policy.PodPeer{Namespace: "default", Pods: labels.Everything()}},
 		"blue": {Pods: policy.PodPeer{Namespaces: labels.SelectorFromSet(labels.Set{"team": "blue"}), Pods: labels.Everything()}}})
 	m.index.Changes(func(string, policy.Element, bool) {})
@@ -90,16 +91,16 @@ func TestWhatConcernsTheNodeSignals(t *testing.T) {
 		change  func()
 		signals bool
 	}{
-		{"a remote pod enters a set", func() { m.see(policytest.PodObject("b", "node-2", "10.0.0.2")) }, true},
-		{"nothing changes", func() { m.see(policytest.PodObject("b", "node-2", "10.0.0.2")) }, false},
-		{"it leaves", func() { m.lose(policytest.PodObject("b", "node-2", "10.0.0.2")) }, true},
-		{"one comes that is in no set", func() { m.see(other) }, false},
-		{"its namespace gets labels that nobody asks for", func() { m.see(team("green")) }, false},
-		{"its namespace enters a set", func() { m.see(team("blue")) }, true},
-		{"its namespace goes", func() { m.lose(team("blue")) }, true},
-		{"a policy for no pod of this node", func() { m.see(elsewhere(policytest.DenyAll("p", 1))) }, false},
-		{"a policy", func() { m.see(policytest.DenyAll("p", 1)) }, true},
-		{"the policy goes", func() { m.lose(policytest.DenyAll("p", 1)) }, true},
+		{"a remote pod enters a set", func() { modeltest.See(m, policytest.PodObject("b", "node-2", "10.0.0.2")) }, true},
+		{"nothing changes", func() { modeltest.See(m, policytest.PodObject("b", "node-2", "10.0.0.2")) }, false},
+		{"it leaves", func() { modeltest.Lose(m, policytest.PodObject("b", "node-2", "10.0.0.2")) }, true},
+		{"one comes that is in no set", func() { modeltest.See(m, other) }, false},
+		{"its namespace gets labels that nobody asks for", func() { modeltest.See(m, team("green")) }, false},
+		{"its namespace enters a set", func() { modeltest.See(m, team("blue")) }, true},
+		{"its namespace goes", func() { modeltest.Lose(m, team("blue")) }, true},
+		{"a policy for no pod of this node", func() { modeltest.See(m, elsewhere(policytest.DenyAll("p", 1))) }, false},
+		{"a policy", func() { modeltest.See(m, policytest.DenyAll("p", 1)) }, true},
+		{"the policy goes", func() { modeltest.Lose(m, policytest.DenyAll("p", 1)) }, true},
 	} {
 		step.change()
 		step.change() // a second signal waits for nobody
@@ -114,13 +115,13 @@ func TestWhatConcernsTheNodeSignals(t *testing.T) {
 
 func TestView(t *testing.T) {
 	m := New("node-1")
-	m.see(policytest.PodObject("here", "node-1", "10.0.0.1"))
-	m.see(policytest.PodObject("starting", "node-1"))
-	m.see(policytest.PodObject("there", "node-2", "10.0.0.2"))
+	modeltest.See(m, policytest.PodObject("here", "node-1", "10.0.0.1"))
+	modeltest.See(m, policytest.PodObject("starting", "node-1"))
+	modeltest.See(m, policytest.PodObject("there", "node-2", "10.0.0.2"))
 	for _, name := range []string{"c", "a", "b"} {
-		m.see(policytest.DenyAll(name, 1))
+		modeltest.See(m, policytest.DenyAll(name, 1))
 	}
-	m.see(elsewhere(policytest.DenyAll("elsewhere", 1)))
+	modeltest.See(m, elsewhere(policytest.DenyAll("elsewhere", 1)))
 
 	v := m.View(0)
 	require.Equal(t, m.revision, v.Revision)
@@ -143,12 +144,12 @@ func names(policies []*policy.Policy) []string {
 // again on another node as one update.
 func TestPodMadeAgainElsewhereIsNoLongerLocal(t *testing.T) {
 	m := New("node-1")
-	m.see(policytest.DenyAll("p", 1))
-	m.see(policytest.PodObject("db-0", "node-1", "10.0.0.1"))
+	modeltest.See(m, policytest.DenyAll("p", 1))
+	modeltest.See(m, policytest.PodObject("db-0", "node-1", "10.0.0.1"))
 	require.Len(t, m.View(0).Endpoints, 1)
 
 	before := m.revision
-	m.see(policytest.PodObject("db-0", "node-2", "10.0.1.1"))
+	modeltest.See(m, policytest.PodObject("db-0", "node-2", "10.0.1.1"))
 	v := m.View(before)
 	require.NotNil(t, v, "the rules change")
 	require.Empty(t, v.Endpoints)
@@ -158,12 +159,12 @@ func TestPodMadeAgainElsewhereIsNoLongerLocal(t *testing.T) {
 // A pod that has ended owns no address, and closes and selects nothing.
 func TestEndedPodLeavesTheView(t *testing.T) {
 	m := New("node-1")
-	m.see(policytest.DenyAll("p", 1))
+	modeltest.See(m, policytest.DenyAll("p", 1))
 	pod := policytest.PodObject("job", "node-1", "10.0.0.1")
-	m.see(pod)
+	modeltest.See(m, pod)
 	ended := pod.DeepCopy()
 	ended.Status.Phase = corev1.PodSucceeded
-	m.see(ended)
+	modeltest.See(m, ended)
 	v := m.View(0)
 	require.Empty(t, v.Endpoints)
 	require.Empty(t, v.Selecting)
@@ -173,28 +174,28 @@ func TestEndedPodLeavesTheView(t *testing.T) {
 // pod's isolation ends with it and not before.
 func TestTheHeirOfAnAddressIsNoPeerForIt(t *testing.T) {
 	m := New("node-1")
-	m.see(policytest.DenyAll("p", 1))
+	modeltest.See(m, policytest.DenyAll("p", 1))
 	m.index.Want(map[string]policy.PeerSet{"leaving": {Pods: policy.PodPeer{Namespace: "default", Pods: labels.Everything()}}})
-	m.see(policytest.PodObject("old", "node-1", "10.0.0.1"))
+	modeltest.See(m, policytest.PodObject("old", "node-1", "10.0.0.1"))
 	require.Len(t, m.View(0).Endpoints, 1)
 	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"))
 
 	old := policytest.PodObject("old", "node-1", "10.0.0.1")
 	old.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
-	m.see(old)
+	modeltest.See(m, old)
 	require.Len(t, m.View(0).Endpoints, 1, "it stays enforced")
 	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"), "and stays a peer")
 
 	newOwner := policytest.PodObject("next", "node-1", "10.0.0.1")
 	newOwner.Namespace = "other"
-	m.see(newOwner)
+	modeltest.See(m, newOwner)
 	require.Len(t, m.View(0).Endpoints, 1, "no other pod's status ends it")
 	require.Empty(t, addresses(m.index, "leaving"))
 
-	m.lose(newOwner)
+	modeltest.Lose(m, newOwner)
 	require.Len(t, m.View(0).Endpoints, 1)
 	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "leaving"))
-	m.lose(old)
+	modeltest.Lose(m, old)
 	require.Empty(t, m.View(0).Endpoints)
 	require.Empty(t, addresses(m.index, "leaving"))
 }
@@ -202,11 +203,11 @@ func TestTheHeirOfAnAddressIsNoPeerForIt(t *testing.T) {
 func TestModelFeedsTheIndex(t *testing.T) {
 	m := New("node-1")
 	m.index.Want(map[string]policy.PeerSet{"every": {Pods: policy.EveryPod()}})
-	m.see(&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
-	m.see(policytest.PodObject("here", "node-1", "10.0.0.1"))
-	m.see(policytest.PodObject("there", "node-2", "10.0.0.2"))
+	modeltest.See(m, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+	modeltest.See(m, policytest.PodObject("here", "node-1", "10.0.0.1"))
+	modeltest.See(m, policytest.PodObject("there", "node-2", "10.0.0.2"))
 	require.ElementsMatch(t, []string{"10.0.0.1", "10.0.0.2"}, addresses(m.index, "every"))
-	m.lose(policytest.PodObject("there", "node-2"))
+	modeltest.Lose(m, policytest.PodObject("there", "node-2"))
 	require.Equal(t, []string{"10.0.0.1"}, addresses(m.index, "every"))
 }
 
