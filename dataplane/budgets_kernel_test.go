@@ -14,6 +14,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/report"
+	"github.com/moat-dev/moat/dataplane/report/reporttest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -48,7 +49,7 @@ func TestAnExpensivePolicyClosesItsOwnPods(t *testing.T) {
 			s.requireTCP(true, "busybox", "tenant", 80)
 			s.requireTCP(false, "busybox", "tenant", 81)
 			status := observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil)
-			require.Equal(t, "ours/innocent@1 default/expensive!TooExpensive", listed(status), name)
+			require.Equal(t, "ours/innocent@1 default/expensive!TooExpensive", reporttest.List(status), name)
 			require.Contains(t, status.Failures[0].Message, "limit of a policy", name)
 			require.Equal(t, v1alpha1.NodeReasonTooExpensive, s.enforcer.budgets.condition().Reason, name)
 

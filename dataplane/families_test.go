@@ -16,6 +16,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/node"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/report"
+	"github.com/moat-dev/moat/dataplane/report/reporttest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -87,6 +88,6 @@ func TestPoliciesAreInForceByFamily(t *testing.T) {
 		}
 		observed(r, before, nil)
 		v.damaged = row.damaged
-		require.Equal(t, row.want, listed(observed(r, v, row.err)), "%+v", row)
+		require.Equal(t, row.want, reporttest.List(observed(r, v, row.err)), "%+v", row)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/report"
+	"github.com/moat-dev/moat/dataplane/report/reporttest"
 )
 
 // testLimit is the time limit of iptables-restore in these tests.
@@ -102,7 +103,7 @@ func TestAPolicyThatKillsIptablesHoldsBackNoOtherNamespace(t *testing.T) {
 				s.requireTCP(false, "busybox", "attacker", 81)
 				s.requireTCP(true, "busybox", "neighbour", 81)
 				status := observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil)
-				require.Equal(t, "hostile/killing!RestoreFailed", listed(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
+				require.Equal(t, "hostile/killing!RestoreFailed", reporttest.List(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
 
 				s.enforcer.debts.Charge("hostile", pacing.DebtFree, time.Now()) // as the real limit would
 				edited := s.policies["killing"].DeepCopy()

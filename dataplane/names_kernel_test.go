@@ -10,6 +10,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/compile"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/report"
+	"github.com/moat-dev/moat/dataplane/report/reporttest"
 	"github.com/moat-dev/moat/dataplane/ruleset"
 )
 
@@ -52,7 +53,7 @@ func TestASetOfThatNameAndOtherContent(t *testing.T) {
 		s.requireTCP(false, "project", "test-np", 80)
 		s.requireTCP(false, "busybox", "test-np", 80)
 		require.ErrorIs(t, s.enforcer.view.refused["default/blocks"], errNameTaken)
-		require.Equal(t, "default/blocks!RestoreFailed", listed(observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil)))
+		require.Equal(t, "default/blocks!RestoreFailed", reporttest.List(observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil)))
 
 		s.sync()
 		s.requireTCP(true, "busybox", "test-np", 80)

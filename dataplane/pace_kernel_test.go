@@ -13,6 +13,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/pacing"
 	"github.com/moat-dev/moat/dataplane/report"
+	"github.com/moat-dev/moat/dataplane/report/reporttest"
 )
 
 // A namespace that owes the node time changes nothing of what is in force there until its turn
@@ -43,7 +44,7 @@ func TestAChangeThatWaits(t *testing.T) {
 		s.requireTCP(false, "busybox", "second", 80)
 		s.requireTCP(false, "busybox", "second", 81)
 		status := observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil)
-		require.Equal(t, "busy/changing!Throttled", listed(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
+		require.Equal(t, "busy/changing!Throttled", reporttest.List(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
 		require.True(t, strings.HasPrefix(status.Failures[0].Message, "the policies of its namespace change so often"))
 
 		select {

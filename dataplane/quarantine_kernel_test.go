@@ -20,6 +20,7 @@ import (
 	"github.com/moat-dev/moat/dataplane/policy"
 	"github.com/moat-dev/moat/dataplane/policy/policytest"
 	"github.com/moat-dev/moat/dataplane/report"
+	"github.com/moat-dev/moat/dataplane/report/reporttest"
 )
 
 // refuseRestore puts programs in front of iptables-restore that refuse scripts with
@@ -85,7 +86,7 @@ func TestARefusedRuleClosesItsOwnPods(t *testing.T) {
 
 			status := observed(report.New(nil, nil, "node-1", logr.Discard()), s.enforcer.view, nil)
 			require.EqualValues(t, 32, status.PolicyCount)
-			require.Equal(t, "default/refused!RestoreFailed", listed(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
+			require.Equal(t, "default/refused!RestoreFailed", reporttest.List(&v1alpha1.NodeEnforcementStatus{Failures: status.Failures}))
 			s.enforcer.metrics.Show(s.enforcer.snapshot(1))
 			require.EqualValues(t, 1, metricstest.Scrape(t, s.enforcer.metrics)["quarantined_policies"])
 

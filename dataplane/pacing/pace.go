@@ -124,7 +124,7 @@ func (c *Pace) choose(policies []*policy.Policy, work func(*policy.Policy) time.
 		}
 		if work > 0 {
 			begun[p.Namespace] = more
-			c.debts.Charge(p.Namespace, work, now)
+			c.Charge(p.Namespace, work, now)
 		}
 		delete(waiting, p)
 	}

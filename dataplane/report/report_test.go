@@ -17,6 +17,7 @@ import (
 	"github.com/moat-dev/moat/apis/v1alpha1"
 	"github.com/moat-dev/moat/dataplane/kernel/iptables"
 	"github.com/moat-dev/moat/dataplane/policy"
+	"github.com/moat-dev/moat/dataplane/report/reporttest"
 )
 
 func policyAt(uid string, generation int64) *policy.Policy {
@@ -34,45 +35,32 @@ func reported(r *Reporter, o *Outcome, syncErr error) *v1alpha1.NodeEnforcementS
 
 func newTestReporter() *Reporter { return New(nil, nil, "node-1", logr.Discard()) }
 
-// lists writes "uid@generation" for what is enforced and "uid!reason" for what
-// isn't.
-func lists(status *v1alpha1.NodeEnforcementStatus) string {
-	var words []string
-	for _, p := range status.Policies {
-		words = append(words, fmt.Sprintf("%s@%d", p.UID, p.Generation))
-	}
-	for _, f := range status.Failures {
-		words = append(words, fmt.Sprintf("%s!%s", f.UID, f.Reason))
-	}
-	return strings.Join(words, " ")
-}
-
 // The report says of a generation that it is enforced only after a sync that held
 // it has ended well.
 func TestReportIsTruthful(t *testing.T) {
 	r, broken := newTestReporter(), errors.New("broken")
 
-	require.Equal(t, "a!SyncFailed", lists(reported(r, viewOf(policyAt("a", 1)), broken)), "never in force")
-	require.Equal(t, "a@1", lists(reported(r, viewOf(policyAt("a", 1)), nil)))
-	require.Equal(t, "a@2", lists(reported(r, viewOf(policyAt("a", 2)), nil)), "a new generation is confirmed even if no rule changed")
+	require.Equal(t, "a!SyncFailed", reporttest.List(reported(r, viewOf(policyAt("a", 1)), broken)), "never in force")
+	require.Equal(t, "a@1", reporttest.List(reported(r, viewOf(policyAt("a", 1)), nil)))
+	require.Equal(t, "a@2", reporttest.List(reported(r, viewOf(policyAt("a", 2)), nil)), "a new generation is confirmed even if no rule changed")
 
 	status := reported(r, viewOf(policyAt("b", 1), policyAt("a", 3), policyAt("c", 1)), nil)
-	require.Equal(t, "a@3 b@1 c@1", lists(status), "sorted")
+	require.Equal(t, "a@3 b@1 c@1", reporttest.List(status), "sorted")
 	require.EqualValues(t, 3, status.PolicyCount)
 
 	status = reported(r, viewOf(policyAt("a", 4), policyAt("b", 1), policyAt("d", 1)), broken)
-	require.Equal(t, "b@1 a!SyncFailed d!SyncFailed", lists(status), "b is as it was; of a only an older generation is in force")
+	require.Equal(t, "b@1 a!SyncFailed d!SyncFailed", reporttest.List(status), "b is as it was; of a only an older generation is in force")
 	require.EqualValues(t, 1, status.PolicyCount)
 
 	status = reported(r, viewOf(policyAt("a", 3)), broken)
-	require.Equal(t, "a@3", lists(status), "back at what the kernel holds")
-	require.Empty(t, lists(reported(r, viewOf(), nil)))
-	require.Equal(t, "a!SyncFailed", lists(reported(r, viewOf(policyAt("a", 3)), broken)), "what was taken out is no longer in force")
+	require.Equal(t, "a@3", reporttest.List(status), "back at what the kernel holds")
+	require.Empty(t, reporttest.List(reported(r, viewOf(), nil)))
+	require.Equal(t, "a!SyncFailed", reporttest.List(reported(r, viewOf(policyAt("a", 3)), broken)), "what was taken out is no longer in force")
 }
 
 func TestReportWithoutView(t *testing.T) {
 	status := reported(newTestReporter(), &Outcome{}, iptables.ErrMissing)
-	require.Empty(t, lists(status))
+	require.Empty(t, reporttest.List(status))
 	synced := apimeta.FindStatusCondition(status.Conditions, v1alpha1.NodeConditionDataplaneSynced)
 	require.Equal(t, metav1.ConditionFalse, synced.Status)
 	require.Equal(t, v1alpha1.NodeReasonIptablesMissing, synced.Reason)
@@ -82,7 +70,7 @@ func TestReportUnreadablePolicy(t *testing.T) {
 	p := policyAt("a", 1)
 	p.Unreadable = []error{errors.New("spec.ingress[0].from[1]: odd"), errors.New("spec.podSelector: odder")}
 	status := reported(newTestReporter(), viewOf(p, policyAt("b", 1)), nil)
-	require.Equal(t, "b@1 a!PolicyUnreadable", lists(status))
+	require.Equal(t, "b@1 a!PolicyUnreadable", reporttest.List(status))
 	require.Contains(t, status.Failures[0].Message, "spec.ingress[0].from[1]: odd")
 	require.Contains(t, status.Failures[0].Message, "spec.podSelector: odder")
 }

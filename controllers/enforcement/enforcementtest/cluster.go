@@ -156,18 +156,22 @@ func (c *Cluster) Pod(name, node string, changes ...func(*corev1.Pod)) *corev1.P
 	c.T.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: c.Namespace, Name: name, Labels: map[string]string{"role": "db"}},
-		Spec: corev1.PodSpec{
-			NodeName:                      node,
-			Containers:                    []corev1.Container{{Name: "main", Image: "image"}},
-			TerminationGracePeriodSeconds: new(int64(0)),
-		},
+		Spec:       corev1.PodSpec{NodeName: node},
 	}
+	c.create(pod, changes)
+	c.SetPhase(pod, corev1.PodRunning)
+	return pod
+}
+
+// create makes a pod with a container, which goes at once when it is deleted.
+func (c *Cluster) create(pod *corev1.Pod, changes []func(*corev1.Pod)) {
+	c.T.Helper()
+	pod.Spec.Containers = []corev1.Container{{Name: "main", Image: "image"}}
+	pod.Spec.TerminationGracePeriodSeconds = new(int64(0))
 	for _, change := range changes {
 		change(pod)
 	}
 	require.NoError(c.T, c.Admin.Create(c.T.Context(), pod))
-	c.SetPhase(pod, corev1.PodRunning)
-	return pod
 }
 
 // SetPhase writes the phase of a pod.
@@ -182,17 +186,9 @@ func (c *Cluster) Agent(node string, changes ...func(*corev1.Pod)) *corev1.Pod {
 	c.T.Helper()
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: apiservertest.OperatorNamespace, Name: "agent-" + node, Labels: agents.Labels()},
-		Spec: corev1.PodSpec{
-			NodeName:                      node,
-			HostNetwork:                   true,
-			Containers:                    []corev1.Container{{Name: "agent", Image: "image"}},
-			TerminationGracePeriodSeconds: new(int64(0)),
-		},
+		Spec:       corev1.PodSpec{NodeName: node, HostNetwork: true},
 	}
-	for _, change := range changes {
-		change(pod)
-	}
-	require.NoError(c.T, c.Admin.Create(c.T.Context(), pod))
+	c.create(pod, changes)
 	c.SetReady(pod, corev1.ConditionTrue)
 	return pod
 }

@@ -92,14 +92,17 @@ func (t Triggers) PodHandler() handler.EventHandler {
 	}
 }
 
+// byNodeCreated is for objects that have the name of their node.
+func (t Triggers) byNodeCreated(ctx context.Context, e event.CreateEvent, q queue) {
+	if !e.IsInInitialList {
+		t.byNode(ctx, q, e.Object.GetName())
+	}
+}
+
 // ReportHandler is for what the agents report.
 func (t Triggers) ReportHandler() handler.EventHandler {
 	return handler.Funcs{
-		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) {
-			if !e.IsInInitialList {
-				t.byNode(ctx, q, e.Object.GetName())
-			}
-		},
+		CreateFunc: t.byNodeCreated,
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
 			t.byReportChange(ctx, q, e.ObjectOld.(*v1alpha1.NodeEnforcement), e.ObjectNew.(*v1alpha1.NodeEnforcement))
 		},
@@ -171,11 +174,7 @@ func (t Triggers) byReportChange(ctx context.Context, q queue, before, after *v1
 // NodeHandler is for what a report is compared with: the Node and its boot.
 func (t Triggers) NodeHandler() handler.EventHandler {
 	return handler.Funcs{
-		CreateFunc: func(ctx context.Context, e event.CreateEvent, q queue) {
-			if !e.IsInInitialList {
-				t.byNode(ctx, q, e.Object.GetName())
-			}
-		},
+		CreateFunc: t.byNodeCreated,
 		UpdateFunc: func(ctx context.Context, e event.UpdateEvent, q queue) {
 			before, after := e.ObjectOld.(*corev1.Node), e.ObjectNew.(*corev1.Node)
 			if before.UID != after.UID || before.Status.NodeInfo.BootID != after.Status.NodeInfo.BootID {
